@@ -1,0 +1,257 @@
+"""A study's scores as a grid: rows of labels, columns of tasks, cells of mean, spread and n. What ``tables.py`` prints.
+
+Scores are multiplied by 100 here, once. The rule for marks and the intervals are those of ``docs/evidence.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from analysis import records, stats
+from analysis.collect import Collected, settings_columns
+
+LAYOUTS = {"grid": ("objective", "init"), "init": ("init", "objective"), "methods": ("objective", "init")}
+ALPHA = 0.05
+
+
+@dataclass
+class Cell:
+    """Mean, sample standard deviation and interval (x100) over n runs; ``mark``: ``best``, ``top`` (not told from the best) or empty."""
+
+    mean: float
+    std: float
+    n: int
+    low: float = math.nan
+    high: float = math.nan
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One score column; ``counted`` columns make up the average."""
+
+    task: str
+    split: str
+    metric: str
+    counted: bool
+
+    @property
+    def name(self) -> str:
+        """The task, with the split if it is not the validation split."""
+        return self.task if self.split == "validation" else f"{self.task} {self.split.removeprefix('validation_')}"
+
+
+@dataclass
+class Row:
+    """One row: ``kind`` is majority, teacher, finetune or method; ``values[c]`` maps seed -> score (x100) in column c."""
+
+    kind: str
+    labels: tuple[str, ...]
+    values: list[dict[object, float]]
+    cells: list[Cell | None] = field(default_factory=list)
+    average: Cell | None = None
+    extras: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class Grid:
+    """A table before it is printed."""
+
+    study: str
+    keys: tuple[str, ...]
+    columns: list[Column]
+    rows: list[Row]
+    notes: list[str]
+
+    def frame(self) -> pd.DataFrame:
+        """Tidy: one line a cell, for CSV and further work."""
+        out = []
+        for row in self.rows:
+            head = {"kind": row.kind, **dict(zip(self.keys, row.labels, strict=True))}
+            cells = [*zip(self.columns, row.cells, strict=True), (Column("average", "validation", "mean", False), row.average)]
+            for column, cell in cells:
+                if cell is not None:
+                    out.append({**head, "task": column.task, "split": column.split, "metric": column.metric, **vars(cell)})
+            out += [{**head, "task": "", "split": "", "metric": name, "mean": value} for name, value in row.extras.items()]
+        return pd.DataFrame(out)
+
+
+def build(found: Collected, *, layout: str = "grid", metric: str = "", by: tuple[str, ...] = ()) -> Grid:
+    """The grid of a collected study. ``metric``: one metric for all tasks instead of each task's chosen one. ``ValueError`` if absent."""
+    runs = settings_columns(found.runs, by) if by else found.runs
+    long = found.scores.merge(runs.rename(columns={"metric": "chosen"}), on="run", how="inner", sort=False)
+    long = long[long["metric"] == (metric or long["chosen"])]
+    long = long[long["split"].str.startswith("validation") & (long["split"] != "validation_last")]
+    if not len(long):
+        have = sorted(set(found.scores["metric"]))
+        raise ValueError(f"no run of study {found.study!r} has a validation score {metric or 'of its chosen metric'}; recorded: {', '.join(have)}")
+    columns = _columns(long, found.order)
+    keys = _keys(runs, LAYOUTS[layout], by)
+    rows = _reference_rows(long, runs, columns, keys) + _method_rows(long, runs, columns, keys, found.order)
+    for row in rows:
+        row.cells = [_cell(list(values.values())) for values in row.values]
+        row.average = _average(row, columns)
+    measured = [row for row in rows if row.kind in (records.FINETUNE, "method")]
+    for index in range(len(columns)):
+        _mark([(row.cells[index], [row.values[index]]) for row in measured])
+    counted = [index for index, column in enumerate(columns) if column.counted]
+    _mark([(row.average, [row.values[index] for index in counted]) for row in measured])
+    if layout == "methods":
+        _extras(measured, runs, keys)
+    return Grid(found.study, keys, columns, rows, notes(found, rows, columns))
+
+
+def _columns(long: pd.DataFrame, order: dict[str, list[str]]) -> list[Column]:
+    """Tasks in the study's order; further validation splits (MNLI mismatched) beside their task, not in the average."""
+    seen = long[["task", "split", "metric"]].drop_duplicates().itertuples(index=False)
+    place = {task: index for index, task in enumerate(order.get("task", []))}
+    out = [Column(task, split, metric, split == "validation") for task, split, metric in seen]
+    return sorted(out, key=lambda c: (place.get(c.task, len(place)), c.task, c.split, c.metric))
+
+
+def _keys(runs: pd.DataFrame, base: tuple[str, ...], by: tuple[str, ...]) -> tuple[str, ...]:
+    """The layout's keys and those labels without which two different things would share a row."""
+    keys = list(base)
+    for label in ("student", "teacher", "mapping"):
+        if runs.groupby(keys)[label].nunique().max() > 1:
+            keys.append(label)
+    return (*keys, *by)
+
+
+def _reference_rows(long: pd.DataFrame, runs: pd.DataFrame, columns: list[Column], keys: tuple[str, ...]) -> list[Row]:
+    """The majority answer, and each teacher (one value a distinct fine-tuned teacher)."""
+
+    def label(words: str) -> tuple[str, ...]:
+        return (words, *[""] * (len(keys) - 1))
+
+    majority = long[long["who"] == "majority"]
+    out = [Row("majority", label("majority answer"), _by_column(majority.drop_duplicates(["task", "split", "metric"]), columns, "run"))]
+    teachers = long[long["who"] == "teacher"]
+    for name, group in teachers.groupby("teacher", sort=True):
+        one_each = group.drop_duplicates(["task", "split", "metric", "teacher_key"])
+        words = "teacher" if runs["teacher"].nunique() == 1 else f"teacher {name}"
+        out.append(Row("teacher", label(words), _by_column(one_each, columns, "teacher_key")))
+    return out
+
+
+def _method_rows(long: pd.DataFrame, runs: pd.DataFrame, columns: list[Column], keys: tuple[str, ...], order: dict[str, list[str]]) -> list[Row]:
+    """One row a combination of keys, no-distillation rows first, else in the order of the study's grid."""
+    student = long[long["who"] == "student"]
+
+    def place(labels: tuple[str, ...]) -> tuple[object, ...]:
+        named = dict(zip(keys, labels, strict=True))
+        ranks = [order[k].index(v) if v in order.get(k, []) else 999 for k, v in named.items()]
+        return (named["objective"] != records.FINETUNE, *zip(ranks, labels, strict=True))
+
+    groups = {tuple(str(one) for one in labels): group for labels, group in student.groupby(list(keys), sort=True)}
+    out = []
+    for labels in sorted(groups, key=place):
+        kind = records.FINETUNE if dict(zip(keys, labels, strict=True))["objective"] == records.FINETUNE else "method"
+        out.append(Row(kind, labels, _by_column(groups[labels], columns, "seed")))
+    return out
+
+
+def _by_column(scores: pd.DataFrame, columns: list[Column], unit: str) -> list[dict[object, float]]:
+    """For every column, unit (seed or teacher) -> score x 100; two runs of one unit are averaged."""
+    if not len(scores):
+        return [{} for _ in columns]
+    means = scores.groupby(["task", "split", "metric", unit])["value"].mean() * 100
+    nested: dict[tuple[str, str, str], dict[object, float]] = {}
+    for (task, split, metric, one), value in means.items():
+        nested.setdefault((task, split, metric), {})[one] = float(value)
+    return [nested.get((c.task, c.split, c.metric), {}) for c in columns]
+
+
+def _cell(values: list[float]) -> Cell | None:
+    if not values:
+        return None
+    estimate = stats.mean_over_tasks([values])
+    std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    return Cell(estimate.value, std, len(values), estimate.low, estimate.high)
+
+
+def _average(row: Row, columns: list[Column]) -> Cell | None:
+    """Mean over the counted columns with its own interval; none if a column is empty (it would average other tasks)."""
+    values = [list(v.values()) for v, column in zip(row.values, columns, strict=True) if column.counted]
+    if not values or not all(values):
+        return None
+    estimate = stats.mean_over_tasks(values)
+    return Cell(estimate.value, math.nan, min(len(v) for v in values), estimate.low, estimate.high)
+
+
+def _mark(cells: list[tuple[Cell | None, list[dict[object, float]]]]) -> None:
+    """Mark the best cell if a paired t-test over shared seeds tells it from every other one, else the group at the top."""
+    present = [(cell, values) for cell, values in cells if cell is not None]
+    if len(present) < 2:
+        return
+    best, best_values = max(present, key=lambda pair: pair[0].mean)
+    if best.n < 2:
+        return
+    rivals = [cell for cell, values in present if cell is not best and not _apart(best_values, values)]
+    best.mark = "top" if rivals else "best"
+    for cell in rivals:
+        cell.mark = "top"
+
+
+def _apart(best: list[dict[object, float]], other: list[dict[object, float]]) -> bool:
+    """Whether the paired test separates two rows (lists: one seed -> score map a task)."""
+    differences = [[a[seed] - b[seed] for seed in a if seed in b] for a, b in zip(best, other, strict=True)]
+    if not all(differences):
+        return False
+    return stats.mean_over_tasks(differences).p < ALPHA
+
+
+def _extras(rows: list[Row], runs: pd.DataFrame, keys: tuple[str, ...]) -> None:
+    """Size and cost columns: means over a row's runs; efficiency numbers wherever the results have them."""
+    for labels, group in runs.groupby(list(keys), sort=False):
+        row = next((one for one in rows if one.labels == tuple(str(label) for label in labels)), None)
+        if row is None:
+            continue
+        row.extras = {
+            "parameters (M)": group["parameters"].mean() / 1e6, "size (MB)": group["size_bytes"].mean() / 1e6,
+            "x smaller": (group["teacher_parameters"] / group["parameters"]).mean(), "seconds a run": group["seconds"].mean(),
+        }  # fmt: skip
+        students = pd.DataFrame([records.flatten(json.loads(text)) for text in group["efficiency"]])
+        teachers = pd.DataFrame([records.flatten(json.loads(text)) for text in group["teacher_efficiency"]])
+        for name in students.select_dtypes("number").columns:
+            row.extras[name] = float(students[name].mean())
+            if "median" in name and name in teachers:
+                row.extras[f"x faster ({name})"] = float((teachers[name] / students[name]).mean())
+
+
+def notes(found: Collected, rows: list[Row], columns: list[Column]) -> list[str]:
+    """What stands under the table: source, rules, and what a reader must know before believing a cell."""
+    runs = found.runs
+    rule = {"heldout": "a held-out part of train", "validation": "VALIDATION ITSELF (as many papers do; optimistic)", "last": "nothing: the last epoch counts"}
+    said = ", ".join(rule.get(one, one) for one in sorted(set(runs["selection"])))
+    out = [
+        f"{len(runs)} runs from {found.source}; {runs['seconds'].sum() / 3600:.2f} run hours; {', '.join(sorted(set(runs['hardware']) - {''})) or 'hardware not recorded'}.",
+        f"Cells: mean ± sample standard deviation over n seeds of the validation score x 100, metric as named; the epoch was chosen on {said}.",
+        f"Bold: the highest mean of a column, if a paired t-test over shared seeds tells it from every other row (two-sided p < {ALPHA} each; "
+        "an intersection-union test). ≈: the highest mean and the rows that the test cannot tell from it. Majority and teacher take no part.",
+        "Average: unweighted mean of the named metrics over the tasks, with a 95 % interval from the spread over seeds (Welch-Satterthwaite; tasks fixed).",
+    ]
+    floor = next((row for row in rows if row.kind == "majority"), None)
+    weak = [
+        f"{' / '.join(filter(None, row.labels))} on {column.name}"
+        for row in rows if row.kind not in ("majority", "teacher") and floor is not None
+        for column, cell, base in zip(columns, row.cells, floor.cells, strict=True)
+        if cell is not None and base is not None and cell.mean <= base.mean
+    ]  # fmt: skip
+    if weak:
+        out.append(f"Not above the majority answer: {'; '.join(weak[:12])}" + (f"; and {len(weak) - 12} more." if len(weak) > 12 else "."))
+    if not any(row.kind == records.FINETUNE for row in rows):
+        out.append("The study has no run without distillation (objective=finetune): what distilling adds is not known.")
+    sizes = {str(task): int(size) for task, size in runs.groupby("task")["rows"].first().items() if not math.isnan(size)}
+    if sizes:
+        each = ", ".join(f"{task} {size} (± {98 / math.sqrt(size):.1f})" for task, size in sizes.items())
+        out.append(f"Validation examples: {each}; in brackets, the 95 % sampling error of an accuracy near 50, which the spread over seeds does not hold.")
+    if found.missing:
+        shown = "; ".join(str(one) for one in found.missing[:10])
+        out.append(f"INCOMPLETE: {len(found.missing)} runs are missing: {shown}" + (" ..." if len(found.missing) > 10 else "") + ".")
+    return out + found.notes

@@ -1,0 +1,82 @@
+"""``python -m analysis.tables study=NAME``: a study's table, printed and written as Markdown, CSV, LaTeX and HTML, and one figure."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import cli
+
+PURPOSE = "Print a finished study's table and write it to <root>/<study>/tables/ and its figure to <root>/<study>/figures/."
+KEYS = {
+    **cli.COMMON,
+    "metric": cli.Key("one metric for all tasks; all: a table for each recorded metric; empty: each task's chosen one", ""),
+    "layout": cli.Key("objective x init rows, init x objective rows, or with sizes and cost", "grid", ("grid", "init", "methods")),
+    "figure": cli.Key("draw the init x objective figure", "yes", ("yes", "no")),
+}
+
+
+def write(path: Path, text: str) -> Path:
+    """Write a text file atomically, making its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(temporary, 0o644)
+    os.replace(temporary, path)
+    return path
+
+
+def collected(options: dict[str, str]):  # noqa: ANN201  (Collected; pandas is imported late so that --help is fast)
+    """Collect with the common options of a command line."""
+    from analysis.collect import collect
+
+    return collect(
+        options["study"], options["root"], options["source"], options["uri"], incomplete=options["incomplete"],
+        extra=options["extra"], mixture=options["mixture"], by=_by(options),
+    )  # fmt: skip
+
+
+def _by(options: dict[str, str]) -> tuple[str, ...]:
+    return tuple(key for key in options["by"].split(",") if key)
+
+
+def run(options: dict[str, str]) -> None:
+    """Collect, print, write."""
+    from analysis import render
+    from analysis.grid import build
+
+    found = collected(options)
+    metrics = [options["metric"]]
+    if options["metric"] == "all":  # the chosen ones first, then each that was recorded
+        metrics = ["", *sorted(set(found.scores.loc[found.scores["split"] == "validation", "metric"]))]
+    written: list[Path] = []
+    pages = []
+    for metric in metrics:
+        table = build(found, layout=options["layout"], metric=metric, by=_by(options))
+        stem = "-".join(filter(None, ["scores", "" if options["layout"] == "grid" else options["layout"], metric]))
+        folder = found.folder / "tables"
+        pages.append(render.markdown(table))
+        written += [
+            write(folder / f"{stem}.md", pages[-1]), write(folder / f"{stem}.tex", render.latex(table)),
+            write(folder / f"{stem}.html", render.html(table)), write(folder / f"{stem}.csv", table.frame().to_csv(index=False)),
+        ]  # fmt: skip
+    if options["figure"] == "yes":
+        from analysis.figures import heat_map, save
+
+        drawn = build(found, metric="" if options["metric"] == "all" else options["metric"], by=_by(options))
+        written += save(heat_map(drawn), found.folder / "figures" / "scores")
+    print(*pages, sep="\n")
+    print("Written:", *written, sep="\n  ")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.tables", PURPOSE, KEYS, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

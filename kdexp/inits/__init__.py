@@ -1,0 +1,1 @@
+"""Initialisations: where a student's weights come from before its first step. One file each."""

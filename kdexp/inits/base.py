@@ -1,0 +1,47 @@
+"""The interface of an initialisation: which teacher layers a student's layers are copies of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True)
+class Init:
+    """Where the student's weights come from.
+
+    Attributes:
+        name: the name in tables.
+        source: ``finetuned`` (the teacher after fine-tuning on the task) or ``pretrained`` (before it).
+        pooler: copy the pooler, where the architecture has one.
+        head: copy the classification head.
+    """
+
+    copies: ClassVar[bool] = True
+
+    name: str = ""
+    source: str = "finetuned"
+    pooler: bool = True
+    head: bool = False
+
+    def layers(self, student_layers: int, teacher_layers: int) -> list[int] | None:
+        """Return the 1-based teacher layer for each student layer, bottom to top; None if nothing is copied.
+
+        Raises:
+            ValueError: the teacher has too few layers for this rule.
+        """
+        raise NotImplementedError
+
+    def problems(self) -> list[str]:
+        """Say what is wrong with the settings themselves."""
+        if self.source not in ("finetuned", "pretrained"):
+            return [f"init.source={self.source} is unknown; choose finetuned or pretrained."]
+        return []
+
+    def need(self, student_layers: int, teacher_layers: int) -> None:
+        """Refuse a student that is deeper than its teacher."""
+        if student_layers > teacher_layers:
+            raise ValueError(
+                f"init={self.name} with student.num_layers={student_layers} needs a teacher of at least "
+                f"{student_layers} layers (it has {teacher_layers}): lower student.num_layers or use init=random."
+            )

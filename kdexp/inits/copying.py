@@ -1,0 +1,78 @@
+"""Copying weights from a teacher into a student, with proof that nothing was forgotten."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from kdexp.inits.base import Init
+
+
+@torch.no_grad()
+def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str, Any]:
+    """Initialise a student as ``init`` says.
+
+    Embeddings and everything else outside the layers always come from the teacher; the pooler and the head if asked.
+
+    Args:
+        init: the rule.
+        student: freshly built (random weights); changed in place.
+        teacher: the model to copy from, same width; None only if nothing is copied.
+
+    Returns:
+        ``{"layers": teacher layers or None, "copied": tensors, "random": tensors, "random_names": [...]}``.
+
+    Raises:
+        ValueError: a weight that should have been copied has no counterpart or another shape.
+    """
+    from kdexp import models
+
+    mine = dict(student.named_parameters()) | dict(student.named_buffers())
+    own = len({id(layer) for layer in models.layers(student)})
+    if not init.copies:
+        return {"layers": None, "copied": 0, "random": len(mine), "random_names": []}
+    if teacher is None:
+        raise ValueError(f"init={init.name} copies weights but no teacher was built.")
+    chosen = init.layers(own, len(models.layers(teacher)))
+    assert chosen is not None
+    theirs = dict(teacher.named_parameters()) | dict(teacher.named_buffers())
+    prefix = _layer_prefix(student)
+    copied: list[str] = []
+    left: list[str] = []
+    for name, tensor in mine.items():
+        source = name
+        if name.startswith(prefix):
+            number, _, rest = name[len(prefix) :].partition(".")
+            source = f"{prefix}{chosen[int(number)] - 1}.{rest}"
+        elif not _wanted(init, name, student):
+            left.append(name)
+            continue
+        if source not in theirs or theirs[source].shape != tensor.shape:
+            have = tuple(theirs[source].shape) if source in theirs else "nothing"
+            raise ValueError(
+                f"init={init.name}: student weight {name} {tuple(tensor.shape)} should be copied from teacher weight "
+                f"{source}, which has {have}: choose other layers or init=random."
+            )
+        tensor.copy_(theirs[source])
+        copied.append(name)
+    return {"layers": chosen, "copied": len(copied), "random": len(left), "random_names": left}
+
+
+def _layer_prefix(model: nn.Module) -> str:
+    from kdexp import models
+
+    wanted = models.layers(model)
+    name = next(n for n, m in model.named_modules() if m is wanted)
+    return name + "."
+
+
+def _wanted(init: Init, name: str, model: nn.Module) -> bool:
+    """Tell whether a weight outside the layers is copied."""
+    prefix = str(model.base_model_prefix) + "."
+    if not name.startswith(prefix):
+        return init.head
+    if name[len(prefix) :].startswith("pooler."):
+        return init.pooler
+    return True

@@ -1,0 +1,52 @@
+"""Labels of PTP, pre-training with the teacher's predictions (Pea-KD, arXiv 2009.14822).
+
+A fine-tuned teacher's confidence and correctness on *training* examples make four artificial classes: 0 confidently
+correct, 1 unconfidently correct, 2 confidently wrong, 3 unconfidently wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def ptp_labels(confidence: Tensor, correct: Tensor, t1: float, t2: float) -> Tensor:
+    """Classes (n,) int64 from the teacher's confidence (n,) and correctness (n,) (bool, or 0/1).
+
+    Correct and confidence > t1 -> 0, else 1; wrong and confidence > t2 -> 2, else 3. Equality is unconfident.
+    """
+    import torch
+
+    right = torch.where(confidence > t1, 0, 1)
+    wrong = torch.where(confidence > t2, 2, 3)
+    return torch.where(correct.bool(), right, wrong)
+
+
+def ptp_confidence(teacher_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest softmax probability at temperature 1 (n,) and whether its class is the label (n,), from logits (n, C)."""
+    confidence, answer = teacher_logits.softmax(-1).max(-1)
+    return confidence, answer == labels
+
+
+def ptp_labels_from_logits(teacher_logits: Tensor, labels: Tensor, t1: float, t2: float) -> Tensor:
+    """:func:`ptp_labels` of teacher logits (n, C) and true labels (n,)."""
+    return ptp_labels(*ptp_confidence(teacher_logits, labels), t1, t2)
+
+
+def ptp_median_thresholds(confidence: Tensor, correct: Tensor) -> list[float]:
+    """[t1, t2]: median confidence of the correct and of the wrong examples; the middle of an even count's two.
+
+    Raises:
+        ValueError: if there is no correct or no wrong example.
+    """
+    right = correct.bool()
+    counts = int(right.sum()), int((~right).sum())
+    if 0 in counts:
+        raise ValueError(
+            f"median thresholds need correct and wrong examples; the teacher has {counts[0]} correct and {counts[1]} "
+            "wrong ones on train. Give t1 and t2 as numbers"
+        )
+    # torch.median takes the lower of two middle values; the rule is their mean.
+    return [float(side.double().quantile(0.5)) for side in (confidence[right], confidence[~right])]

@@ -1,0 +1,123 @@
+"""What every launcher is told, and what it answers."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from kdexp import files
+
+if TYPE_CHECKING:
+    from kdexp.launchers.board import Board
+
+LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
+RUNS = "kdexp.runs"
+"""The module that carries a run out: ``execute``, ``state``, ``folder``, ``identity``, ``run_name``."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A grid point, composed and checked.
+
+    Attributes:
+        id: identity of its science (64 hex digits).
+        name: the run's name, which is the name of its folder.
+        folder: where the run lives.
+        config: the resolved configuration.
+        overrides: the overrides that make it, for people.
+    """
+
+    id: str
+    name: str
+    folder: Path
+    config: dict[str, Any]
+    overrides: list[str] = field(default_factory=list)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Short names for tables."""
+        return {key: str((self.config.get(key) or {}).get("name", "")) for key in LABELS}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a point ended.
+
+    Attributes:
+        state: ``finished``, ``failed``, ``interrupted``, or ``skipped`` (it was finished before).
+        seconds: wall-clock time of this attempt; 0 when skipped.
+        error: the first line of what went wrong.
+    """
+
+    point: Point
+    state: str
+    seconds: float = 0.0
+    error: str | None = None
+
+    @property
+    def log(self) -> Path:
+        """The run's own log."""
+        return self.point.folder / "run.log"
+
+
+class Interrupted(KeyboardInterrupt):
+    """A person stopped the study; ``outcomes`` is what had been reached."""
+
+    def __init__(self, outcomes: list[Outcome]):
+        self.outcomes = outcomes
+        super().__init__("interrupted")
+
+
+class Launcher:
+    """Carries points out. A subclass is chosen by ``hydra/launcher=NAME`` and gets that file's keys as arguments.
+
+    Args:
+        runs: name of the module that carries a run out; tests put their own here.
+    """
+
+    slots = 1
+
+    def __init__(self, runs: str = RUNS):
+        self.runs_module = runs
+
+    @property
+    def runs(self) -> ModuleType:
+        """The module that carries a run out."""
+        return importlib.import_module(self.runs_module)
+
+    def launch(self, points: list[Point], board: Board) -> list[Outcome]:
+        """Carry all points out; a failed one never stops the others.
+
+        Raises:
+            Interrupted: a person stopped it. Running points are left so that the same command continues them.
+        """
+        raise NotImplementedError
+
+    def first_error(self, point: Point) -> str:
+        """Return the first line of a failed run's error, from its status file."""
+        status = files.read_json(point.folder / "status.json") or {}
+        lines = [line for line in str(status.get("error") or "").splitlines() if line.strip()]
+        return lines[0] if lines else "no reason was recorded; see its log"
+
+
+def result(point: Point) -> dict[str, Any] | None:
+    """Return a finished point's result.json, or None."""
+    return files.read_json(point.folder / "result.json")
+
+
+def score(found: dict[str, Any] | None) -> tuple[str, float] | None:
+    """Return (metric, value on validation) of a result, or None where there is none."""
+    if not found:
+        return None
+    metric = (found.get("task") or {}).get("metric")
+    value = ((found.get("scores") or {}).get("validation") or {}).get(metric)
+    return None if value is None else (str(metric), float(value))
+
+
+def seconds(found: dict[str, Any] | None) -> float | None:
+    """Return the wall-clock cost of a result, or None."""
+    value = ((found or {}).get("cost") or {}).get("seconds")
+    return None if value is None else float(value)

@@ -1,0 +1,93 @@
+"""What happens to a study's points once they stand: note them, skip what is finished, launch, sum up."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import time
+from collections import Counter
+
+from rich.console import Console
+
+from kdexp import study as studies
+from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point
+from kdexp.launchers.board import Board, duration, summary
+from kdexp.launchers.schedule import expected, shared_stages
+
+
+def command() -> str:
+    """Return the command that a person typed, to be typed again."""
+    return "python -m kdexp " + shlex.join(sys.argv[1:])
+
+
+def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> list[Outcome]:
+    """Carry a study's points out, finished ones excepted.
+
+    Args:
+        points: composed, checked, each once.
+        launcher: who carries them out.
+        scale: the form of the study, for the record.
+        dry: only say what would happen.
+
+    Raises:
+        SystemExit: code 1, some runs failed.
+        Interrupted: a person stopped it; the summary has been printed.
+    """
+    name = str(points[0].config["study"])
+    states = {point.id: launcher.runs.state(point.folder) for point in points}
+    if dry:
+        show(name, points, states)
+        return []
+    studies.write(points[0].folder.parent, name, scale, command(), points)
+    ready = [point for point in points if states[point.id] == "finished"]
+    todo = [point for point in points if states[point.id] != "finished"]
+    outcomes = [Outcome(point, "skipped") for point in ready]
+    began = time.time()
+    if todo:
+        if hasattr(launcher, "costs"):
+            launcher.costs = expected(todo, ready)
+        board = Board(len(points), len(ready))
+        try:
+            outcomes += launcher.launch(todo, board)
+        except Interrupted as stopped:
+            board.close()
+            summary(name, outcomes + stopped.outcomes, time.time() - began, command())
+            raise
+        finally:
+            board.close()
+    summary(name, outcomes, time.time() - began, command())
+    if any(outcome.state == "failed" for outcome in outcomes):
+        raise SystemExit(1)
+    return outcomes
+
+
+def show(name: str, points: list[Point], states: dict[str, str]) -> None:
+    """Print a grid without running it: states, shared stages, expected cost."""
+    console = Console(soft_wrap=True, highlight=False)
+    counts = Counter(states.values())
+    said = ", ".join(f"{counts[s]} {s}" for s in ("finished", "running", "interrupted", "failed", "new") if counts[s])
+    console.print(f"study {name}: {len(points)} runs ({said})", markup=False)
+    for key in ("teacher", "student", "objective", "mapping", "init", "task"):
+        values = dict.fromkeys(point.labels[key] for point in points)
+        console.print(f"  {key:<10} {len(values):>3}  {', '.join(values)}", markup=False)
+    seeds = dict.fromkeys(str(point.config.get("seed")) for point in points)
+    console.print(f"  {'seed':<10} {len(seeds):>3}  {', '.join(seeds)}", markup=False)
+    try:
+        _, shared = shared_stages(points)
+        for stage, amount in Counter(stage for stage, _ in shared.values()).items():
+            users = sum(n for other, n in shared.values() if other == stage)
+            console.print(f"shared   {stage}: built {amount} times, used by {users} runs", markup=False)
+    except Exception as error:  # noqa: BLE001 - a grid can be looked at before its data are there
+        console.print(f"shared   unknown: {error}", markup=False)
+    todo = [point for point in points if states[point.id] != "finished"]
+    cost = expected(todo, [point for point in points if states[point.id] == "finished"])
+    if not todo:
+        console.print("cost     nothing is left to do")
+    elif not cost:
+        console.print("cost     unknown until a run of this study has finished")
+    else:
+        mean = sum(cost.values()) / len(cost)
+        total = sum(cost.get(point.id, mean) for point in todo)
+        known = "" if len(cost) == len(todo) else f" (for {len(todo) - len(cost)} of them the mean of the others is taken)"
+        console.print(f"cost     about {duration(total)} of one slot's time for {len(todo)} runs{known}")
+    console.print("dry=true: nothing was run or written")

@@ -1,0 +1,93 @@
+"""How many runs fit on this machine at once, and what each of them may use."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
+"""Read by the numerical libraries when they are loaded, so they are set before."""
+
+
+def slots(asked: int | None, threads: int | None, memory_gb: float | None, devices: set[str]) -> list[dict[str, str]]:
+    """Return one environment a slot; its length is the number of runs at once.
+
+    On GPUs there is one slot a GPU. On a CPU there are as many as cores hold with ``threads`` each (1 unless asked:
+    four runs of one thread do 1.7 times the work of one run of four), and no more than the free memory holds.
+
+    Args:
+        asked: number of slots; None = by the machine.
+        threads: threads a run; None = 1 on a CPU, an equal share of the cores on GPUs.
+        memory_gb: memory a run is expected to need; None = do not look.
+        devices: the values of ``runtime.device`` of all points.
+
+    Raises:
+        ValueError: fewer than one slot or thread was asked for.
+    """
+    for name, value in (("slots", asked), ("threads", threads)):
+        if value is not None and value < 1:
+            raise ValueError(f"hydra.launcher.{name}={value}: at least 1, or null for this machine's own number.")
+    gpus = visible_gpus() if devices != {"cpu"} else []
+    if gpus:
+        count = asked or len(gpus)
+        share = threads or max(1, cores() // count)
+        return [{**_threads(share), "CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} for n in range(count)]
+    share = threads or 1
+    count = asked or max(1, cores() // share)
+    if asked is None and memory_gb:
+        count = max(1, min(count, int(free_memory_gb() / memory_gb)))
+    return [_threads(share) for _ in range(count)]
+
+
+def _threads(count: int) -> dict[str, str]:
+    return {name: str(count) for name in THREADS}
+
+
+def cores() -> int:
+    """Return the cores this process may use: its affinity, and the quota of its control group."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        if quota != "max":
+            count = min(count, max(1, round(int(quota) / int(period))))
+    except (OSError, ValueError):
+        pass
+    return count
+
+
+def free_memory_gb() -> float:
+    """Return the memory that new processes can have, in GiB."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
+        free = min(free, limit - int(Path("/sys/fs/cgroup/memory.current").read_text()))
+    except (OSError, ValueError):
+        pass
+    return free / 2**30
+
+
+def visible_gpus() -> list[str]:
+    """Return the ids of the GPUs that PyTorch sees, as CUDA_VISIBLE_DEVICES wants them; asks a process of its own."""
+    listed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if listed is not None and not listed.strip(", "):
+        return []
+    if not any(Path("/dev").glob("nvidia[0-9]*")):
+        return []
+    asked = subprocess.run(
+        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"], capture_output=True, text=True, check=False
+    )
+    count = int(asked.stdout.split()[-1]) if asked.returncode == 0 and asked.stdout.split() else 0
+    names = [name.strip() for name in listed.split(",")] if listed else [str(n) for n in range(count)]
+    return names[:count]
+
+
+def describe(environments: list[dict[str, str]]) -> dict[str, Any]:
+    """Return what the slots amount to, for people."""
+    first = environments[0]
+    gpus = len({e["CUDA_VISIBLE_DEVICES"] for e in environments if "CUDA_VISIBLE_DEVICES" in e})
+    return {"slots": len(environments), "threads": int(first[THREADS[0]]), "gpus": gpus}

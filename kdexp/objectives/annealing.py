@@ -1,0 +1,58 @@
+"""Annealing-KD, phase 1: follow a growing share of the teacher's logits (Jafari et al. 2021, arXiv 2104.07163)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kdexp.objectives.base import Batch, Features, Objective
+from kdexp.objectives.common import wide
+
+
+def annealing_mse(student_logits: Tensor, teacher_logits: Tensor, factor: float | Tensor) -> Tensor:
+    """Mean over all B*C logits of (student - factor * teacher)^2."""
+    return (wide(student_logits) - factor * wide(teacher_logits)).square().mean()
+
+
+def annealing_factors(epochs: int, tau_max: int, clamp: bool = True) -> list[float]:
+    """Factor k/tau_max of each epoch; k starts at 1 and grows by 1 every int(epochs/tau_max) epochs.
+
+    Args:
+        clamp: never beyond 1; the released code runs past it if tau_max does not divide the epochs.
+
+    Raises:
+        ValueError: if there are fewer epochs than steps (the released code divides by zero).
+    """
+    if tau_max < 1 or epochs < tau_max:
+        raise ValueError(
+            f"annealing takes tau_max={tau_max} steps and needs at least as many epochs; there are {epochs}. "
+            "Lower tau_max, or give the phase more epochs"
+        )
+    every = epochs // tau_max
+    steps = [1 + epoch // every for epoch in range(epochs)]
+    return [(min(k, tau_max) if clamp else k) / tau_max for k in steps]
+
+
+class Annealing(Objective):
+    """Mean over all logits of (z_student - factor * z_teacher)^2, the factor growing from 1/tau_max to 1 over epochs.
+
+    Works on scores likewise (one logit). Phase 2 is ``finetune``.
+
+    Args:
+        tau_max: number of steps; at most the phase's epochs.
+        clamp: keep the factor at 1 at most.
+    """
+
+    def __init__(self, tau_max: int = 7, clamp: bool = True) -> None:
+        super().__init__()
+        self.tau_max, self.clamp = tau_max, clamp
+        self.register_buffer("factor", torch.tensor(1.0 / tau_max))
+
+    def begin_epoch(self, epoch: int, epochs: int) -> None:
+        """Set this epoch's factor."""
+        self.factor.fill_(annealing_factors(epochs, self.tau_max, self.clamp)[epoch])
+
+    def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
+        """Return the loss with the current factor."""
+        assert teacher is not None
+        return annealing_mse(student["logits"], teacher["logits"].detach(), self.factor)

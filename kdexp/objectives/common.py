@@ -1,0 +1,146 @@
+"""What several objectives share: precision, masks, reductions over layers. Shapes as in ``base.py``."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from kdexp.objectives.base import Batch, Features, Pairs
+
+
+def wide(x: Tensor) -> Tensor:
+    """Return ``x`` in at least float32: half and bfloat16 are promoted, float64 stays (checks run in it)."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def exact(x: Tensor) -> torch.autocast:
+    """A context without autocast on the device of ``x``, so that matrix products of a loss keep float32."""
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def picked(features: Features, kind: str, layers: list[int]) -> list[Tensor]:
+    """The features ``kind.J`` of the given layers (1-based, 0 = embedding output), wide."""
+    return [wide(features[f"{kind}.{layer}"]) for layer in layers]
+
+
+def targets(features: Features, kind: str, layers: list[int]) -> list[Tensor]:
+    """As :func:`picked`, cut from the graph: what a teacher gives is a constant."""
+    return [x.detach() for x in picked(features, kind, layers)]
+
+
+def layers_of(pairs: Pairs, side: int) -> list[int]:
+    """Column ``side`` (0 student, 1 teacher) of matched layers."""
+    return [pair[side] for pair in pairs]
+
+
+def over_layers(losses: list[Tensor], reduce: str, like: Tensor) -> Tensor:
+    """Sum or mean of one loss a layer; a zero that carries a (zero) gradient if no layer is matched.
+
+    ``sum`` is what How to Distill your BERT does, ``mean`` what TED and PKD do: a weight belongs to one of them.
+    """
+    if not losses:
+        return wide(like).sum() * 0.0
+    total = torch.stack(losses).sum()
+    return total / len(losses) if reduce == "mean" else total
+
+
+def real_tokens(batch: Batch) -> Tensor:
+    """Number of real tokens of a batch, a scalar tensor."""
+    return batch["attention_mask"].sum()
+
+
+def all_tokens(batch: Batch) -> Tensor:
+    """B*L of a batch, padding included, a scalar tensor."""
+    return torch.ones_like(batch["attention_mask"]).sum()
+
+
+def token_mean(values: Tensor, attention_mask: Tensor | None) -> Tensor:
+    """Mean of (B, L, D) values over real tokens times D; over all elements without a mask."""
+    if attention_mask is None:
+        return values.mean()
+    mask = attention_mask.to(values.dtype)
+    return (values * mask[..., None]).sum() / (mask.sum() * values.shape[-1])
+
+
+def mask_of(variant: str, attention_mask: Tensor | None) -> Tensor | None:
+    """The mask that a variant averages with: the batch's for ``pad_aware``, none otherwise.
+
+    Raises:
+        ValueError: if ``pad_aware`` has no mask.
+    """
+    if variant == "pad_aware" and attention_mask is None:
+        raise ValueError("variant=pad_aware needs an attention mask (B, L); give one, or take as_coded")
+    return attention_mask if variant == "pad_aware" else None
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B, L, D) to (B, heads, L, D/heads)."""
+    batch, length, width = x.shape
+    return x.reshape(batch, length, heads, width // heads).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """(B, H, L, d) to (B, L, H*d): the inverse of :func:`split_heads`."""
+    batch, heads, length, size = x.shape
+    return x.transpose(1, 2).reshape(batch, length, heads * size)
+
+
+def scaled_scores(query: Tensor, key: Tensor) -> Tensor:
+    """Attention scores q k^T / sqrt(d) before mask and softmax, (B, H, L, L), in float32 also under autocast."""
+    with exact(query):
+        query, key = wide(query), wide(key)
+        return query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5
+
+
+def row_kl(student: Tensor, teacher: Tensor, mask: Tensor | None, pad_rows: bool, floor: float | None) -> Tensor:
+    """KL(softmax(teacher row) || softmax(student row)) of scores (B, H, L, L), averaged over rows.
+
+    Args:
+        student, teacher: scores before softmax.
+        mask: (B, L), 1 = real; its padded keys get probability 0 on both sides. None: every key counts.
+        pad_rows: True averages over all B*H*L rows, False over the rows of real queries (times heads).
+        floor: student probabilities below it count as this value; None = no clamp.
+    """
+    student, teacher = wide(student), wide(teacher).detach()
+    keys = None if mask is None else mask.bool()[:, None, None, :]
+    log_q, log_p = (_log_softmax(scores, keys) for scores in (student, teacher))
+    if floor is not None:
+        log_q = log_q.clamp(min=math.log(floor))
+    p = log_p.exp() if keys is None else log_p.exp().masked_fill(~keys, 0.0)
+    rows = (p * (log_p - log_q)).sum(-1)
+    if pad_rows or mask is None:
+        return rows.mean()
+    weight = mask.to(rows.dtype)[:, None, :]
+    return (rows * weight).sum() / (weight.sum() * rows.shape[1])
+
+
+def _log_softmax(scores: Tensor, keys: Tensor | None) -> Tensor:
+    """Log probabilities over keys; masked keys give 0 there (their probability is dropped by the caller)."""
+    if keys is None:
+        return scores.log_softmax(-1)
+    return scores.masked_fill(~keys, float("-inf")).log_softmax(-1).masked_fill(~keys, 0.0)
+
+
+def choice(name: str, value: object, allowed: tuple) -> None:
+    """Refuse a setting that is not one of ``allowed``.
+
+    Raises:
+        ValueError: with the value and all allowed ones.
+    """
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(str, allowed))}")
+
+
+def need_equal_heads(objective: nn.Module, student_heads: int, teacher_heads: int, remedy: str) -> None:
+    """Refuse unequal head counts where heads are compared one by one.
+
+    Raises:
+        ValueError: with both counts and the remedy.
+    """
+    if student_heads != teacher_heads:
+        raise ValueError(
+            f"{type(objective).__name__} compares heads one by one: the student has {student_heads}, "
+            f"the teacher {teacher_heads}. {remedy}"
+        )

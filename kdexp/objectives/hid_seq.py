@@ -1,0 +1,69 @@
+"""Hid-Seq: squared error of hidden states over whole sequences (How to Distill your BERT, arXiv 2305.15032)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from kdexp.objectives.base import Batch, Features, Pairs
+from kdexp.objectives.common import all_tokens, choice, mask_of, over_layers, real_tokens, token_mean, wide
+from kdexp.objectives.hidden import Projected
+
+VARIANTS = ("pad_aware", "as_coded")
+
+
+def hidden_mse(
+    student: Tensor, teacher: Tensor, attention_mask: Tensor | None = None, variant: str = "pad_aware"
+) -> Tensor:
+    """Mean squared difference of hidden states (B, L, D).
+
+    Args:
+        attention_mask: (B, L), 1 = real token; needed by ``pad_aware``.
+        variant: ``pad_aware`` = mean over real tokens times D; ``as_coded`` = mean over all B*L*D elements.
+    """
+    choice("variant", variant, VARIANTS)
+    return token_mean((wide(student) - wide(teacher)).square(), mask_of(variant, attention_mask))
+
+
+def hidden_mse_layers(
+    student: list[Tensor],
+    teacher: list[Tensor],
+    pairs: Pairs,
+    attention_mask: Tensor | None = None,
+    variant: str = "as_coded",
+    reduce: str = "sum",
+) -> Tensor:
+    """Sum (or mean) of :func:`hidden_mse` over pairs of positions (from 0) in the two given lists."""
+    losses = [hidden_mse(student[s], teacher[t], attention_mask, variant) for s, t in pairs]
+    return over_layers(losses, reduce, student[0] if student else teacher[0])
+
+
+class HidSeq(Projected):
+    """Sum over matched layers of the mean over real tokens times D of (W h_student - h_teacher)^2.
+
+    Default mapping: uniform over hidden states, embedding output included. Settings as in :class:`Projected`, and
+
+    Args:
+        variant: ``pad_aware`` or ``as_coded`` (padding inside the mean).
+    """
+
+    def __init__(
+        self,
+        variant: str = "pad_aware",
+        projection: str = "auto",
+        share_projection: bool = False,
+        layer_reduce: str = "sum",
+    ) -> None:
+        super().__init__(projection, share_projection, layer_reduce)
+        choice("variant", variant, VARIANTS)
+        self.variant = variant
+
+    def units(self, batch: Batch) -> Tensor:
+        """Real tokens (all tokens as coded)."""
+        return real_tokens(batch) if self.variant == "pad_aware" else all_tokens(batch)
+
+    def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
+        """Return the loss over all matched layers."""
+        assert teacher is not None
+        ours, theirs = self.matched(student, teacher)
+        pairs = [(i, i) for i in range(len(ours))]
+        return hidden_mse_layers(ours, theirs, pairs, batch["attention_mask"], self.variant, self.layer_reduce)

@@ -1,0 +1,51 @@
+"""Optimiser and learning rate from a recipe."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def optimizer(modules: list[nn.Module], recipe: dict[str, Any]) -> torch.optim.AdamW:
+    """Make a fused AdamW over all trainable parameters, each once.
+
+    Weight decay acts on matrices only (biases and normalisation weights are one-dimensional).
+    """
+    unique: dict[int, nn.Parameter] = {}
+    for module in modules:
+        unique.update({id(p): p for p in module.parameters() if p.requires_grad})
+    decayed = [p for p in unique.values() if p.ndim >= 2]
+    plain = [p for p in unique.values() if p.ndim < 2]
+    groups = [
+        {"params": decayed, "weight_decay": float(recipe["weight_decay"])},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        groups, lr=float(recipe["learning_rate"]), betas=tuple(recipe["betas"]), eps=float(recipe["eps"]), fused=True
+    )
+
+
+def updates(examples: int, recipe: dict[str, Any]) -> int:
+    """Return the number of updates of a phase over ``examples`` training examples."""
+    if recipe["steps"] is not None:
+        return int(recipe["steps"])
+    return int(recipe["epochs"]) * math.ceil(examples / int(recipe["batch_size"]))
+
+
+def rate(step: int, total: int, recipe: dict[str, Any]) -> float:
+    """Return the learning rate of update ``step`` (from 0) of ``total``: a pure function, so resuming needs no state.
+
+    Linear warm-up over ``warmup`` (a share of all updates below 1, else a number of updates), then linear decay to 0
+    or constant.
+    """
+    warmup = float(recipe["warmup"])
+    ramp = warmup * total if warmup < 1 else min(warmup, total)
+    peak = float(recipe["learning_rate"])
+    if step < ramp:
+        return peak * (step + 1) / (ramp + 1)
+    if recipe["schedule"] == "constant":
+        return peak
+    return peak * max(0.0, (total - step) / max(1.0, total - ramp))

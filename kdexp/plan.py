@@ -1,0 +1,74 @@
+"""From a configuration to the ordered stages that one run needs."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from kdexp.config import build, source_folder
+from kdexp.stage import Stage, order
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a plan's keys hold beside the configuration: contents, not names.
+
+    Attributes:
+        data: content hash of the task's data.
+        origin: identity of the teacher's pretrained weights.
+        dtype: what the numbers are computed in (``fp32`` or ``bf16``), decided for this machine.
+    """
+
+    data: str
+    origin: str
+    dtype: str
+
+
+def facts(config: dict[str, Any]) -> Facts:
+    """Look at the data, the weights and the machine that a resolved configuration names."""
+    from kdexp.machine import decide_dtype
+
+    task = build(config["task"])
+    teacher = config["teacher"]
+    folder = source_folder(teacher["source"])
+    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
+    identity = _origin(teacher["source"], teacher["revision"], teacher["sha256"], stamp)
+    runtime = config["runtime"]
+    return Facts(_fingerprint(task, config["data"]["root"]), identity, decide_dtype(runtime["dtype"], runtime["device"]))
+
+
+@lru_cache(maxsize=64)
+def _origin(source: str, revision: str | None, sha256: str | None, stamp: tuple) -> str:
+    from kdexp.origin import origin
+
+    return origin({"source": source, "revision": revision, "sha256": sha256})
+
+
+_FINGERPRINTS: dict[str, str] = {}
+
+
+def _fingerprint(task: Any, root: str | None) -> str:
+    name = f"{task!r}@{Path(root).absolute() if root else None}"
+    if name not in _FINGERPRINTS:
+        _FINGERPRINTS[name] = task.fingerprint(root)
+    return _FINGERPRINTS[name]
+
+
+def stages(config: dict[str, Any], known: Facts | None = None) -> list[Stage]:
+    """Return a run's stages in the order of execution, the last one being the student's.
+
+    The function that makes them is named by ``objective.plan``, so a method that needs stages of its own is a file
+    in ``kdexp/methods/``.
+
+    Raises:
+        ValueError: ``objective.plan`` names no function of kdexp.
+    """
+    path = config["objective"].get("plan") or "kdexp.methods.distill.plan"
+    module, _, name = path.rpartition(".")
+    if not path.startswith("kdexp.methods."):
+        raise ValueError(f"objective.plan={path}: a function below kdexp.methods. is needed.")
+    make = getattr(importlib.import_module(module), name)
+    return order([make(config, known or facts(config))])

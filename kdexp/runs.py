@@ -1,0 +1,264 @@
+"""A run: one grid point carried out, with its identity, folder, status and result."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import signal as signals
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kdexp import files
+from kdexp.config import ConfigError, problems, science
+from kdexp.stage import Stage, digest
+
+ROOT = "multirun"
+log = logging.getLogger("kdexp")
+
+
+def identity(config: dict[str, Any]) -> str:
+    """Return the sha256 (hex) of the science in a resolved configuration: the same science is the same run."""
+    return digest(science(config))
+
+
+def label(config: dict[str, Any], group: str) -> str:
+    """Return a group's short name for tables."""
+    return str((config.get(group) or {}).get("name") or "none")
+
+
+LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
+
+
+def run_name(config: dict[str, Any]) -> str:
+    """Return the name of a run's folder: readable parts and eight digits of its identity."""
+    parts = "-".join(label(config, group) for group in ("task", "objective", "init"))
+    return f"{parts}-s{config['seed']}-{identity(config)[:8]}"
+
+
+def folder(config: dict[str, Any]) -> Path:
+    """Return a run's folder below ``multirun/<study>/``."""
+    return Path(ROOT) / str(config["study"]) / run_name(config)
+
+
+def state(where: Path) -> str:
+    """Return ``new``, ``running``, ``finished``, ``failed`` or ``interrupted``.
+
+    A run counts as running only while a process holds its lock, so one that was killed reads as interrupted.
+    """
+    from filelock import FileLock, Timeout
+
+    status = files.read_json(where / "status.json")
+    if status is None:
+        return "new"
+    if status["state"] != "running":
+        return str(status["state"])
+    try:
+        with FileLock(where / ".lock", timeout=0):
+            return "interrupted"
+    except Timeout:
+        return "running"
+
+
+def finished(where: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return a run's result if it is there and belongs to this configuration, else None."""
+    result = files.read_json(where / "result.json")
+    return result if result is not None and result["run"]["id"] == identity(config) else None
+
+
+class Stop:
+    """Becomes true when the process is asked to end (SIGTERM, SIGINT, SIGUSR2); the run then saves and leaves."""
+
+    def __init__(self) -> None:
+        self.asked = ""
+
+    def __call__(self) -> bool:
+        return bool(self.asked)
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Listen to signals while the run lasts (only possible in the main thread). A second Ctrl-C ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {}
+
+        def note(number: int, frame: Any) -> None:
+            if self.asked and number == signals.SIGINT:
+                raise KeyboardInterrupt
+            self.asked = signals.Signals(number).name
+
+        for number in (signals.SIGTERM, signals.SIGINT, signals.SIGUSR2):
+            before[number] = signals.signal(number, note)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signals.signal(number, handler)
+
+
+def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """Carry one run out in this process and return its result; a finished run returns the stored one.
+
+    Args:
+        config: resolved (:func:`kdexp.config.resolve`).
+        overrides: the command line that led here, for the record.
+
+    Raises:
+        ConfigError: the configuration cannot work; nothing was written.
+        Exception: whatever stopped the run; its folder says so.
+    """
+    from filelock import FileLock, Timeout
+
+    where = folder(config)
+    done = finished(where, config)
+    if done is not None:
+        return done
+    found = problems(config)
+    if found:
+        raise ConfigError(found)
+    where.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(where / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise RuntimeError(f"{where} is being run by another process: wait for it, or stop it.") from error
+    try:
+        return finished(where, config) or _execute(config, list(overrides), where)
+    finally:
+        lock.release()
+
+
+def _execute(config: dict[str, Any], overrides: list[str], where: Path) -> dict[str, Any]:
+    before = files.read_json(where / "status.json") or {}
+    status = {
+        "state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "updated": _now(),
+        "attempt": int(before.get("attempt", 0)) + 1, "error": None,
+    }  # fmt: skip
+
+    def mark(state: str, error: str | None = None) -> None:
+        files.write_json(where / "status.json", {**status, "state": state, "updated": _now(), "error": error})
+
+    mark("running")
+    _write_hydra(where, config, overrides)
+    stop = Stop()
+    from kdexp.loop import Interrupted
+    from kdexp.tracking import Tracker
+
+    with _logging(where), stop.listening():
+        tracker = Tracker.open(where, config, study=str(config["study"]), name=where.name)
+        try:
+            result = _carry_out(config, where, stop, tracker)
+            files.write_json(where / "result.json", result)
+            mark("finished")
+            tracker.close("finished")
+            return result
+        except (Interrupted, KeyboardInterrupt) as error:
+            log.warning("interrupted: %s", error or "Ctrl-C")
+            mark("interrupted", str(error) or "Ctrl-C")
+            tracker.close("interrupted")
+            raise
+        except BaseException as error:
+            log.error("failed: %s: %s", type(error).__name__, error, exc_info=not isinstance(error, ValueError))
+            mark("failed", f"{type(error).__name__}: {error}")
+            tracker.close("failed")
+            raise
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _write_hydra(where: Path, config: dict[str, Any], overrides: list[str]) -> None:
+    """Keep the resolved configuration and the command line, as Hydra would."""
+    import yaml
+
+    files.write_text(where / ".hydra" / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    files.write_text(where / ".hydra" / "overrides.yaml", yaml.safe_dump(overrides))
+
+
+@contextmanager
+def _logging(where: Path) -> Iterator[None]:
+    """Send this process's log to the run's own file while the run lasts."""
+    handler = logging.FileHandler(where / "run.log")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        handler.close()
+
+
+def _carry_out(config: dict[str, Any], where: Path, stop: Callable[[], bool], tracker: Any) -> dict[str, Any]:
+    """Do what the plan says, stage by stage, and put the result together."""
+    from kdexp import machine, plan, progress, result
+
+    began = time.monotonic()
+    runtime = config["runtime"]
+    device = machine.decide_device(runtime["device"])
+    threads = _threads(runtime["threads"])
+    import torch
+
+    from kdexp.store import Store
+    from kdexp.train import Run
+
+    known = plan.facts(config)
+    stages = plan.stages(config, known)
+    store = Store(Path(runtime["store"]), runtime["lock_timeout_s"])
+    with progress.Display(config, where.name, runtime["progress"]) as display:
+        run = Run(
+            config=config, device=torch.device(device), dtype=known.dtype, threads=threads, cache=store.root / "cache",
+            say=log.info, stop=stop, show=display.show,
+            write=lambda stage, step, epoch, values: tracker.log(stage, step, epoch, values),
+        )  # fmt: skip
+        log.info("run %s: %d stages on %s, %s, %d thread(s)", where.name, len(stages), device, known.dtype, threads)
+        done = _stages(stages, store, run)
+    found = result.assemble(config, where, stages, done, known, run, store, time.monotonic() - began)
+    _tidy(stages, store, runtime["keep_weights"], found)
+    return found
+
+
+def _threads(asked: int | None) -> int:
+    import torch
+
+    if asked is not None:
+        torch.set_num_threads(asked)
+    return torch.get_num_threads()
+
+
+def _stages(stages: list[Stage], store: Any, run: Any) -> dict[str, tuple[Any, bool]]:
+    """Build or fetch every stage that the last one needs; key -> (finished, was there already)."""
+    done: dict[str, tuple[Any, bool]] = {}
+    last = stages[-1]
+    found = store.get(last.key)
+    if found is not None:  # the student is there already: its parents are read, not rebuilt
+        for stage in stages:
+            have = store.get(stage.key)
+            if have is not None:
+                done[stage.key] = (have, True)
+        return done
+    for stage in stages:
+        kept = store.get(stage.key)
+        if kept is not None and not kept.meta["files"]:
+            store.remove(stage.key)  # only its record was kept, but its weights are needed now
+        module, _, name = stage.action.rpartition(".")
+        action = getattr(importlib.import_module(module), name)
+        inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
+        done[stage.key] = store.build(stage, lambda work, a=action, s=stage, i=inputs: a(s, i, work, run), run.say)
+        run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
+    return done
+
+
+def _tidy(stages: list[Stage], store: Any, keep: str, result: dict[str, Any]) -> None:
+    """Free the weights that nobody will need; the records of the stages stay."""
+    private = [s for s in stages if not s.shared]
+    drop = {"all": [], "final": private[:-1], "none": private}[keep]
+    for stage in drop:
+        store.drop_weights(stage.key)

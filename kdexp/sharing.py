@@ -1,0 +1,43 @@
+"""Shuffled parameter sharing (SPS) of Pea-KD (arXiv 2009.14822): more effective layers at equal parameter count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def sps_plan(layers: int, swap: bool = True) -> list[tuple[int, bool]]:
+    """The order in which a student with ``layers`` own layers runs them: (0-based layer, query/key exchanged?).
+
+    Every layer once, then again with the exchange; of 6 layers only the top three run again (9 effective layers).
+
+    Args:
+        swap: exchange the query and key projections in the second pass (``sps2``); False is ``sps1``.
+    """
+    if layers < 1:
+        raise ValueError(f"parameter sharing needs at least 1 own layer; got {layers}")
+    again = range(3, 6) if layers == 6 else range(layers)
+    return [(i, False) for i in range(layers)] + [(i, swap) for i in again]
+
+
+def exchange(query: Tensor, key: Tensor, swap: bool) -> tuple[Tensor, Tensor]:
+    """Query and key in this order, or exchanged. Exchanged scores are the transpose of the plain ones."""
+    return (key, query) if swap else (query, key)
+
+
+def attention_logits(
+    hidden: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, bk: Tensor, heads: int, swap_qk: bool = False
+) -> Tensor:
+    """Scores q k^T / sqrt(d) of hidden states (B, L, D) without mask, (B, heads, L, L); y = x W^T + b.
+
+    Args:
+        swap_qk: exchange the two projections, as SPS does in its second pass.
+    """
+    import torch.nn.functional as F
+
+    from kdexp.objectives.common import scaled_scores, split_heads
+
+    query, key = exchange(F.linear(hidden, wq, bq), F.linear(hidden, wk, bk), swap_qk)
+    return scaled_scores(split_heads(query, heads), split_heads(key, heads))

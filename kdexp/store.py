@@ -1,0 +1,226 @@
+"""The store: finished stages, addressed by their keys, shared by all runs and processes.
+
+Layout below the root: ``<key>/`` a finished stage (``meta.json`` and its files), ``work/<key>/`` one being built or
+left by a killed process (it is continued), ``locks/<key>.lock`` held by the process that builds.
+
+``python -m kdexp.store list | show KEY | verify | gc`` is for people.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdexp import files
+from kdexp.stage import Stage
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished stage on disk."""
+
+    folder: Path
+    meta: dict[str, Any]
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What the stage's action returned."""
+        return self.meta["summary"]
+
+
+class Store:
+    """Finished stages below one folder.
+
+    Args:
+        root: the folder; made when first written to.
+        timeout: seconds to wait for a stage that another process builds.
+    """
+
+    def __init__(self, root: Path, timeout: float = 86400.0):
+        self.root = Path(root).expanduser().absolute()
+        self.timeout = timeout
+
+    def get(self, key: str, verify: bool = True) -> Finished | None:
+        """Return a finished stage, or None.
+
+        Raises:
+            ValueError: a file of it is missing or damaged; it is named.
+        """
+        folder = self.root / key
+        meta = files.read_json(folder / "meta.json")
+        if meta is None:
+            return None
+        for name, expected in (meta["files"] if verify else {}).items():
+            path = folder / name
+            if not path.is_file() or files.checksum(path) != expected:
+                raise ValueError(
+                    f"{path} is damaged or missing (its sha256 is not the one noted when it was written): delete the "
+                    f"folder {folder}; the same command builds it again."
+                )
+        return Finished(folder, meta)
+
+    def build(self, stage: Stage, action: Callable[[Path], dict[str, Any]], say: Callable[[str], None]) -> tuple[Finished, bool]:
+        """Return a finished stage, carrying it out if it is not there; the bool says whether it was there already.
+
+        One process builds, others wait. A killed builder leaves its work folder; the next one continues there.
+        The lock is the operating system's, so it vanishes with its holder: there are no stale locks.
+
+        Raises:
+            TimeoutError: another process has held the lock for longer than ``timeout``.
+        """
+        from filelock import FileLock, Timeout
+
+        found = self.get(stage.key)
+        if found is not None:
+            return found, True
+        lock_path = self.root / "locks" / f"{stage.key}.lock"
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(lock_path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(f"stage {stage.name} ({stage.key[:12]}) is being built by {self._holder(stage.key)}; waiting")
+            try:
+                lock.acquire(timeout=self.timeout, poll_interval=0.2)
+            except Timeout as error:
+                raise TimeoutError(
+                    f"stage {stage.name} ({stage.key[:12]}) is still being built by {self._holder(stage.key)} after "
+                    f"{self.timeout:.0f} s: raise runtime.lock_timeout_s, or stop that process."
+                ) from error
+        try:
+            found = self.get(stage.key)
+            if found is not None:
+                return found, True
+            work = self.root / "work" / stage.key
+            work.mkdir(parents=True, exist_ok=True)
+            files.write_json(work / "holder.json", {"pid": os.getpid(), "host": socket.gethostname()})
+            started = time.time()
+            summary = action(work)
+            return self._commit(stage, work, summary, started), False
+        finally:
+            lock.release()
+
+    def _holder(self, key: str) -> str:
+        held = files.read_json(self.root / "work" / key / "holder.json") or {}
+        return f"process {held.get('pid', '?')} on {held.get('host', '?')}"
+
+    def _commit(self, stage: Stage, work: Path, summary: dict[str, Any], started: float) -> Finished:
+        """Turn a work folder into a finished stage in one rename."""
+        for scrap in (work / "checkpoint", work / "holder.json"):
+            shutil.rmtree(scrap, ignore_errors=True) if scrap.is_dir() else scrap.unlink(missing_ok=True)
+        found = sorted(p for p in work.rglob("*") if p.is_file())
+        meta = {
+            "key": stage.key,
+            "name": stage.name,
+            "action": stage.action,
+            "settings": stage.settings,
+            "parents": {role: parent.key for role, parent in stage.parents.items()},
+            "shared": stage.shared,
+            "summary": summary,
+            "seconds": round(time.time() - started, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "files": {str(p.relative_to(work)): files.checksum(p) for p in found},
+        }
+        files.write_json(work / "meta.json", meta)
+        target = self.root / stage.key
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(work, target)
+        return Finished(target, meta)
+
+    def drop_weights(self, key: str) -> None:
+        """Delete a finished stage's files but keep its record (summary, settings), so its work is not repeated."""
+        found = self.get(key, verify=False)
+        if found is None or not found.meta["files"]:
+            return
+        meta = {**found.meta, "files": {}, "dropped": sorted(found.meta["files"])}
+        files.write_json(found.folder / "meta.json", meta)
+        for name in meta["dropped"]:
+            (found.folder / name).unlink(missing_ok=True)
+
+    def remove(self, key: str) -> None:
+        """Forget a finished stage altogether."""
+        shutil.rmtree(self.root / key, ignore_errors=True)
+
+    def entries(self) -> list[Finished]:
+        """Return all finished stages, oldest first (not verified)."""
+        found = [self.get(p.parent.name, verify=False) for p in self.root.glob("*/meta.json")]
+        return sorted((f for f in found if f), key=lambda f: f.meta["finished"])
+
+
+def size(folder: Path) -> int:
+    """Return the bytes below a folder."""
+    return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """List, show, verify or clean the store; the command line of this module."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    root = os.environ.get("KDEXP_STORE", "multirun/.store")
+    for word in [w for w in argv if w.startswith("store=")]:
+        root = word.partition("=")[2]
+        argv.remove(word)
+    store, verb, rest = Store(Path(root)), (argv or ["list"])[0], argv[1:]
+    if verb == "list":
+        for f in store.entries():
+            state = "record only" if not f.meta["files"] else f"{size(f.folder) / 1e6:.1f} MB"
+            print(f"{f.meta['key'][:12]}  {f.meta['finished']}  {f.meta['seconds']:8.1f} s  {state:>12}  {f.meta['name']}")
+        print(f"{len(store.entries())} finished stages in {store.root}")
+    elif verb == "show" and len(rest) == 1:
+        match = [f for f in store.entries() if f.meta["key"].startswith(rest[0])]
+        if len(match) != 1:
+            print(f"{len(match)} stages begin with {rest[0]}: give more of the key (python -m kdexp.store list).", file=sys.stderr)
+            return 2
+        print(json.dumps(match[0].meta, indent=1))
+    elif verb == "verify":
+        return _verify(store)
+    elif verb == "gc":
+        return _collect(store)
+    else:
+        print("usage: python -m kdexp.store list | show KEY | verify | gc  [store=FOLDER]", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _verify(store: Store) -> int:
+    bad = 0
+    for f in store.entries():
+        try:
+            store.get(f.meta["key"])
+        except ValueError as error:
+            bad += 1
+            print(error)
+    print(f"{len(store.entries())} stages read, {bad} damaged")
+    return 1 if bad else 0
+
+
+def _collect(store: Store) -> int:
+    """Delete weights that only one finished run could use, and work folders nobody holds."""
+    from filelock import FileLock, Timeout
+
+    freed = 0
+    for f in store.entries():
+        if not f.meta["shared"] and f.meta["files"]:
+            freed += size(f.folder)
+            store.drop_weights(f.meta["key"])
+    for work in (store.root / "work").glob("*"):
+        try:
+            with FileLock(store.root / "locks" / f"{work.name}.lock", timeout=0):
+                freed += size(work)
+                shutil.rmtree(work)
+        except Timeout:
+            print(f"{work.name[:12]} is being built: left alone")
+    print(f"freed {freed / 1e6:.1f} MB in {store.root}; shared stages (teachers) were kept")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,117 @@
+"""A study on disk: which runs belong to it, and how far they are.
+
+``multirun/<study>/study.json`` lists all points of the last form of the study that was started; the runs' own folders
+lie beside it. ``python -m kdexp.study status NAME`` prints where it stands, at any time and from any shell.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexp import files
+
+if TYPE_CHECKING:
+    from kdexp.launchers.base import Point
+
+ROOT = "multirun"
+USAGE = "usage: python -m kdexp.study status NAME [root=multirun]"
+COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+
+
+def write(folder: Path, name: str, scale: str, command: str, points: list[Point]) -> None:
+    """Write study.json atomically: all points of the study as it is now, finished or not."""
+    listed = [
+        {"id": p.id, "name": p.name, "labels": p.labels, "seed": p.config.get("seed"), "overrides": p.overrides} for p in points
+    ]
+    files.write_json(folder / "study.json", {"study": name, "scale": scale, "command": command, "points": listed})
+
+
+def read(name: str, root: str | Path = ROOT) -> dict[str, Any]:
+    """Return a study's study.json.
+
+    Raises:
+        ValueError: there is no such study; the known ones are named.
+    """
+    found = files.read_json(Path(root) / name / "study.json")
+    if found is None:
+        known = sorted(path.parent.name for path in Path(root).glob("*/study.json"))
+        listed = f"; there are: {', '.join(known)}" if known else "; no study was started below it yet"
+        raise ValueError(f"no study {name} in {Path(root)}/{listed}. Start one: python -m kdexp +experiment={name}")
+    return dict(found)
+
+
+def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
+    """Return one row a point: ``name``, ``labels``, ``seed``, ``state``, ``metric``, ``score``, ``seconds``, ``error``."""
+    from kdexp.launchers.base import score, seconds
+    from kdexp.runs import state
+
+    out = []
+    for point in read(name, root)["points"]:
+        folder = Path(root) / name / point["name"]
+        now = state(folder)
+        result = files.read_json(folder / "result.json") if now == "finished" else None
+        status = files.read_json(folder / "status.json") or {}
+        metric, value = score(result) or (None, None)
+        out.append(
+            {
+                "name": point["name"], "labels": point["labels"], "seed": point["seed"], "state": now,
+                "metric": metric, "score": value, "seconds": seconds(result),
+                "error": (str(status.get("error") or "").splitlines() or [None])[0] if now == "failed" else None,
+            }
+        )  # fmt: skip
+    return out
+
+
+def status(name: str, root: str | Path = ROOT) -> int:
+    """Print a study's runs and their states; returns 0 when all are finished, else 1."""
+    from rich.console import Console
+    from rich.table import Table
+
+    found, console = rows(name, root), Console(soft_wrap=False, highlight=False)
+    table = Table(title=f"study {name}", title_justify="left")
+    for column in ("run", "state"):
+        table.add_column(column, overflow="fold")
+    for column in ("score", "seconds"):
+        table.add_column(column, justify="right")
+    for row in found:
+        colour = COLOURS.get(row["state"])
+        value = "" if row["score"] is None else f"{row['metric']} {100 * row['score']:.1f}"
+        took = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        table.add_row(row["name"], f"[{colour}]{row['state']}[/]" if colour else row["state"], value, took)
+    console.print(table)
+    for row in found:
+        if row["state"] == "failed":
+            console.print(f"failed: {row['name']}: {row['error']}", markup=False, style="red", soft_wrap=True)
+            console.print(f"        log: {Path(root) / name / row['name'] / 'run.log'}", markup=False, soft_wrap=True)
+    counts = Counter(row["state"] for row in found)
+    said = ", ".join(f"{counts[s]} {s}" for s in ("finished", "running", "failed", "interrupted", "new") if counts[s])
+    spent = sum(row["seconds"] or 0.0 for row in found)
+    console.print(f"{len(found)} runs: {said}; {spent:.0f} s of runs so far", markup=False)
+    if counts["finished"] < len(found):
+        console.print(f"continue: {read(name, root)['command']}", markup=False, soft_wrap=True)
+    return 0 if counts["finished"] == len(found) else 1
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The command line of this module; 2 = it was used wrongly."""
+    words, root = [], ROOT
+    for word in sys.argv[1:] if argv is None else argv:
+        if word.startswith("root="):
+            root = word.partition("=")[2]
+        else:
+            words.append(word)
+    if len(words) != 2 or words[0] != "status":
+        print(USAGE, file=sys.stderr)
+        return 2
+    try:
+        return status(words[1], root)
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

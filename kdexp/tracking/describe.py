@@ -1,0 +1,81 @@
+"""A run in MLflow's terms: params, tags and final metrics, as pure functions of what the run left on disk."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdexp.tracking.files import Facts
+
+SCIENCE = ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "selection", "seed")
+PARAM_LENGTH = 6000  # MLflow's limits, in characters
+TAG_LENGTH = 5000
+NAME_LENGTH = 250
+
+
+def params_of(config: dict[str, Any]) -> dict[str, str]:
+    """The science part of a config as flat MLflow params; unresolved ``${...}`` values are left out.
+
+    Values are cut at MLflow's limit; the whole config is an artifact.
+    """
+    science = {key: config[key] for key in SCIENCE if key in config}
+    dtype = config.get("runtime", {}).get("dtype") if isinstance(config.get("runtime"), dict) else None
+    flat = _flat(science) if science else {}
+    if dtype is not None:
+        flat["runtime.dtype"] = str(dtype)
+    return {clean(key): value[:PARAM_LENGTH] for key, value in flat.items() if "${" not in value}
+
+
+def _flat(value: Any, path: str = "") -> dict[str, str]:
+    if not isinstance(value, dict) or not value:
+        return {path: value if isinstance(value, str) else json.dumps(value, default=str)}
+    flat: dict[str, str] = {}
+    for key, part in value.items():
+        flat |= _flat(part, f"{path}.{key}" if path else str(key))
+    return flat
+
+
+def tags_of(facts: Facts) -> dict[str, str]:
+    """The ``kdexp.*`` tags of a run: who it is, and its state."""
+    tags = {f"kdexp.{group}": name for group, name in facts.labels.items()}
+    tags |= {"kdexp.study": facts.study, "kdexp.hash": facts.name.rsplit("-", 1)[-1], "kdexp.status": facts.state}
+    identity = facts.result.get("run", {}).get("id") or facts.status.get("id")
+    extra = {
+        "kdexp.run_id": identity,
+        "kdexp.seed": facts.config.get("seed"),
+        "kdexp.metric": facts.result.get("task", {}).get("metric"),
+        "kdexp.error": facts.status.get("error"),
+    }
+    return tags | {name: str(value)[:TAG_LENGTH] for name, value in extra.items() if value is not None}
+
+
+def final_metrics(result: dict[str, Any]) -> dict[str, float]:
+    """``final/...``, ``best/...``, ``cost/...`` and ``stage/...`` numbers of a ``result.json``."""
+    if not result:
+        return {}
+    teacher = result.get("teacher") or {}
+    task = result.get("task") or {}
+    majority = dict(task.get("majority") or {})
+    found: dict[str, Any] = {f"final/{split}": scores for split, scores in (result.get("scores") or {}).items()}
+    found["final/majority"] = majority.pop("validation", None)
+    found |= {f"final/majority/{split}": scores for split, scores in majority.items()}
+    found |= {f"final/teacher/{split}": scores for split, scores in (teacher.get("scores") or {}).items()}
+    found["best"] = {k: v for k, v in (result.get("best") or {}).items() if k in ("epoch", "step")}
+    found["cost"] = result.get("cost")
+    found["student"] = {"parameters": (result.get("student") or {}).get("parameters")}
+    found["teacher"] = {"parameters": teacher.get("parameters")}
+    found |= {f"stage/{stage.get('name')}": stage for stage in result.get("stages") or []}
+    return {
+        f"{prefix}/{name}": float(value)
+        for prefix, values in found.items()
+        for name, value in (values or {}).items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool)
+    }
+
+
+def clean(name: str) -> str:
+    """``name`` in the characters, and cut to the length, that MLflow allows; it must also be a plain relative path."""
+    parts = re.sub(r"[^\w\-. :/]", "_", name).split("/")
+    return "/".join("_" if set(part) == {"."} else part for part in parts if part)[:NAME_LENGTH].rstrip("/") or "_"

@@ -1,0 +1,302 @@
+"""What stages do: fine-tune or measure a teacher, carry out one phase of distillation.
+
+Every action has the signature ``action(stage, inputs, work, run) -> summary``: the stage's settings say what, the
+inputs are its parents' results, ``work`` is the folder that becomes the stage's result, ``run`` is the machinery.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdexp import features, loop, machine, member, models, optim, signal
+from kdexp.config import RESERVED, build
+from kdexp.inits import copying
+from kdexp.objectives.base import Context, Objective
+from kdexp.stage import Stage
+from kdexp.store import Finished
+from kdexp.tasks.base import Encoded, Task
+
+EVALUATION_BATCH = 64
+
+
+@dataclass
+class Run:
+    """The machinery around a stage: where, how, and whom to tell.
+
+    Attributes:
+        config: the resolved configuration of the run that carries the stage out.
+        device: where it computes.
+        dtype: ``fp32`` or ``bf16``.
+        threads: of this process.
+        cache: folder of tokenised data.
+        say: writes a line to the run's log.
+        write: ``(stage, step, epoch, values)`` to the run's metrics file.
+        stop: becomes true when the run is asked to stop.
+        show: progress display: ``show(stage, member, step, total, examples)``.
+        facts: filled by stages: what was decided, for the result.
+    """
+
+    config: dict[str, Any]
+    device: torch.device
+    dtype: str
+    threads: int
+    cache: Path
+    say: Callable[[str], None] = print
+    write: Callable[[str, int, int, dict[str, float]], None] = lambda stage, step, epoch, values: None
+    stop: Callable[[], bool] = lambda: False
+    show: Callable[[str, member.Member, int, int, int], None] = lambda stage, student, step, total, examples: None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cast(self) -> torch.dtype | None:
+        """The dtype of autocast, None for full precision."""
+        return torch.bfloat16 if self.dtype == "bf16" else None
+
+    def task(self) -> Task:
+        """Make the run's task."""
+        return build(self.config["task"])
+
+    def data(self, max_length: int) -> dict[str, Encoded]:
+        """Return the tokenised splits (cached on disk, shared by all processes)."""
+        root, heldout = self.config["data"]["root"], self.config["data"]["heldout"]
+        return self.task().encode(models.tokenizer(self.config["teacher"]), max_length, root, heldout, self.cache)
+
+
+def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
+    """Fine-tune the teacher on the task, measure it, and refuse one that cannot teach."""
+    task, settings = run.task(), stage.settings
+    recipe = settings.get("recipe") or run.config["teacher"]["recipe"]
+    data = run.data(recipe["max_length"])
+    torch.manual_seed(settings.get("seed", 0))
+    model = models.load_teacher(run.config["teacher"], task).to(run.device)
+    summary: dict[str, Any] = {}
+    if run.config["teacher"]["finetune"]:
+        run.say(f"fine-tuning teacher {run.config['teacher']['name']} on {task.name}: {len(data['train'])} examples")
+        hard = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
+        student = _member(model, None, hard, stage, data, task, run, work, recipe)
+        summary = _train(stage, student, None, data, recipe, settings["seed"], run)
+    summary["scores"] = scores(model, data, task, run)
+    summary |= models.describe(model)
+    model.eval()
+    models.save(model, work)
+    summary["majority"] = majority(data, task)
+    _floor(summary, task, run)
+    return summary
+
+
+def _floor(summary: dict[str, Any], task: Task, run: Run) -> None:
+    """Refuse a teacher that does not beat the majority answer by the configured margin."""
+    score = summary["scores"]["validation"][task.metric]
+    trivial = summary["majority"]["validation"][task.metric]
+    margin = run.config["teacher"]["floor_margin"]
+    if score < trivial + margin:
+        raise ValueError(
+            f"teacher {run.config['teacher']['name']} reaches {task.metric} {score:.3f} on {task.name}; the majority "
+            f"answer has {trivial:.3f} and teacher.floor_margin asks for {margin} more. Likely causes: it was never "
+            "fine-tuned on this task (teacher.finetune=false), its labels are in another order than the data's, or its "
+            "recipe is too short (teacher.recipe.epochs, teacher.recipe.learning_rate). Lower teacher.floor_margin only "
+            "if you want a student of a poor teacher."
+        )
+
+
+def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
+    """Carry out one phase: initialise or continue the student, train it on the phase's objectives, measure it."""
+    settings, config, task = stage.settings, run.config, run.task()
+    recipe = settings["recipe"]
+    data = run.data(recipe["max_length"])
+    teacher_model = None
+    if "teacher" in inputs:
+        teacher_model = models.load_teacher(config["teacher"], task, inputs["teacher"].folder)
+    student, started = _student(stage, inputs, teacher_model, task, run)
+    student.to(run.device)
+    specs = settings["terms"]
+    listening = any(build(s, (*RESERVED, "pairs")).uses_teacher for s in specs.values())
+    if not listening:
+        teacher_model = None
+    elif teacher_model is not None:
+        teacher_model.to(run.device)
+    one = _member(student, teacher_model, specs, stage, data, task, run, work, recipe)
+    summary = _train(stage, one, teacher_model, data, recipe, settings["seed"], run)
+    summary["init"] = started
+    summary["learned_parts"] = {n: p.numel() for n, p in one.objectives.named_parameters()}
+    summary["mapping"] = {name: spec["pairs"] for name, spec in specs.items() if spec["pairs"]}
+    student.eval()
+    models.save(student, work)
+    summary |= models.describe(student)
+    summary["size_bytes"] = (work / "model.safetensors").stat().st_size
+    if stage.settings["phase"] != "intermediate":
+        summary["scores"] = scores(student, data, task, run)
+        summary["majority"] = majority(data, task)
+    return summary
+
+
+def _student(stage: Stage, inputs: dict[str, Finished], finetuned: nn.Module | None, task: Task, run: Run) -> tuple[nn.Module, dict]:
+    """Build the student and give it its first weights: those of the phase before, or its init."""
+    config = run.config
+    student = models.build_student(config["teacher"], config["student"], task, stage.settings["recipe"]["dropout"], stage.settings["seed"])
+    if "start" in inputs:
+        models.load_weights(student, inputs["start"].folder)
+        return student, inputs["start"].summary["init"]
+    init = build(config["init"])
+    source = finetuned
+    if init.copies and init.source == "pretrained":
+        source = models.load_teacher({**config["teacher"], "finetune": True}, task)
+    return student, copying.apply(init, student, source if init.copies else None)
+
+
+def _member(
+    model: nn.Module, teacher_model: nn.Module | None, specs: dict[str, dict[str, Any]], stage: Stage,
+    data: dict[str, Encoded], task: Task, run: Run, work: Path, recipe: dict[str, Any],
+) -> member.Member:  # fmt: skip
+    """Set the objectives up and put a student with its optimiser together, at its saved progress."""
+    terms = []
+    for name, spec in specs.items():
+        objective: Objective = build(spec, (*RESERVED, "pairs"))
+        objective.setup(
+            Context(
+                student=models.shape(model),
+                teacher=models.shape(teacher_model) if teacher_model is not None else None,
+                pairs=[tuple(pair) for pair in spec["pairs"]],
+                num_labels=task.num_labels,
+                regression=task.kind == "regression",
+                num_train=len(data["train"]),
+                labels=data["train"].labels.tolist() if task.kind == "classification" else None,
+            )
+        )
+        terms.append(member.Term(name, spec["weight"], objective))
+    judged = {"heldout": "heldout", "validation": "validation", "last": None}[stage.settings["selection"]]
+    judge = None
+    if judged is not None and recipe["keep"] == "best":
+
+        def judge(student: nn.Module) -> dict[str, float]:
+            return task.evaluate(predict(student, data[judged], run), data[judged].labels)
+
+    decided = machine.decide_compile(run.config["runtime"]["compile"], str(run.device), _flops(model, teacher_model, data["train"], recipe), run.threads)
+    run.facts.setdefault("compile", {})[stage.name] = decided
+    return member.Member(
+        model, terms, recipe, work, judge, task.metric, run.cast,
+        lambda step, epoch, values: run.write(stage.name, step, epoch, values),
+        compiled_loss(str(run.device)) if decided["decided"] else member.loss,
+    )  # fmt: skip
+
+
+_COMPILED: dict[str, Any] = {}
+
+
+def compiled_loss(device: str) -> Any:
+    """Return the compiled loss function: one a process, so that a grid's runs share its graphs."""
+    if device not in _COMPILED:
+        import torch._dynamo
+        import torch._inductor.config as inductor
+
+        torch._dynamo.config.recompile_limit = 64
+        inductor.fallback_random = device == "cpu"
+        _COMPILED[device] = torch.compile(member.loss, fullgraph=True, dynamic=True)
+    return _COMPILED[device]
+
+
+def _flops(model: nn.Module, teacher_model: nn.Module | None, data: Encoded, recipe: dict[str, Any]) -> float:
+    """Estimate a phase's floating-point operations: 6 a weight and token for the student, 2 for the teacher."""
+
+    def weights(m: nn.Module | None) -> int:
+        return 0 if m is None else sum(p.numel() for p in models.layers(m).parameters())
+
+    share = optim.updates(len(data), recipe) * recipe["batch_size"] / max(1, len(data))
+    return float(share * data.lengths.sum() * (6 * weights(model) + 2 * weights(teacher_model)))
+
+
+def _train(
+    stage: Stage, student: member.Member, teacher_model: nn.Module | None, data: dict[str, Encoded],
+    recipe: dict[str, Any], seed: int, run: Run,
+) -> dict[str, Any]:  # fmt: skip
+    """Run the loop for a gang of one and return what is worth keeping of it."""
+    target = None
+    if teacher_model is not None:
+        objectives: list[Any] = list(student.objectives.values())
+        want = features.wanted(objectives, 1)
+        features.probe(teacher_model, _probe_batch(data, run), want, "teacher")
+        target = signal.Live(teacher_model, want, run.cast)
+    if student.want:
+        features.prepare(student.model)
+        features.probe(student.model, _probe_batch(data, run), student.want, "student")
+    runtime = run.config["runtime"]
+    began = time.monotonic()
+    loop.train(
+        [student], target, data["train"],
+        loop.Schedule(
+            recipe, seed, run.device, log_every=runtime["log_every"], checkpoint_s=runtime["checkpoint_s"], stop=run.stop,
+            pad_multiple=32 if run.facts["compile"][stage.name]["decided"] else 8,
+            tick=lambda m, step, total, examples: run.show(stage.name, m, step, total, examples),
+        ),
+    )  # fmt: skip
+    student.log(student.progress.epoch - 1)
+    student.finish()
+    seconds, examples = student.progress.seconds, student.progress.step * recipe["batch_size"]
+    return {
+        "steps": student.progress.step,
+        "examples": examples,
+        "seconds": round(seconds, 3),
+        "examples_per_s": round(examples / max(seconds, 1e-9), 1),
+        "peak_memory_mb": peak_memory_mb(run.device),
+        "wall_seconds": round(time.monotonic() - began, 3),
+        "best": student.progress.best,
+        "history": student.progress.history,
+        "stopped_early": student.progress.stopped,
+    }
+
+
+def _probe_batch(data: dict[str, Encoded], run: Run) -> dict[str, torch.Tensor]:
+    return {k: v.to(run.device) for k, v in data["train"].batch(np.arange(min(2, len(data["train"])))).items()}
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory of this process (CPU) or of the device, in MiB."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: Encoded, run: Run) -> np.ndarray:
+    """Return the logits (n, C) of a split in its own order, in float32, without dropout."""
+    from kdexp.batching import evaluation_batches
+
+    model.eval()
+    out: np.ndarray | None = None
+    for index in evaluation_batches(data.lengths, EVALUATION_BATCH):
+        batch = {k: v.to(run.device) for k, v in data.batch(index).items()}
+        with torch.autocast(run.device.type, dtype=run.cast, enabled=run.cast is not None):
+            logits = features.forward(model, batch, frozenset())["logits"].float().cpu().numpy()
+        if out is None:
+            out = np.empty((len(data), logits.shape[-1]), dtype=np.float32)
+        out[index] = logits
+    assert out is not None
+    return out
+
+
+def scores(model: nn.Module, data: dict[str, Encoded], task: Task, run: Run) -> dict[str, dict[str, float]]:
+    """Return every metric on every split but train."""
+    return {
+        name: task.evaluate(predict(model, split, run), split.labels)
+        for name, split in data.items()
+        if name != "train" and len(split)
+    }
+
+
+def majority(data: dict[str, Encoded], task: Task) -> dict[str, dict[str, float]]:
+    """Return what the trivial answer scores on every split but train."""
+    return {
+        name: task.majority(data["train"].labels, split.labels)
+        for name, split in data.items()
+        if name != "train" and len(split)
+    }

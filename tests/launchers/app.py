@@ -1,0 +1,44 @@
+"""The command line of kdexp with runs that sleep and a small configuration; started by the tests as a process."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+REAL = HERE.parents[1] / "conf"
+
+
+def problems(config: dict) -> list[str]:
+    """Refuse one combination, and seed 13."""
+    found = []
+    if config["init"]["name"] == "last" and config["student"]["name"] == "tiny":
+        found.append("init=last does not fit student=tiny: choose another init.")
+    if config["seed"] == 13:
+        found.append("seed=13 brings bad luck: choose another.")
+    return found
+
+
+def main() -> int:
+    """Run the command line."""
+    import hydra
+
+    from kdexp import config, errors, launchers
+
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    config.problems = problems
+    launchers.register()
+    from kdexp.launchers.grid import Grid
+
+    Grid.runs_module = "stub_runs"
+    sys.argv += ["--config-dir", str(REAL)]
+    try:
+        hydra.main(version_base="1.3", config_path=str(HERE / "conf"), config_name="config")(lambda cfg: None)()
+    except BaseException as error:  # noqa: BLE001 - as kdexp.__main__ does
+        return errors.report(error, sys.argv[1:], str(HERE / "conf"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

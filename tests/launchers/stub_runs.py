@@ -1,0 +1,66 @@
+"""Stands in for kdexp.runs: the same bookkeeping, but a run sleeps instead of training.
+
+What a run does is told by the environment: STUB_SECONDS, STUB_FAIL (a part of the names that fail), STUB_COUNT
+(a file that gets one line an execution).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from kdexp import files
+from kdexp.runs import Stop, finished, folder, identity, run_name, state
+
+__all__ = ["execute", "folder", "identity", "run_name", "state"]
+
+
+def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+    """Sleep in small steps that are kept, so that a second attempt goes on where the first was stopped."""
+    from filelock import FileLock
+
+    where = folder(config)
+    done = finished(where, config)
+    if done is not None:
+        return done
+    where.mkdir(parents=True, exist_ok=True)
+    stop = Stop()
+    with FileLock(where / ".lock", timeout=0), stop.listening():
+        _note(where.name)
+        mark(where, "running")
+        steps = 10
+        kept = files.read_json(where / "step.json") or 0
+        for step in range(kept, steps):
+            if stop():
+                mark(where, "interrupted", stop.asked)
+                raise RuntimeError("asked to stop")
+            time.sleep(float(os.environ.get("STUB_SECONDS", "0.1")) / steps)
+            files.write_json(where / "step.json", step + 1)
+        if os.environ.get("STUB_FAIL", "//") in where.name:
+            mark(where, "failed", "ValueError: this one was meant to fail\nsecond line")
+            raise ValueError("this one was meant to fail")
+        result = {
+            "run": {"id": identity(config)},
+            "task": {"metric": "accuracy"},
+            "scores": {"validation": {"accuracy": 0.5}},
+            "cost": {"seconds": 2.0},
+            "resumed_at": kept,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+        }
+        files.write_json(where / "result.json", result)
+        mark(where, "finished")
+    return result
+
+
+def mark(where: Path, now: str, error: str | None = None) -> None:
+    """Write status.json."""
+    files.write_json(where / "status.json", {"state": now, "pid": os.getpid(), "error": error})
+
+
+def _note(name: str) -> None:
+    path = os.environ.get("STUB_COUNT")
+    if path:
+        with open(path, "a") as file:
+            file.write(f"{name} {os.getpid()} {os.getppid()}\n")

@@ -1,0 +1,184 @@
+"""The loop: resuming, gangs, accumulation and compilation change nothing that they should not."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from kdexp import features, loop, member, models, signal
+from kdexp.objectives.att_kl import AttKL
+from kdexp.objectives.base import Context, Shape
+from kdexp.objectives.hid_seq import HidSeq
+from kdexp.objectives.kd import KD
+from tests.toys import examples, network
+
+RECIPE = {
+    "epochs": 2, "steps": None, "batch_size": 8, "accumulation": 1, "learning_rate": 1e-2, "warmup": 0.1,
+    "schedule": "linear", "betas": [0.9, 0.999], "eps": 1e-6, "weight_decay": 0.01, "clip": 1.0, "eval_every": None,
+    "patience": None, "keep": "best", "bucket": True,
+}  # fmt: skip
+WEIGHTS = {"att_kl": 1.0, "hid_seq": 0.5, "kd": 2.0}
+
+
+def student(folder: Path, seed: int = 1, recipe: dict | None = None, dropout: float = 0.1, run=member.loss) -> member.Member:
+    folder.mkdir(parents=True, exist_ok=True)
+    model = network(2, seed, dropout)
+    terms = []
+    for name, objective in {"att_kl": AttKL(), "hid_seq": HidSeq(), "kd": KD()}.items():
+        pairs = [] if name == "kd" else [(1, 2), (2, 4)]
+        objective.setup(Context(Shape(2, 16, 2), Shape(4, 16, 2), pairs, 3, False, 30, [0] * 30))
+        terms.append(member.Term(name, WEIGHTS[name], objective))
+    data = examples()
+
+    def judge(m: torch.nn.Module) -> dict[str, float]:
+        m.eval()
+        with torch.no_grad():
+            batch = data.batch(np.arange(len(data)))
+            logits = features.forward(m, batch, frozenset())["logits"]
+        return {"accuracy": float((logits.argmax(-1) == batch["labels"]).float().mean())}
+
+    return member.Member(model, terms, recipe or RECIPE, folder, judge, "accuracy", None, lambda *a: None, run)
+
+
+def teacher(of: list[member.Member]) -> signal.Live:
+    objectives = [o for m in of for o in m.objectives.values()]
+    return signal.Live(network(4, 99), features.wanted(objectives, 1), None)
+
+
+def weights(m: member.Member) -> dict[str, torch.Tensor]:
+    return {k: v.detach().clone() for k, v in m.model.state_dict().items()}
+
+
+def schedule(recipe: dict | None = None, **more) -> loop.Schedule:
+    return loop.Schedule(recipe or RECIPE, 7, torch.device("cpu"), **more)
+
+
+def same(a: dict, b: dict) -> bool:
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_same_seed_same_bits(tmp_path):
+    results = []
+    for n in range(2):
+        m = student(tmp_path / str(n))
+        loop.train([m], teacher([m]), examples(), schedule())
+        results.append(weights(m))
+    assert same(*results)
+
+
+@pytest.mark.parametrize("stop_at", [1, 4, 5, 7])
+def test_a_stopped_phase_continues_bit_for_bit(tmp_path, stop_at):
+    whole = student(tmp_path / "whole")
+    loop.train([whole], teacher([whole]), examples(), schedule())
+    whole.finish()
+
+    first = student(tmp_path / "cut")
+    with pytest.raises(loop.Interrupted, match=f"step {stop_at} of 8"):
+        loop.train([first], teacher([first]), examples(), schedule(stop=lambda: first.progress.step >= stop_at))
+    second = student(tmp_path / "cut", seed=5)  # other random weights: all must come from the checkpoint
+    assert second.progress.step == stop_at
+    loop.train([second], teacher([second]), examples(), schedule())
+    second.finish()
+    assert same(weights(whole), weights(second))
+    assert whole.progress.best == second.progress.best
+    assert whole.progress.history == second.progress.history
+
+
+def test_a_gang_equals_its_members_alone(tmp_path):
+    alone = []
+    for seed in (1, 2):
+        m = student(tmp_path / f"alone{seed}", seed)
+        loop.train([m], teacher([m]), examples(), schedule())
+        alone.append(weights(m))
+    gang = [student(tmp_path / f"gang{seed}", seed) for seed in (1, 2)]
+    calls = []
+    target = teacher(gang)
+    loop.train(gang, lambda batch: calls.append(1) or target(batch), examples(), schedule())
+    assert same(alone[0], weights(gang[0])) and same(alone[1], weights(gang[1]))
+    assert len(calls) == 8, "one teacher forward a batch, however many students"
+
+
+def test_accumulation_equals_one_batch(tmp_path):
+    found = []
+    for parts in (1, 2, 4):
+        recipe = {**RECIPE, "accumulation": parts, "epochs": 1, "clip": None}
+        m = student(tmp_path / str(parts), recipe=recipe, dropout=0.0)
+        m.model.double(), m.objectives.double()
+        target = signal.Live(network(4, 99).double(), features.wanted(m.objectives.values(), 1), None)
+        data = examples()
+        for micro, (batch, whole) in enumerate(loop._micro_batches(data, np.arange(8), schedule(recipe))):
+            m.backward(batch, target(batch), whole, 7, 0, micro)
+        found.append(torch.cat([p.grad.flatten() for p in m.model.parameters() if p.grad is not None]))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-6)
+
+
+def test_early_stopping_and_best_weights(tmp_path):
+    recipe = {**RECIPE, "epochs": 12, "patience": 2, "learning_rate": 0.1, "clip": None}
+    m = student(tmp_path, recipe=recipe)
+    loop.train([m], teacher([m]), examples(), schedule(recipe))
+    assert m.progress.stopped and m.progress.step < 48
+    best = m.progress.best["scores"]
+    m.finish()
+    assert m.judge(m.model) == best
+
+
+def test_damaged_checkpoint_is_named(tmp_path):
+    m = student(tmp_path)
+    m.checkpoint()
+    path = tmp_path / "checkpoint" / "state.safetensors"
+    path.write_bytes(path.read_bytes()[:-10] + b"0123456789")
+    with pytest.raises(ValueError, match="state.safetensors is damaged"):
+        student(tmp_path)
+
+
+def test_gradients_reach_student_and_learned_parts_only(tmp_path):
+    m = student(tmp_path)
+    target = teacher([m])
+    batch, whole = loop._micro_batches(examples(), np.arange(8), schedule())[0]
+    before = copy.deepcopy(target.model.state_dict())
+    m.backward(batch, target(batch), whole, 7, 0, 0)
+    assert all(p.grad is None for p in target.model.parameters())
+    touched = [n for n, p in m.model.named_parameters() if p.grad is not None]
+    assert any("layer.1" in n for n in touched) and any("classifier" in n for n in touched)
+    assert not target.model.training and same(before, target.model.state_dict())
+
+
+@pytest.mark.slow
+def test_compiled_equals_eager(tmp_path):
+    from kdexp.train import compiled_loss
+
+    results = []
+    for name, run in (("eager", member.loss), ("compiled", compiled_loss("cpu"))):
+        m = student(tmp_path / name, run=run)
+        features.prepare(m.model)
+        loop.train([m], teacher([m]), examples(), schedule())
+        results.append(weights(m))
+    for key in results[0]:
+        torch.testing.assert_close(results[0][key], results[1][key], rtol=1e-3, atol=1e-4)
+
+
+def test_tapped_attention_equals_the_models_own(tmp_path):
+    own, tapped = network(2, 3), network(2, 3)
+    own.set_attn_implementation("eager")
+    batch = examples().batch(np.arange(6))
+    own.eval(), tapped.eval()
+    want = frozenset({"query.1", "key.1", "hidden.2"})
+    mine = features.forward(tapped, batch, want)
+    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
+    theirs = own(**inputs, output_attentions=True, output_hidden_states=True)
+    mask = batch["attention_mask"].bool()
+    torch.testing.assert_close(mine["logits"], theirs.logits)
+    torch.testing.assert_close(mine["hidden.2"][mask], theirs.hidden_states[2][mask])
+    scores = mine["query.1"] @ mine["key.1"].transpose(-1, -2) / 8**0.5
+    probabilities = scores.masked_fill(~mask[:, None, None], float("-inf")).softmax(-1)
+    torch.testing.assert_close(probabilities, theirs.attentions[0], rtol=1e-4, atol=1e-6)
+
+
+def test_asking_for_what_an_architecture_cannot_give():
+    with pytest.raises(ValueError, match="hands out no query.1"):
+        features.check({"logits": torch.zeros(1)}, frozenset({"query.1"}), "teacher")

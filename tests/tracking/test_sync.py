@@ -1,0 +1,174 @@
+"""``sync``, ``ui`` and ``prepare`` from the command line: every kind of run folder, repeatable, honest, polite."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from kdexp.tracking import prepare, problems, ui
+from kdexp.tracking.files import MetricsFile
+from kdexp.tracking.store import public, resolve
+from kdexp.tracking.sync import sync
+
+STATES = {"done": "finished", "broke": "failed", "stopped": "interrupted", "killed": "running"}
+
+
+@pytest.fixture
+def folders(run_dir, config, finish):
+    """Four runs that were never tracked: finished, failed, interrupted, killed (its last line is cut)."""
+    config["tracking"]["enabled"] = False
+    made = {}
+    for name, state in STATES.items():
+        made[name] = folder = run_dir.with_name(name)
+        file = MetricsFile(folder / "metrics.jsonl")
+        for step in range(10):
+            file.append("s", step, 0, {"loss": step / 10})
+        file.close()
+        finish(folder, state, config, error="ValueError: no" if state == "failed" else None)
+    with (made["killed"] / "metrics.jsonl").open("ab") as raw:
+        raw.write(b'{"t": 1')
+    run_dir.rmdir()
+    return made
+
+
+def test_every_kind_of_run_is_brought_up_to_date(folders, shown, tmp_path):
+    said: list[str] = []
+    assert sync(tmp_path / "multirun", say=said.append) == 0
+    runs = shown.runs()
+    assert set(runs) == set(STATES)
+    expected = {"done": "FINISHED", "broke": "FAILED", "stopped": "KILLED", "killed": "KILLED"}
+    assert {name: shown.status(run_id) for name, run_id in runs.items()} == expected
+    assert shown.tags(runs["broke"])["kdexp.error"] == "ValueError: no"
+    assert shown.params(runs["killed"])["student.num_layers"] == "3"
+    assert {k: n for k, n in shown.points().items() if k[0] == "s/loss"} == {("s/loss", s): 4 for s in range(10)}
+    assert said[-1] == "4 runs: 4 brought up to date, 0 up to date already, 0 still running, 0 behind"
+    rows = shown.rows("select * from metrics order by 1, 2, 3, 4, 5, 6")
+    assert sync(tmp_path / "multirun", say=said.append) == 0
+    assert shown.rows("select * from metrics order by 1, 2, 3, 4, 5, 6") == rows
+    assert said[-1] == "4 runs: 0 brought up to date, 4 up to date already, 0 still running, 0 behind"
+
+
+def test_a_lost_store_is_built_again_from_the_files(folders, shown, tmp_path, kdexp):
+    for _ in range(2):
+        assert kdexp(["sync"], module="kdexp.tracking").returncode == 0
+        counts = shown.points()
+        assert {k: n for k, n in counts.items() if k[0] == "s/loss"} == {("s/loss", s): 4 for s in range(10)}
+        for file in (tmp_path / "multirun").glob("mlflow.db*"):
+            file.unlink()
+
+
+def test_runs_that_are_fed_by_their_own_process_are_left_alone(folders, shown, tmp_path):
+    said: list[str] = []
+    with FileLock(folders["done"] / ".tracking.lock"):
+        assert sync(tmp_path / "multirun", "toy", say=said.append) == 0
+    assert "done" not in shown.runs()
+    assert "1 still running" in said[-1]
+
+
+def test_one_bad_run_does_not_keep_the_others_back(folders, shown, tmp_path, monkeypatch):
+    from kdexp.tracking.view import View
+
+    real = View.attach
+
+    def attach(view):
+        if view.facts.name == "broke":
+            raise RuntimeError("not this one")
+        real(view)
+
+    monkeypatch.setattr(View, "attach", attach)
+    said: list[str] = []
+    assert sync(tmp_path / "multirun", say=said.append) == 1
+    assert set(shown.runs()) == set(STATES) - {"broke"}
+    assert any("toy/broke: behind, RuntimeError: not this one" in line for line in said)
+    assert json.loads((folders["broke"] / "tracking.json").read_text())["state"] == "behind"
+
+
+def test_command_line(folders, shown, kdexp, tmp_path):
+    done = kdexp(["sync", "study=toy"], module="kdexp.tracking")
+    assert done.returncode == 0, done.stderr
+    assert "4 brought up to date" in done.stdout
+    assert done.stderr == ""
+    assert len(shown.runs()) == 4
+
+
+def test_wrong_calls_are_one_sentence(kdexp, tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        calls = {
+            ("ui", f"port={port}"): f"port={port + 1}",
+            ("ui", "port=x"): "port='x' is no number",
+            ("ui", "uri=http://127.0.0.1:1"): "open that address in a browser",
+            ("sync",): "there is no folder multirun",
+            ("sync", "stduy=x"): "study=...",
+            ("snyc",): "choose one of sync, ui, prepare",
+        }
+        for call, told in calls.items():
+            done = kdexp(call, module="kdexp.tracking")
+            assert done.returncode == 2, call
+            assert told in done.stderr, (call, done.stderr)
+            assert "Traceback" not in done.stderr
+    assert not list(tmp_path.iterdir()), "nothing is left behind by a wrong call"
+    assert kdexp(["--help"], module="kdexp.tracking").returncode == 0
+
+
+def test_ui_becomes_a_server_on_loopback_without_job_runners(uri, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(os, "execve", lambda *a: called.append(a))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ui(tmp_path / "multirun", port)
+    program, command, environment = called[0]
+    assert program == sys.executable
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert command[command.index("--backend-store-uri") + 1] == uri
+    assert environment["MLFLOW_SERVER_ENABLE_JOB_EXECUTION"] == "false"
+
+
+def test_a_store_is_whole_or_absent(tmp_path, monkeypatch, caplog):
+    """A process that dies while it creates the store leaves nothing that breaks the next one."""
+    place = tmp_path / "x" / "mlflow.db"
+    place.parent.mkdir()
+    (place.parent / ".mlflow.db.new").write_bytes(b"half a store")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    prepare(f"sqlite:///{place}")
+    assert not place.exists()
+    assert "runs go on without it" in caplog.text
+    monkeypatch.undo()
+    prepare(f"sqlite:///{place}")
+    assert sorted(p.name for p in place.parent.iterdir() if p.suffix != ".lock") == ["mlflow.db"]
+
+
+def test_settings_are_checked_before_anything_runs():
+    good = {"enabled": True, "uri": "sqlite:///multirun/mlflow.db", "every_s": 10, "timeout_s": 5}
+    assert problems(good) == []
+    assert problems({**good, "uri": "postgresql+psycopg2://host/db"}) == []
+    assert problems({"enabled": False, "uri": None}) == []
+    assert len(problems({**good, "uri": "./mlruns", "every_s": 0, "timeout_s": "soon"})) == 3
+
+
+def test_uris(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert resolve("sqlite:///multirun/mlflow.db") == f"sqlite:///{tmp_path}/multirun/mlflow.db"
+    assert resolve("http://host:1") == "http://host:1"
+    assert public("http://me:secret@host:1/x") == "http://***@host:1/x"
+
+
+@pytest.mark.parametrize("choice", ["default", "off", "server"])
+def test_choices_compose(choice):
+    from hydra import compose, initialize_config_dir
+
+    folder = Path(__file__).resolve().parents[2] / "conf"
+    with initialize_config_dir(str(folder / "tracking"), version_base=None):
+        tracking = compose(choice)
+    assert set(tracking) == {"enabled", "uri", "every_s", "timeout_s", "system_metrics", "artifacts"}
+    assert tracking.enabled is (choice != "off")
+    assert problems(dict(tracking)) == []
