@@ -32,7 +32,7 @@ $(STAMP):
 	@if ! $(PY) -m pip --version >/dev/null 2>&1; then \
 	  echo "Creating $(VENV) with $$($(PYTHON) --version)"; $(PYTHON) -m venv --clear $(VENV); fi
 	@rm -f $(VENV)/.ready-*
-	@echo "Installing $$(grep -c == requirements.lock) packages from requirements.lock (a minute or two, 2 GB; later calls find it done)"
+	@echo "Installing $$(grep -c '^[a-z].*==' requirements.lock) packages from requirements.lock (a minute or two, 2 GB; later calls find it done)"
 	@$(PIP) --upgrade 'pip>=25' || true  # twice as fast as the one that Python 3.11 brings; not needed
 	@$(PIP) --no-deps -r requirements.lock
 	@if ! $(PY) -c 'import torch' 2>/dev/null; then \
@@ -47,9 +47,10 @@ quickstart: env ## a first study on real text, its table and figure (at most 10 
 	@$(PY) -m kdexp +experiment=quickstart
 	@$(PY) -m analysis.tables study=quickstart
 	@echo
-	@echo "Runs, logs and weights   multirun/quickstart/"
-	@echo "Tables and figures       $$(cd multirun && find quickstart -type f \( -name '*.md' -o -name '*.csv' -o -name '*.tex' -o -name '*.png' -o -name '*.pdf' -o -name '*.svg' \) -not -path '*/.hydra/*' | sort | sed 's|^|multirun/|' | paste -sd ' ')"
-	@echo "Every run's curves       make ui"
+	@echo "Tables       multirun/quickstart/tables/    (Markdown, CSV, LaTeX)"
+	@echo "Figure       multirun/quickstart/figures/"
+	@echo "Runs         multirun/quickstart/*/         (result.json, metrics, log, config)"
+	@echo "Tracking UI  make ui"
 
 test: env ## the test suite but its slow part; JOBS=n processes, ARGS="-k name" to choose
 	@$(PYTEST) $(ARGS)
@@ -58,9 +59,11 @@ test-slow: env ## the slow tests (minutes)
 	@$(PYTEST) -m slow $(ARGS)
 
 lint: env ## ruff (rules and format) and mypy
-	@$(PY) -m ruff check .
-	@$(PY) -m ruff format --check .
-	@$(PY) -m mypy
+	@status=0; \
+	$(PY) -m ruff check --output-format concise . || status=1; \
+	$(PY) -m ruff format --check --output-format concise . || status=1; \
+	$(PY) -m mypy || status=1; \
+	exit $$status
 
 format: env ## let ruff rewrite what it can
 	@$(PY) -m ruff check --fix .

@@ -1,4 +1,5 @@
-"""Parsed results, kept: the next call on a study of thousands of runs reads only what is new. A copy, never the truth."""
+"""Parsed results, kept: the next call on a study of thousands of runs reads only what is new. A copy, never the
+truth."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ import pandas as pd
 
 from analysis import records
 
-VERSION = 1  # raise when the meaning of a row changes
+VERSION = 2  # raise when the meaning of a row changes
 
 
 @dataclass(frozen=True)

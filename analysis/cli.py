@@ -1,4 +1,5 @@
-"""The ``key=value`` command lines of this folder: unknown keys and impossible values end with a sentence and exit code 2."""
+"""The ``key=value`` command lines of this folder: unknown keys and impossible values end with a sentence and exit
+code 2."""
 
 from __future__ import annotations
 
@@ -22,12 +23,16 @@ STUDY = Key("name of the study: the folder multirun/<study>/ and the MLflow expe
 COMMON: dict[str, Key] = {
     "study": STUDY,
     "root": Key("folder that holds the studies", "multirun"),
-    "source": Key("where results are read from: the tracking store or each run's result.json", "mlflow", ("mlflow", "folders")),
+    "source": Key(
+        "where results are read from: the tracking store or each run's result.json", "mlflow", ("mlflow", "folders")
+    ),
     "uri": Key("MLflow tracking URI; empty: sqlite:///<root>/mlflow.db", ""),
     "incomplete": Key("what to do when runs of the study are missing", "refuse", ("refuse", "allow")),
     "extra": Key("finished runs that the study's last grid does not list", "leave", ("leave", "include")),
     "mixture": Key("runs of one cell that differ in data, selection or settings", "refuse", ("refuse", "allow")),
-    "by": Key("settings that get a column of their own, as recipe.learning_rate,objective.prediction.kd.temperature", ""),
+    "by": Key(
+        "settings that get a column of their own, as recipe.learning_rate,objective.prediction.kd.temperature", ""
+    ),
 }
 
 
@@ -65,10 +70,14 @@ def usage(module: str, purpose: str, keys: Mapping[str, Key]) -> str:
 
 
 def main(
-    module: str, purpose: str, keys: Mapping[str, Key], run: Callable[[dict[str, str]], None],
+    module: str,
+    purpose: str,
+    keys: Mapping[str, Key],
+    run: Callable[[dict[str, str]], object],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse, run, and turn ``ValueError`` (a person's mistake or a study that is not ready) into one message and code 2."""
+    """Parse, run, and turn ``ValueError`` (a person's mistake or a study that is not ready) into one message and code
+    2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(word in ("-h", "--help", "help") for word in words):
         print(usage(module, purpose, keys))

@@ -26,7 +26,8 @@ from analysis.cache import VERSION, Item, rows
 
 @dataclass
 class Collected:
-    """A study's finished runs: ``runs`` (a row a run), ``scores`` (run, who, split, metric, value), and what is not there."""
+    """A study's finished runs: ``runs`` (a row a run), ``scores`` (run, who, split, metric, value), and what is not
+    there."""
 
     study: str
     folder: Path
@@ -38,15 +39,25 @@ class Collected:
     order: dict[str, list[str]] = field(default_factory=dict)  # label -> its values in the order of the study's grid
 
     def long(self) -> pd.DataFrame:
-        """The tidy table: one row a score, with every column of its run; ``metric`` is the score's, ``chosen`` the task's."""
+        """The tidy table: one row a score, with every column of its run; ``metric`` is the score's, ``chosen`` the
+        task's."""
         return self.scores.merge(self.runs.rename(columns={"metric": "chosen"}), on="run", how="left", sort=False)
 
 
 def collect(
-    study: str, root: str | Path = "multirun", source: str = "mlflow", uri: str = "", *, incomplete: str = "refuse",
-    extra: str = "leave", mixture: str = "refuse", by: Iterable[str] = (), cache: bool = True,
+    study: str,
+    root: str | Path = "multirun",
+    source: str = "mlflow",
+    uri: str = "",
+    *,
+    incomplete: str = "refuse",
+    extra: str = "leave",
+    mixture: str = "refuse",
+    by: Iterable[str] = (),
+    cache: bool = True,
 ) -> Collected:
-    """Collect a study. ``ValueError`` when it is unknown, incomplete or a mixture, unless ``incomplete``/``mixture`` = allow.
+    """Collect a study. ``ValueError`` when it is unknown, incomplete or a mixture, unless ``incomplete``/``mixture``
+    = allow.
 
     ``extra``: ``leave`` takes only runs that the study's last grid (``study.json``) lists, ``include`` takes all.
     ``by``: dotted settings that may differ within a cell because the table will show them.
@@ -64,7 +75,9 @@ def collect(
     if listed is not None and extra == "leave" and len(runs):
         known = runs["run"].isin({point["id"] for point in listed})
         if (~known).any():
-            notes.append(f"{int((~known).sum())} finished runs are not in the study's last grid and are left out (extra=include)")
+            notes.append(
+                f"{int((~known).sum())} finished runs are not in the study's last grid and are left out (extra=include)"
+            )
         runs = runs[known]
     runs = runs.sort_values(["task", "objective", "init", "seed", "name"], ignore_index=True)
     scores = scores[scores["run"].isin(set(runs["run"]))].reset_index(drop=True)
@@ -73,7 +86,9 @@ def collect(
         notes.append(f"{folder / 'study.json'} is not there: which runs the study should have is not known")
     checks.complete(study, said, runs, missing, allow=incomplete == "allow")
     notes += checks.comparable(runs, allow=mixture == "allow", by=tuple(by))
-    order = {key: list(dict.fromkeys(str(p.get("labels", {}).get(key, "")) for p in listed or [])) for key in records.LABELS}
+    order = {
+        key: list(dict.fromkeys(str(p.get("labels", {}).get(key, "")) for p in listed or [])) for key in records.LABELS
+    }
     return Collected(study, folder, said, runs, scores, missing, notes, order)
 
 
@@ -83,7 +98,11 @@ def collect(
 def _folder_items(folder: Path) -> list[Item]:
     """Every ``<study>/<run>/result.json``."""
     if not folder.is_dir():
-        near = sorted(p.name for p in folder.parent.glob("*") if p.is_dir() and not p.name.startswith(".")) if folder.parent.is_dir() else []
+        near = (
+            sorted(p.name for p in folder.parent.glob("*") if p.is_dir() and not p.name.startswith("."))
+            if folder.parent.is_dir()
+            else []
+        )
         raise ValueError(f"there is no study folder {folder}; studies there: {', '.join(near) or 'none'}")
     out = []
     with os.scandir(folder) as entries:
@@ -104,7 +123,8 @@ def _stamp(path: Path) -> str:
 
 
 def _mlflow_items(study: str, uri: str) -> tuple[list[Item], list[str]]:
-    """The finished child runs of the experiment ``study`` that carry a ``result.json``, and notes on those that do not."""
+    """The finished child runs of the experiment ``study`` that carry a ``result.json``, and notes on those that do
+    not."""
     found = _by_sql(study, uri) if uri.startswith("sqlite:///") else _by_client(study, uri)
     items, without = [], []
     for run, experiment, artifacts, name, ended in found:
@@ -116,7 +136,9 @@ def _mlflow_items(study: str, uri: str) -> tuple[list[Item], list[str]]:
             items.append(Item(str(local / "result.json"), stamp, (local / "result.json").read_bytes, run, experiment))
         else:
             without.append(name)
-    notes = [f"{len(without)} MLflow runs have no result.json (first: {without[0]}) and are left out"] if without else []
+    notes = (
+        [f"{len(without)} MLflow runs have no result.json (first: {without[0]}) and are left out"] if without else []
+    )
     return items, notes
 
 
@@ -132,7 +154,9 @@ def _by_sql(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
     """(run, experiment, artifact uri, name, end time) straight from the SQLite file, opened read-only."""
     path = Path(uri.removeprefix("sqlite:///").split("?")[0])
     if not path.is_file():
-        raise ValueError(f"the MLflow store {path} is not there; run the study with tracking on, or say source=folders or uri=...")
+        raise ValueError(
+            f"the MLflow store {path} is not there; run the study with tracking on, or say source=folders or uri=..."
+        )
     query = """
         select r.run_uuid, e.experiment_id, r.artifact_uri, r.name, coalesce(r.end_time, 0)
         from runs r join experiments e on e.experiment_id = r.experiment_id
@@ -142,7 +166,9 @@ def _by_sql(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)
         try:
-            names = [row[0] for row in connection.execute("select name from experiments where lifecycle_stage = 'active'")]
+            names = [
+                row[0] for row in connection.execute("select name from experiments where lifecycle_stage = 'active'")
+            ]
             rows = [tuple(str(value) for value in row) for row in connection.execute(query, (study,))]
         finally:
             connection.close()
@@ -166,11 +192,19 @@ def _by_client(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
         out, token = [], None
         while True:
             page = client.search_runs(
-                [experiment.experiment_id], "tags.`kdexp.kind` = 'run' and tags.`kdexp.status` = 'finished'",
-                max_results=1000, page_token=token,
+                [experiment.experiment_id],
+                "tags.`kdexp.kind` = 'run' and tags.`kdexp.status` = 'finished'",
+                max_results=1000,
+                page_token=token,
             )
             out += [
-                (run.info.run_id, experiment.experiment_id, run.info.artifact_uri, run.info.run_name, str(run.info.end_time))
+                (
+                    run.info.run_id,
+                    experiment.experiment_id,
+                    run.info.artifact_uri,
+                    run.info.run_name,
+                    str(run.info.end_time),
+                )
                 for run in page
             ]
             token = page.token
@@ -184,7 +218,9 @@ def _known(study: str, names: list[str], uri: str) -> None:
     """``ValueError`` if the store has no such experiment."""
     if study not in names:
         others = ", ".join(sorted(name for name in names if name != "Default")) or "none"
-        raise ValueError(f"MLflow at {uri} has no study {study!r} (it has: {others}); check the name, or say source=folders")
+        raise ValueError(
+            f"MLflow at {uri} has no study {study!r} (it has: {others}); check the name, or say source=folders"
+        )
 
 
 def _downloader(uri: str, place: str) -> Callable[[], bytes]:
@@ -194,7 +230,9 @@ def _downloader(uri: str, place: str) -> Callable[[], bytes]:
         import mlflow
 
         with tempfile.TemporaryDirectory() as folder:
-            return Path(mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=folder, tracking_uri=uri)).read_bytes()
+            return Path(
+                mlflow.artifacts.download_artifacts(artifact_uri=place, dst_path=folder, tracking_uri=uri)
+            ).read_bytes()
 
     return load
 

@@ -31,7 +31,9 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         handle, temporary = tempfile.mkstemp(dir=stem.parent, suffix=f".{kind}")
         os.close(handle)
         with matplotlib.rc_context(SVG):
-            figure.savefig(temporary, format=kind, dpi=150, bbox_inches="tight", metadata={"Date": None} if kind == "svg" else None)
+            figure.savefig(
+                temporary, format=kind, dpi=150, bbox_inches="tight", metadata={"Date": None} if kind == "svg" else None
+            )
         path = stem.with_name(f"{stem.name}.{kind}")
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
@@ -59,7 +61,9 @@ def heat_map(grid: Grid) -> Figure:
     panels: list[tuple[str, list[Cell | None]]] = []
     pairs = [(init, objective) for init in inits for objective in objectives]
     for index, column in enumerate(grid.columns):
-        panels.append((f"{column.name} ({column.metric})", [place[p].cells[index] if p in place else None for p in pairs]))
+        panels.append(
+            (f"{column.name} ({column.metric})", [place[p].cells[index] if p in place else None for p in pairs])
+        )
     if len(grid.columns) > 1:
         panels.append(("average", [place[p].average if p in place else None for p in pairs]))
     across = min(4, len(panels))
@@ -69,12 +73,12 @@ def heat_map(grid: Grid) -> Figure:
     axes = np.atleast_1d(figure.subplots(down, across, sharey=True, squeeze=False)).ravel()
     for axis, (title, cells) in zip(axes, panels, strict=False):
         _heat_panel(axis, title, cells, inits, objectives)
-    for axis in axes[len(panels):]:
+    for axis in axes[len(panels) :]:
         axis.set_axis_off()
     return figure
 
 
-def _heat_panel(axis, title: str, cells: list[Cell | None], inits: list[str], objectives: list[str]) -> None:  # noqa: ANN001
+def _heat_panel(axis, title: str, cells: list[Cell | None], inits: list[str], objectives: list[str]) -> None:
     """One panel of the heat map."""
     values = np.array([math.nan if cell is None else cell.mean for cell in cells]).reshape(len(inits), len(objectives))
     finite = values[np.isfinite(values)]
@@ -87,8 +91,16 @@ def _heat_panel(axis, title: str, cells: list[Cell | None], inits: list[str], ob
             continue
         dark = high > low and (cell.mean - low) / (high - low) < 0.55
         text = render.number(cell.mean) + (" ≈" if cell.mark == "top" else "")
-        axis.text(column, row, text, ha="center", va="center", color="white" if dark else "black",
-                  fontweight="bold" if cell.mark == "best" else "normal", fontsize=8)  # fmt: skip
+        axis.text(
+            column,
+            row,
+            text,
+            ha="center",
+            va="center",
+            color="white" if dark else "black",
+            fontweight="bold" if cell.mark == "best" else "normal",
+            fontsize=8,
+        )
     axis.set_xticks(range(len(objectives)), objectives, rotation=30, ha="right", rotation_mode="anchor")
     axis.set_yticks(range(len(inits)), inits)
     axis.tick_params(length=0)
@@ -112,7 +124,9 @@ def dots(grid: Grid) -> Figure:
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
         axis.errorbar(xs, ys, yerr=bars, color=colour, marker=marker, capsize=2, linewidth=1, label=objective)
     axis.set_xticks(range(len(inits)), inits, rotation=20, ha="right")
-    axis.set_ylabel("average score x 100, 95 % interval" if len(grid.columns) > 1 else f"{grid.columns[0].metric} x 100")
+    axis.set_ylabel(
+        "average score x 100, 95 % interval" if len(grid.columns) > 1 else f"{grid.columns[0].metric} x 100"
+    )
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
@@ -141,8 +155,11 @@ def critical_difference(grid: Grid) -> Figure | None:
     edge = float(ranks.min() + gap)
     axis.axvspan(float(ranks.min()), min(edge, len(rows)), color=COLOURS[4], alpha=0.15)
     chi, p = stats.friedman(blocks)
-    axis.set_title(f"Mean rank over {len(counted)} tasks (1 = best); shaded: within the critical difference {gap:.2f} of the best\n"
-                   f"Friedman chi² = {chi:.2f}, p = {p:.3g}", fontsize=8)  # fmt: skip
+    axis.set_title(
+        f"Mean rank over {len(counted)} tasks (1 = best); shaded: within {gap:.2f} (critical difference) of it\n"
+        f"Friedman chi² = {chi:.2f}, p = {p:.3g}",
+        fontsize=8,
+    )
     axis.set_yticks(range(len(rows)), names, fontsize=7)
     axis.invert_yaxis()
     axis.set_xlabel("mean rank")
@@ -150,7 +167,8 @@ def critical_difference(grid: Grid) -> Figure | None:
 
 
 def pareto(grid: Grid, cost: str) -> Figure | None:
-    """Average score against a cost column of ``layout=methods``; the front is joined by a line. None if a grid has no such cost."""
+    """Average score against a cost column of ``layout=methods``; the front is joined by a line. None if a grid has no
+    such cost."""
     rows = [row for row in _measured(grid) if row.average is not None and math.isfinite(row.extras.get(cost, math.nan))]
     if len({row.extras[cost] for row in rows}) < 2:
         return None
@@ -165,7 +183,9 @@ def pareto(grid: Grid, cost: str) -> Figure | None:
         if row.average.mean > best:  # type: ignore[union-attr]
             best = row.average.mean  # type: ignore[union-attr]
             front.append((row.extras[cost], best))
-            axis.annotate(" / ".join(filter(None, row.labels)), front[-1], xytext=(4, 4), textcoords="offset points", fontsize=7)
+            axis.annotate(
+                " / ".join(filter(None, row.labels)), front[-1], xytext=(4, 4), textcoords="offset points", fontsize=7
+            )
     axis.step(*zip(*front, strict=True), where="post", color="#999999", linewidth=1, zorder=0)
     axis.set_xlabel(cost)
     axis.set_ylabel("average score x 100")

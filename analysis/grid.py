@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis import records, stats
+from analysis import notes, records, stats
 from analysis.collect import Collected, settings_columns
 
 LAYOUTS = {"grid": ("objective", "init"), "init": ("init", "objective"), "methods": ("objective", "init")}
@@ -21,7 +21,8 @@ ALPHA = 0.05
 
 @dataclass
 class Cell:
-    """Mean, sample standard deviation and interval (x100) over n runs; ``mark``: ``best``, ``top`` (not told from the best) or empty."""
+    """Mean, sample standard deviation and interval (x100) over n runs; ``mark``: ``best``, ``top`` (not told from the
+    best) or empty."""
 
     mean: float
     std: float
@@ -48,7 +49,8 @@ class Column:
 
 @dataclass
 class Row:
-    """One row: ``kind`` is majority, teacher, finetune or method; ``values[c]`` maps seed -> score (x100) in column c."""
+    """One row: ``kind`` is majority, teacher, finetune or method; ``values[c]`` maps seed -> score (x100) in column
+    c."""
 
     kind: str
     labels: tuple[str, ...]
@@ -73,23 +75,34 @@ class Grid:
         out = []
         for row in self.rows:
             head = {"kind": row.kind, **dict(zip(self.keys, row.labels, strict=True))}
-            cells = [*zip(self.columns, row.cells, strict=True), (Column("average", "validation", "mean", False), row.average)]
+            cells = [
+                *zip(self.columns, row.cells, strict=True),
+                (Column("average", "validation", "mean", False), row.average),
+            ]
             for column, cell in cells:
                 if cell is not None:
-                    out.append({**head, "task": column.task, "split": column.split, "metric": column.metric, **vars(cell)})
-            out += [{**head, "task": "", "split": "", "metric": name, "mean": value} for name, value in row.extras.items()]
+                    out.append(
+                        {**head, "task": column.task, "split": column.split, "metric": column.metric, **vars(cell)}
+                    )
+            out += [
+                {**head, "task": "", "split": "", "metric": name, "mean": value} for name, value in row.extras.items()
+            ]
         return pd.DataFrame(out)
 
 
 def build(found: Collected, *, layout: str = "grid", metric: str = "", by: tuple[str, ...] = ()) -> Grid:
-    """The grid of a collected study. ``metric``: one metric for all tasks instead of each task's chosen one. ``ValueError`` if absent."""
+    """The grid of a collected study. ``metric``: one metric for all tasks instead of each task's chosen one.
+    ``ValueError`` if absent."""
     runs = settings_columns(found.runs, by) if by else found.runs
     long = found.scores.merge(runs.rename(columns={"metric": "chosen"}), on="run", how="inner", sort=False)
     long = long[long["metric"] == (metric or long["chosen"])]
     long = long[long["split"].str.startswith("validation") & (long["split"] != "validation_last")]
     if not len(long):
         have = sorted(set(found.scores["metric"]))
-        raise ValueError(f"no run of study {found.study!r} has a validation score {metric or 'of its chosen metric'}; recorded: {', '.join(have)}")
+        raise ValueError(
+            f"no run of study {found.study!r} has a validation score {metric or 'of its chosen metric'}; "
+            f"recorded: {', '.join(have)}"
+        )
     columns = _columns(long, found.order)
     keys = _keys(runs, LAYOUTS[layout], by)
     rows = _reference_rows(long, runs, columns, keys) + _method_rows(long, runs, columns, keys, found.order)
@@ -103,7 +116,7 @@ def build(found: Collected, *, layout: str = "grid", metric: str = "", by: tuple
     _mark([(row.average, [row.values[index] for index in counted]) for row in measured])
     if layout == "methods":
         _extras(measured, runs, keys)
-    return Grid(found.study, keys, columns, rows, notes(found, rows, columns))
+    return Grid(found.study, keys, columns, rows, notes.under(found, rows, columns, ALPHA))
 
 
 def _columns(long: pd.DataFrame, order: dict[str, list[str]]) -> list[Column]:
@@ -130,7 +143,13 @@ def _reference_rows(long: pd.DataFrame, runs: pd.DataFrame, columns: list[Column
         return (words, *[""] * (len(keys) - 1))
 
     majority = long[long["who"] == "majority"]
-    out = [Row("majority", label("majority answer"), _by_column(majority.drop_duplicates(["task", "split", "metric"]), columns, "run"))]
+    out = [
+        Row(
+            "majority",
+            label("majority answer"),
+            _by_column(majority.drop_duplicates(["task", "split", "metric"]), columns, "run"),
+        )
+    ]
     teachers = long[long["who"] == "teacher"]
     for name, group in teachers.groupby("teacher", sort=True):
         one_each = group.drop_duplicates(["task", "split", "metric", "teacher_key"])
@@ -139,7 +158,9 @@ def _reference_rows(long: pd.DataFrame, runs: pd.DataFrame, columns: list[Column
     return out
 
 
-def _method_rows(long: pd.DataFrame, runs: pd.DataFrame, columns: list[Column], keys: tuple[str, ...], order: dict[str, list[str]]) -> list[Row]:
+def _method_rows(
+    long: pd.DataFrame, runs: pd.DataFrame, columns: list[Column], keys: tuple[str, ...], order: dict[str, list[str]]
+) -> list[Row]:
     """One row a combination of keys, no-distillation rows first, else in the order of the study's grid."""
     student = long[long["who"] == "student"]
 
@@ -185,7 +206,8 @@ def _average(row: Row, columns: list[Column]) -> Cell | None:
 
 
 def _mark(cells: list[tuple[Cell | None, list[dict[object, float]]]]) -> None:
-    """Mark the best cell if a paired t-test over shared seeds tells it from every other one, else the group at the top."""
+    """Mark the best cell if a paired t-test over shared seeds tells it from every other one, else the group at the
+    top."""
     present = [(cell, values) for cell, values in cells if cell is not None]
     if len(present) < 2:
         return
@@ -213,45 +235,14 @@ def _extras(rows: list[Row], runs: pd.DataFrame, keys: tuple[str, ...]) -> None:
         if row is None:
             continue
         row.extras = {
-            "parameters (M)": group["parameters"].mean() / 1e6, "size (MB)": group["size_bytes"].mean() / 1e6,
-            "x smaller": (group["teacher_parameters"] / group["parameters"]).mean(), "seconds a run": group["seconds"].mean(),
-        }  # fmt: skip
+            "parameters (M)": group["parameters"].mean() / 1e6,
+            "size (MB)": group["size_bytes"].mean() / 1e6,
+            "x smaller": (group["teacher_parameters"] / group["parameters"]).mean(),
+            "seconds a run": group["seconds"].mean(),
+        }
         students = pd.DataFrame([records.flatten(json.loads(text)) for text in group["efficiency"]])
         teachers = pd.DataFrame([records.flatten(json.loads(text)) for text in group["teacher_efficiency"]])
         for name in students.select_dtypes("number").columns:
             row.extras[name] = float(students[name].mean())
             if "median" in name and name in teachers:
                 row.extras[f"x faster ({name})"] = float((teachers[name] / students[name]).mean())
-
-
-def notes(found: Collected, rows: list[Row], columns: list[Column]) -> list[str]:
-    """What stands under the table: source, rules, and what a reader must know before believing a cell."""
-    runs = found.runs
-    rule = {"heldout": "a held-out part of train", "validation": "VALIDATION ITSELF (as many papers do; optimistic)", "last": "nothing: the last epoch counts"}
-    said = ", ".join(rule.get(one, one) for one in sorted(set(runs["selection"])))
-    out = [
-        f"{len(runs)} runs from {found.source}; {runs['seconds'].sum() / 3600:.2f} run hours; {', '.join(sorted(set(runs['hardware']) - {''})) or 'hardware not recorded'}.",
-        f"Cells: mean ± sample standard deviation over n seeds of the validation score x 100, metric as named; the epoch was chosen on {said}.",
-        f"Bold: the highest mean of a column, if a paired t-test over shared seeds tells it from every other row (two-sided p < {ALPHA} each; "
-        "an intersection-union test). ≈: the highest mean and the rows that the test cannot tell from it. Majority and teacher take no part.",
-        "Average: unweighted mean of the named metrics over the tasks, with a 95 % interval from the spread over seeds (Welch-Satterthwaite; tasks fixed).",
-    ]
-    floor = next((row for row in rows if row.kind == "majority"), None)
-    weak = [
-        f"{' / '.join(filter(None, row.labels))} on {column.name}"
-        for row in rows if row.kind not in ("majority", "teacher") and floor is not None
-        for column, cell, base in zip(columns, row.cells, floor.cells, strict=True)
-        if cell is not None and base is not None and cell.mean <= base.mean
-    ]  # fmt: skip
-    if weak:
-        out.append(f"Not above the majority answer: {'; '.join(weak[:12])}" + (f"; and {len(weak) - 12} more." if len(weak) > 12 else "."))
-    if not any(row.kind == records.FINETUNE for row in rows):
-        out.append("The study has no run without distillation (objective=finetune): what distilling adds is not known.")
-    sizes = {str(task): int(size) for task, size in runs.groupby("task")["rows"].first().items() if not math.isnan(size)}
-    if sizes:
-        each = ", ".join(f"{task} {size} (± {98 / math.sqrt(size):.1f})" for task, size in sizes.items())
-        out.append(f"Validation examples: {each}; in brackets, the 95 % sampling error of an accuracy near 50, which the spread over seeds does not hold.")
-    if found.missing:
-        shown = "; ".join(str(one) for one in found.missing[:10])
-        out.append(f"INCOMPLETE: {len(found.missing)} runs are missing: {shown}" + (" ..." if len(found.missing) > 10 else "") + ".")
-    return out + found.notes

@@ -23,7 +23,8 @@ class Missing:
 
 
 def expected(folder: Path) -> list[dict[str, Any]] | None:
-    """The points that the sweeper wrote into ``study.json``; None without such a file. ``ValueError`` if it is damaged."""
+    """The points that the sweeper wrote into ``study.json``; None without such a file. ``ValueError`` if it is
+    damaged."""
     path = folder / "study.json"
     if not path.is_file():
         return None
@@ -65,10 +66,16 @@ def _explain(folder: Path, name: str, source: str) -> Missing:
     if state == "finished":
         if not (folder / name / "result.json").is_file():
             return Missing(name, state, "but its result.json is gone; run the study again")
-        why = "python -m kdexp.tracking sync brings it up to date, source=folders reads the files" if source == "mlflow" else ""
+        why = (
+            "python -m kdexp.tracking sync brings it up to date, source=folders reads the files"
+            if source == "mlflow"
+            else ""
+        )
         return Missing(name, state, f"on disk, but not in {source}" + (f"; {why}" if why else ""))
     if state == "failed":
-        return Missing(name, state, (str(status.get("error") or "no reason noted").strip().splitlines() or [""])[-1][:200])
+        return Missing(
+            name, state, (str(status.get("error") or "no reason noted").strip().splitlines() or [""])[-1][:200]
+        )
     if state == "running":
         return Missing(name, state, _age(status.get("updated")))
     return Missing(name, state, str(status.get("error") or ""))

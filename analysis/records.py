@@ -29,8 +29,12 @@ def read(text: str | bytes, where: str) -> dict[str, Any]:
         raise ValueError(f"{where}: not readable as JSON ({error}); run the study again to repair it") from None
     if not isinstance(result, dict) or result.get("schema") != SCHEMA:
         found = result.get("schema") if isinstance(result, dict) else type(result).__name__
-        raise ValueError(f"{where}: schema {found}, but this analysis reads schema {SCHEMA}; use the kdexp that wrote it")
-    missing = [key for key in REQUIRED if key not in result] + [f"labels.{k}" for k in LABELS if k not in result.get("labels", {})]
+        raise ValueError(
+            f"{where}: schema {found}, but this analysis reads schema {SCHEMA}; use the kdexp that wrote it"
+        )
+    missing = [key for key in REQUIRED if key not in result] + [
+        f"labels.{k}" for k in LABELS if k not in result.get("labels", {})
+    ]
     if missing:
         raise ValueError(f"{where}: lacks {', '.join(missing)}; run the study again to repair it")
     return result
@@ -47,26 +51,43 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
     rest = {key: value for key, value in result["science"].items() if key not in ("seed", "selection")}
     stages = result.get("stages") or []
     return {
-        "run": run["id"], "name": run["name"], "study": run["study"], "seed": int(run["seed"]),
+        "run": run["id"],
+        "name": run["name"],
+        "study": run["study"],
+        "seed": int(run["seed"]),
         **{key: str(result["labels"][key]) for key in LABELS},
-        "kind": task.get("kind", ""), "metric": task["metric"], "num_labels": _number(task.get("num_labels")),
-        "data_hash": task["data_hash"], "selection": result["selection"],
+        "kind": task.get("kind", ""),
+        "metric": task["metric"],
+        "num_labels": _number(task.get("num_labels")),
+        "data_hash": task["data_hash"],
+        "selection": result["selection"],
         "rows": _number((task.get("rows") or {}).get("validation")),
-        "seconds": _number(cost.get("seconds")), "train_seconds": _number(cost.get("train_seconds")),
-        "steps": _number(cost.get("steps")), "stages": len(stages), "reused": sum(bool(s.get("reused")) for s in stages),
+        "seconds": _number(cost.get("seconds")),
+        "train_seconds": _number(cost.get("train_seconds")),
+        "steps": _number(cost.get("steps")),
+        "stages": len(stages),
+        "reused": sum(bool(s.get("reused")) for s in stages),
+        "examples_per_s": _number(stages[-1].get("examples_per_s")) if stages else math.nan,
         "peak_memory_mb": max((_number(s.get("peak_memory_mb")) for s in stages), default=math.nan),
-        "parameters": _number(student.get("parameters")), "size_bytes": _number(student.get("size_bytes")),
-        "layers": _number(student.get("layers")), "hidden_size": _number(student.get("hidden_size")),
+        "parameters": _number(student.get("parameters")),
+        "size_bytes": _number(student.get("size_bytes")),
+        "layers": _number(student.get("layers")),
+        "hidden_size": _number(student.get("hidden_size")),
         "efficiency": _canonical(student.get("efficiency") or {}),
-        "teacher_parameters": _number(teacher.get("parameters")), "teacher_layers": _number(teacher.get("layers")),
+        "teacher_parameters": _number(teacher.get("parameters")),
+        "teacher_layers": _number(teacher.get("layers")),
         "teacher_key": str(teacher.get("key") or teacher.get("name") or ""),
         "teacher_efficiency": _canonical(teacher.get("efficiency") or {}),
         "best_epoch": _number((result.get("best") or {}).get("epoch")),
-        "device": str(runtime.get("device", "")), "dtype": str(runtime.get("dtype", "")),
-        "hardware": str(runtime.get("hardware", "")), "versions": _canonical(runtime.get("versions") or {}),
-        "finished": str(result.get("finished", "")), "folder": str(run.get("folder", "")),
-        "settings": _canonical(result["science"]), "settings_hash": hashlib.sha256(_canonical(rest).encode()).hexdigest()[:16],
-    }  # fmt: skip
+        "device": str(runtime.get("device", "")),
+        "dtype": str(runtime.get("dtype", "")),
+        "hardware": str(runtime.get("hardware", "")),
+        "versions": _canonical(runtime.get("versions") or {}),
+        "finished": str(result.get("finished", "")),
+        "folder": str(run.get("folder", "")),
+        "settings": _canonical(result["science"]),
+        "settings_hash": _digest(rest),
+    }
 
 
 def score_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str, float]]:
@@ -107,6 +128,10 @@ def differing(settings: list[str], ignore: tuple[str, ...] = ("seed",)) -> dict[
         if len(values) > 1 and key not in ignore:
             out[key] = list(values.values())
     return out
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(_canonical(value).encode()).hexdigest()[:16]
 
 
 def _number(value: Any) -> float:

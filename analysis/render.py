@@ -42,7 +42,10 @@ def header(grid: Grid) -> list[str]:
 
 
 def _labels(grid: Grid, row: Row) -> list[str]:
-    return [KINDS.get(label, label) if key == "objective" else label for key, label in zip(grid.keys, row.labels, strict=True)]
+    return [
+        KINDS.get(label, label) if key == "objective" else label
+        for key, label in zip(grid.keys, row.labels, strict=True)
+    ]
 
 
 def lines(grid: Grid, mark: dict[str, str]) -> list[list[str]]:
@@ -58,20 +61,45 @@ def lines(grid: Grid, mark: dict[str, str]) -> list[list[str]]:
 
 def markdown(grid: Grid) -> str:
     """An aligned Markdown table with its notes below."""
-    table = [[word.replace("|", "\\|") for word in row] for row in [header(grid), *lines(grid, {"best": "**{}**", "top": "{} ≈"})]]
+    table = [
+        [word.replace("|", "\\|") for word in row]
+        for row in [header(grid), *lines(grid, {"best": "**{}**", "top": "{} ≈"})]
+    ]
     widths = [max(3, *(len(row[index]) for row in table)) for index in range(len(table[0]))]
     left = len(grid.keys)
 
     def line(words: list[str]) -> str:
-        return "| " + " | ".join(w.ljust(n) if i < left else w.rjust(n) for i, (w, n) in enumerate(zip(words, widths, strict=True))) + " |"
+        return (
+            "| "
+            + " | ".join(
+                w.ljust(n) if i < left else w.rjust(n) for i, (w, n) in enumerate(zip(words, widths, strict=True))
+            )
+            + " |"
+        )
 
     rule = "| " + " | ".join("-" * n if i < left else "-" * (n - 1) + ":" for i, n in enumerate(widths)) + " |"
     body = "\n".join([line(table[0]), rule, *[line(row) for row in table[1:]]])
     return f"### {grid.study}\n\n{body}\n\n" + "\n".join(f"- {note}" for note in grid.notes) + "\n"
 
 
-_TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}", "\\": r"\textbackslash{}", "±": r"$\pm$", "–": "--", "≈": r"$\approx$", "<": r"$<$", ">": r"$>$", "|": r"$|$"}  # fmt: skip
+_TEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "±": r"$\pm$",
+    "–": "--",
+    "≈": r"$\approx$",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+}
 
 
 def tex(text: str) -> str:
@@ -80,7 +108,8 @@ def tex(text: str) -> str:
 
 
 def latex(grid: Grid) -> str:
-    """A booktabs ``tabular`` with rules between reference rows, the baseline and the methods; notes as comments and below."""
+    """A booktabs ``tabular`` with rules between reference rows, the baseline and the methods; notes as comments and
+    below."""
     marks = {"best": "\\textbf{{{}}}", "top": "{}$^{{\\approx}}$"}
     body, before = [], ""
     for row, words in zip(grid.rows, lines(grid, {}), strict=True):
@@ -99,14 +128,18 @@ def latex(grid: Grid) -> str:
     comment = "\n".join(f"% {note}" for note in grid.notes)
     return (
         f"% needs \\usepackage{{booktabs}}\n{comment}\n\\begin{{tabular}}{{{align}}}\n\\toprule\n{head}\n\\midrule\n"
-        + "\n".join(body) + "\n\\bottomrule\n\\end{tabular}\n"
-    )  # fmt: skip
+        + "\n".join(body)
+        + "\n\\bottomrule\n\\end{tabular}\n"
+    )
 
 
 def html_table(grid: Grid) -> str:
     """The table element alone; each number cell carries its value in ``data-v`` for sorting."""
     first = len(grid.keys)
-    head = "".join(f"<th scope=col>{escape(title)}</th>" for title in header(grid))
+    titles = enumerate(header(grid))
+    head = "".join(
+        f"<th scope=col{' class=text' if index < first else ''}>{escape(title)}</th>" for index, title in titles
+    )
     body = []
     for row, words in zip(grid.rows, lines(grid, {}), strict=True):
         scores = [*row.cells, row.average]
@@ -124,9 +157,13 @@ def html_table(grid: Grid) -> str:
 def html(grid: Grid) -> str:
     """A page of its own."""
     listing = "".join(f"<li>{escape(note)}</li>" for note in grid.notes)
-    style = "body{font:15px system-ui;margin:1em}table{border-collapse:collapse}th,td{padding:.2em .6em;text-align:right}" \
-            "th[scope=row]{text-align:left}.best{font-weight:bold}.top::after{content:' ≈'}tr.finetune{border-top:1px solid}"  # fmt: skip
+    style = (
+        "body{font:15px system-ui;margin:1em}table{border-collapse:collapse}th,td{padding:.2em .6em;text-align:right}"
+        "th[scope=row],th.text{text-align:left}.best{font-weight:bold}.top::after{content:' ≈'}"
+        "tr.finetune{border-top:1px solid}"
+    )
     return (
-        f"<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'><title>{escape(grid.study)}</title>"
+        "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+        f"<title>{escape(grid.study)}</title>"
         f"<style>{style}</style><h1>{escape(grid.study)}</h1>{html_table(grid)}<ul>{listing}</ul></html>\n"
     )

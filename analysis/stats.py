@@ -20,7 +20,26 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from analysis.power import power, seeds_needed
+
 Array = np.ndarray
+__all__ = [
+    "Estimate",
+    "benjamini_hochberg",
+    "bootstrap",
+    "critical_difference",
+    "friedman",
+    "holm",
+    "iqm",
+    "mean_over_tasks",
+    "mean_ranks",
+    "paired_t",
+    "permutation",
+    "power",
+    "probability_of_improvement",
+    "seeds_needed",
+    "wilcoxon",
+]
 
 
 @dataclass(frozen=True)
@@ -43,7 +62,7 @@ def _matrix(scores: object, name: str = "scores") -> Array:
     array = np.asarray(scores, dtype=float)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has shape {np.shape(scores)}; expected (runs, tasks) with at least one of each")
+        raise ValueError(f"{name} has shape {array.shape}; expected (runs, tasks) with at least one of each")
     if not np.isfinite(array).all():
         raise ValueError(f"{name} holds NaN or infinite values; drop the runs that have no score first")
     return array
@@ -93,7 +112,11 @@ def paired_t(a: object, b: object, level: float = 0.95) -> Estimate:
 
 
 def bootstrap(
-    scores: object, statistic: str | Callable[[Array], float] = "mean", *, seed: int = 0, resamples: int = 9999,
+    scores: object,
+    statistic: str | Callable[[Array], float] = "mean",
+    *,
+    seed: int = 0,
+    resamples: int = 9999,
     level: float = 0.95,
 ) -> Estimate:
     """Percentile bootstrap interval, stratified: runs are drawn anew within each task, tasks are fixed.
@@ -104,7 +127,9 @@ def bootstrap(
     """
     matrix = _matrix(scores)
     named: dict[str, Callable[[Array], float]] = {
-        "mean": lambda m: float(m.mean()), "median": lambda m: float(np.median(m)), "iqm": iqm,
+        "mean": lambda m: float(m.mean()),
+        "median": lambda m: float(np.median(m)),
+        "iqm": iqm,
     }
     if isinstance(statistic, str) and statistic not in named:
         raise ValueError(f"statistic={statistic!r} is unknown; use one of {sorted(named)} or a function")
@@ -114,8 +139,14 @@ def bootstrap(
         return Estimate(value, math.nan, math.nan, math.nan, len(matrix))
     columns = tuple(matrix.T)
     found = stats.bootstrap(
-        columns, lambda *c: function(np.stack(c, axis=-1)), n_resamples=resamples, vectorized=False,
-        paired=False, confidence_level=level, method="percentile", rng=np.random.default_rng(seed),
+        columns,
+        lambda *c: function(np.stack(c, axis=-1)),
+        n_resamples=resamples,
+        vectorized=False,
+        paired=False,
+        confidence_level=level,
+        method="percentile",
+        rng=np.random.default_rng(seed),
     ).confidence_interval
     return Estimate(value, float(found.low), float(found.high), math.nan, len(matrix))
 
@@ -133,8 +164,13 @@ def permutation(a: object, b: object, *, seed: int = 0, resamples: int = 9999) -
     if difference.size < 2:
         return Estimate(value, math.nan, math.nan, math.nan, difference.size)
     found = stats.permutation_test(
-        (left.ravel(), right.ravel()), lambda x, y, axis: np.mean(x - y, axis=axis), permutation_type="samples",
-        vectorized=True, n_resamples=resamples, alternative="two-sided", rng=np.random.default_rng(seed),
+        (left.ravel(), right.ravel()),
+        lambda x, y, axis: np.mean(x - y, axis=axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=resamples,
+        alternative="two-sided",
+        rng=np.random.default_rng(seed),
     )
     return Estimate(value, math.nan, math.nan, float(found.pvalue), difference.size)
 
@@ -203,7 +239,10 @@ def probability_of_improvement(a: object, b: object, *, seed: int = 0, resamples
         return Estimate(value, math.nan, math.nan, math.nan, n)
     rng, tasks = np.random.default_rng(seed), np.arange(left.shape[1])
     draws = [
-        chance(left[rng.integers(len(left), size=left.shape), tasks], right[rng.integers(len(right), size=right.shape), tasks])
+        chance(
+            left[rng.integers(len(left), size=left.shape), tasks],
+            right[rng.integers(len(right), size=right.shape), tasks],
+        )
         for _ in range(resamples)
     ]
     low, high = np.quantile(draws, [0.025, 0.975])
@@ -211,52 +250,27 @@ def probability_of_improvement(a: object, b: object, *, seed: int = 0, resamples
 
 
 def mean_ranks(blocks: object) -> Array:
-    """Mean rank of each method over blocks (tasks), 1 = best, ties share the mean rank. (blocks, methods) -> (methods,)."""
+    """Mean rank of each method over blocks (tasks), 1 = best, ties share the mean rank. (blocks, methods) ->
+    (methods,)."""
     return np.asarray(stats.rankdata(-_matrix(blocks, "blocks"), axis=1).mean(axis=0))
 
 
 def friedman(blocks: object) -> tuple[float, float]:
-    """Friedman's chi-square over (blocks, methods) and its p value; needs 3 methods (``scipy.stats.friedmanchisquare``)."""
+    """Friedman's chi-square over (blocks, methods) and its p value; needs 3 methods
+    (``scipy.stats.friedmanchisquare``)."""
     matrix = _matrix(blocks, "blocks")
     if matrix.shape[1] < 3 or matrix.shape[0] < 2:
-        raise ValueError(f"friedman got {matrix.shape[1]} methods on {matrix.shape[0]} blocks; it needs at least 3 on 2")
+        raise ValueError(
+            f"friedman got {matrix.shape[1]} methods on {matrix.shape[0]} blocks; it needs at least 3 on 2"
+        )
     found = stats.friedmanchisquare(*matrix.T)
     return float(found.statistic), float(found.pvalue)
 
 
 def critical_difference(methods: int, blocks: int, alpha: float = 0.05) -> float:
-    """Nemenyi's critical difference of two mean ranks: q_alpha sqrt(k(k+1)/(6N)) (Demsar 2006, JMLR 7:1, section 3.2.2)."""
+    """Nemenyi's critical difference of two mean ranks: q_alpha sqrt(k(k+1)/(6N)) (Demsar 2006, JMLR 7:1, section
+    3.2.2)."""
     if methods < 2 or blocks < 1:
         raise ValueError(f"critical_difference got {methods} methods and {blocks} blocks; it needs at least 2 and 1")
     q = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
-
-
-def power(n: int, difference: float, std: float, *, paired: bool = True, alpha: float = 0.05) -> float:
-    """Power of a two-sided t-test with n runs a side. ``std``: of the differences if paired, else of one side's runs.
-
-    Noncentral t (Cohen 1988); unpaired agrees with R's ``power.t.test(..., strict = TRUE)``.
-    """
-    df = n - 1 if paired else 2 * (n - 1)
-    if df < 1:
-        return 0.0
-    shift = abs(difference) / std * math.sqrt(n if paired else n / 2)
-    edge = float(stats.t.ppf(1 - alpha / 2, df))
-    if shift > edge + 10:  # far out, where scipy's noncentral t returns NaN
-        return 1.0
-    return float(stats.nct.sf(edge, df, shift) + np.nan_to_num(stats.nct.cdf(-edge, df, shift)))  # 2nd: NaN when ~ 0
-
-
-def seeds_needed(
-    difference: float, std: float, *, paired: bool = True, alpha: float = 0.05, target: float = 0.8, most: int = 10_000
-) -> int:
-    """Smallest number of seeds with which a t-test finds ``difference`` with chance ``target`` (see ``power``)."""
-    if std <= 0 or difference == 0:
-        raise ValueError(f"seeds_needed got difference={difference}, std={std}; it needs a difference and a positive std")
-    low, high = 2, most
-    if power(most, difference, std, paired=paired, alpha=alpha) < target:
-        raise ValueError(f"a difference of {difference} with std {std} needs more than {most} seeds; raise `most`")
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if power(middle, difference, std, paired=paired, alpha=alpha) >= target else (middle + 1, high)
-    return low

@@ -1,4 +1,5 @@
-"""``python -m analysis.tables study=NAME``: a study's table, printed and written as Markdown, CSV, LaTeX and HTML, and one figure."""
+"""``python -m analysis.tables study=NAME``: a study's table, printed and written as Markdown, CSV, LaTeX and HTML,
+and one figure."""
 
 from __future__ import annotations
 
@@ -7,14 +8,24 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis import cli
 
-PURPOSE = "Print a finished study's table and write it to <root>/<study>/tables/ and its figure to <root>/<study>/figures/."
+if TYPE_CHECKING:
+    from analysis.collect import Collected
+
+PURPOSE = (
+    "Print a finished study's table and write it to <root>/<study>/tables/ and its figure to <root>/<study>/figures/."
+)
 KEYS = {
     **cli.COMMON,
-    "metric": cli.Key("one metric for all tasks; all: a table for each recorded metric; empty: each task's chosen one", ""),
-    "layout": cli.Key("objective x init rows, init x objective rows, or with sizes and cost", "grid", ("grid", "init", "methods")),
+    "metric": cli.Key(
+        "one metric for all tasks; all: a table for each recorded metric; empty: each task's chosen one", ""
+    ),
+    "layout": cli.Key(
+        "objective x init rows, init x objective rows, or with sizes and cost", "grid", ("grid", "init", "methods")
+    ),
     "figure": cli.Key("draw the init x objective figure", "yes", ("yes", "no")),
 }
 
@@ -30,22 +41,28 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def collected(options: dict[str, str]):  # noqa: ANN201  (Collected; pandas is imported late so that --help is fast)
-    """Collect with the common options of a command line."""
+def collected(options: dict[str, str]) -> Collected:
+    """Collect with the common options of a command line. pandas is imported here, so that ``--help`` is fast."""
     from analysis.collect import collect
 
     return collect(
-        options["study"], options["root"], options["source"], options["uri"], incomplete=options["incomplete"],
-        extra=options["extra"], mixture=options["mixture"], by=_by(options),
-    )  # fmt: skip
+        options["study"],
+        options["root"],
+        options["source"],
+        options["uri"],
+        incomplete=options["incomplete"],
+        extra=options["extra"],
+        mixture=options["mixture"],
+        by=_by(options),
+    )
 
 
 def _by(options: dict[str, str]) -> tuple[str, ...]:
     return tuple(key for key in options["by"].split(",") if key)
 
 
-def run(options: dict[str, str]) -> None:
-    """Collect, print, write."""
+def run(options: dict[str, str]) -> Collected:
+    """Collect, print, write; returns what was collected for callers that add to it."""
     from analysis import render
     from analysis.grid import build
 
@@ -61,9 +78,11 @@ def run(options: dict[str, str]) -> None:
         folder = found.folder / "tables"
         pages.append(render.markdown(table))
         written += [
-            write(folder / f"{stem}.md", pages[-1]), write(folder / f"{stem}.tex", render.latex(table)),
-            write(folder / f"{stem}.html", render.html(table)), write(folder / f"{stem}.csv", table.frame().to_csv(index=False)),
-        ]  # fmt: skip
+            write(folder / f"{stem}.md", pages[-1]),
+            write(folder / f"{stem}.tex", render.latex(table)),
+            write(folder / f"{stem}.html", render.html(table)),
+            write(folder / f"{stem}.csv", table.frame().to_csv(index=False)),
+        ]
     if options["figure"] == "yes":
         from analysis.figures import heat_map, save
 
@@ -71,6 +90,7 @@ def run(options: dict[str, str]) -> None:
         written += save(heat_map(drawn), found.folder / "figures" / "scores")
     print(*pages, sep="\n")
     print("Written:", *written, sep="\n  ")
+    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -10,28 +10,6 @@ from typing import Any
 CONFIG_PATH = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "conf")
 
 
-class Check:
-    """Hydra callback of a single run: refuse what cannot work before anything is loaded or written."""
-
-    def on_run_start(self, config: Any, **ignored: Any) -> None:
-        """Check the composed configuration; end the process with code 2 if there are problems.
-
-        Also the place where ``plan=show`` and ``dry=true`` end, before a folder is made.
-        """
-        from kdexp.config import problems, resolve
-
-        resolved = resolve(without_hydra(config))
-        found = problems(resolved)
-        if found:
-            complain(found)
-            raise SystemExit(2)
-        if resolved["plan"] == "show" or resolved["dry"]:
-            from kdexp import display
-
-            display.plan(resolved)
-            raise SystemExit(0)
-
-
 def without_hydra(config: Any) -> Any:
     """Return a copy of a composed configuration without its ``hydra`` node."""
     from omegaconf import OmegaConf
@@ -99,6 +77,8 @@ def environment() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
 
 if __name__ == "__main__":

@@ -7,13 +7,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kdexp.config import RESERVED, build, near, source_folder, target
+from kdexp.config import near, source_folder
+from kdexp.targets import RESERVED, build, target
 
 
 def cross(config: dict[str, Any]) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
+    from kdexp import tracking
+
     found: list[str] = []
     found += _source(config["teacher"])
+    found += tracking.problems(config.get("tracking") or {})
     found += _sizes(config)
     found += _task(config)
     found += _init(config)
@@ -213,4 +217,5 @@ def pairs(config: dict[str, Any], spec: dict[str, Any], cls: Any) -> list[tuple[
     chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
     depth = effective_layers(config["student"]["num_layers"], config["student"]["sharing"])
     layers = build(config["init"]).layers(config["student"]["num_layers"], config["teacher"]["num_layers"])
-    return mapping.resolve(chosen, cls, depth, config["teacher"]["num_layers"], layers)
+    own = config["student"]["num_layers"] if config["student"]["sharing"] != "none" else None
+    return mapping.resolve(chosen, cls, depth, config["teacher"]["num_layers"], layers, own_layers=own)

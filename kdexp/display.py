@@ -8,7 +8,7 @@ from typing import Any
 def before(config: dict[str, Any]) -> None:
     """Print who learns from whom: both models' sizes and the matched layers."""
     from kdexp import models, runs
-    from kdexp.config import build
+    from kdexp.targets import build
 
     task, student = build(config["task"]), config["student"]
     small = models.count(config["teacher"], task, student)
@@ -23,7 +23,7 @@ def before(config: dict[str, Any]) -> None:
 def layer_table(config: dict[str, Any]) -> list[str]:
     """Return the table ``student layer <- teacher layer``: where weights come from and what is matched."""
     from kdexp import checks, mapping
-    from kdexp.config import build, target
+    from kdexp.targets import build, target
 
     init = build(config["init"])
     layers = init.layers(config["student"]["num_layers"], config["teacher"]["num_layers"])

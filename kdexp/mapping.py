@@ -211,7 +211,7 @@ STRATEGIES: dict[str, Callable[..., Pairs]] = {
 
 def resolve(
     mapping: Mapping[str, Any] | str,
-    objective_class: type,
+    objective_class: type[Any],
     student_layers: int,
     teacher_layers: int,
     init_layers: Sequence[int] | None = None,
@@ -238,13 +238,16 @@ def resolve(
         name, options = objective_class.default_mapping, {}
     if name not in STRATEGIES:
         raise ValueError(f"mapping={name} is not known; choose one of auto, {', '.join(STRATEGIES)}")
-    facts = {"follow_init": {"init_layers": init_layers}, "pea_kd": {"own_layers": own_layers}}.get(name, {})
+    facts: dict[str, dict[str, Any]] = {
+        "follow_init": {"init_layers": init_layers},
+        "pea_kd": {"own_layers": own_layers},
+    }
     strategy = STRATEGIES[name]
     unknown = set(options) - _options(strategy)
     if unknown:
         known = ", ".join(sorted(_options(strategy))) or "none"
         raise ValueError(f"mapping={name} has no option {', '.join(sorted(unknown))}; its options: {known}")
-    return strategy(student_layers, teacher_layers, kind=kind, **facts, **options)
+    return strategy(student_layers, teacher_layers, kind=kind, **facts.get(name, {}), **options)
 
 
 def _options(strategy: Callable[..., Pairs]) -> set[str]:

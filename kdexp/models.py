@@ -70,6 +70,7 @@ def load_teacher(teacher: dict[str, Any], task: Task, weights: Path | None = Non
         return _load(build(config, _head(task), teacher), weights)
     quiet = logging.get_verbosity()
     logging.set_verbosity_error()
+    logging.disable_progress_bar()
     model, info = AutoModelForSequenceClassification.from_pretrained(
         where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
         **_head(task), **_attention(teacher), **options,
@@ -165,6 +166,9 @@ def parameters(model: nn.Module) -> int:
 
 def save(model: nn.Module, folder: Path) -> None:
     """Save weights and configuration the way transformers loads them (safetensors)."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     implementation = model.config._attn_implementation  # type: ignore[union-attr]
     model.config._attn_implementation = "sdpa" if implementation == features.ATTENTION else implementation  # type: ignore[union-attr]
     try:

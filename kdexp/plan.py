@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kdexp.config import build, source_folder
+from kdexp.config import source_folder
+from kdexp.targets import build
 from kdexp.stage import Stage, order
 
 

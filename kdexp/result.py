@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import machine
-from kdexp.config import build, science
+from kdexp.config import science
+from kdexp.targets import build
 from kdexp.stage import Stage
 
 SCHEMA = 1

@@ -22,6 +22,17 @@ def sps_plan(layers: int, swap: bool = True) -> list[tuple[int, bool]]:
     return [(i, False) for i in range(layers)] + [(i, swap) for i in again]
 
 
+def effective_layers(layers: int, sharing: str = "none") -> int:
+    """Layers that a student with ``layers`` own layers runs; ``sharing`` is ``none``, ``sps1`` or ``sps2``.
+
+    Raises:
+        ValueError: for an unknown kind of sharing.
+    """
+    if sharing not in ("none", "sps1", "sps2"):
+        raise ValueError(f"sharing={sharing!r} is not known; choose none, sps1 or sps2")
+    return layers if sharing == "none" else len(sps_plan(layers, sharing == "sps2"))
+
+
 def exchange(query: Tensor, key: Tensor, swap: bool) -> tuple[Tensor, Tensor]:
     """Query and key in this order, or exchanged. Exchanged scores are the transpose of the plain ones."""
     return (key, query) if swap else (query, key)

@@ -24,7 +24,8 @@ COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "runni
 def write(folder: Path, name: str, scale: str, command: str, points: list[Point]) -> None:
     """Write study.json atomically: all points of the study as it is now, finished or not."""
     listed = [
-        {"id": p.id, "name": p.name, "labels": p.labels, "seed": p.config.get("seed"), "overrides": p.overrides} for p in points
+        {"id": p.id, "name": p.name, "labels": p.labels, "seed": p.config.get("seed"), "overrides": p.overrides}
+        for p in points
     ]
     files.write_json(folder / "study.json", {"study": name, "scale": scale, "command": command, "points": listed})
 
@@ -44,7 +45,10 @@ def read(name: str, root: str | Path = ROOT) -> dict[str, Any]:
 
 
 def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
-    """Return one row a point: ``name``, ``labels``, ``seed``, ``state``, ``metric``, ``score``, ``seconds``, ``error``."""
+    """Return one row a point.
+
+    Its keys: ``name``, ``labels``, ``seed``, ``state``, ``metric``, ``score``, ``seconds``, ``error``.
+    """
     from kdexp.launchers.base import score, seconds
     from kdexp.runs import state
 
@@ -59,7 +63,7 @@ def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
             {
                 "name": point["name"], "labels": point["labels"], "seed": point["seed"], "state": now,
                 "metric": metric, "score": value, "seconds": seconds(result),
-                "error": (str(status.get("error") or "").splitlines() or [None])[0] if now == "failed" else None,
+                "error": next(iter(str(status.get("error") or "").splitlines()), "") if now == "failed" else None,
             }
         )  # fmt: skip
     return out

@@ -17,14 +17,13 @@ import torch
 from torch import nn
 
 from kdexp import features, loop, machine, member, models, optim, signal
-from kdexp.config import RESERVED, build
+from kdexp.targets import RESERVED, build
+from kdexp.evaluation import majority, peak_memory_mb, predict, scores
 from kdexp.inits import copying
 from kdexp.objectives.base import Context, Objective
 from kdexp.stage import Stage
 from kdexp.store import Finished
 from kdexp.tasks.base import Encoded, Task
-
-EVALUATION_BATCH = 64
 
 
 @dataclass
@@ -81,7 +80,7 @@ def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     if run.config["teacher"]["finetune"]:
         run.say(f"fine-tuning teacher {run.config['teacher']['name']} on {task.name}: {len(data['train'])} examples")
         hard = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
-        student = _member(model, None, hard, stage, data, task, run, work, recipe)
+        student = _member(model, None, hard, stage, {}, data, task, run, work, recipe)
         summary = _train(stage, student, None, data, recipe, settings["seed"], run)
     summary["scores"] = scores(model, data, task, run)
     summary |= models.describe(model)
@@ -123,7 +122,7 @@ def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
         teacher_model = None
     elif teacher_model is not None:
         teacher_model.to(run.device)
-    one = _member(student, teacher_model, specs, stage, data, task, run, work, recipe)
+    one = _member(student, teacher_model, specs, stage, inputs, data, task, run, work, recipe)
     summary = _train(stage, one, teacher_model, data, recipe, settings["seed"], run)
     summary["init"] = started
     summary["learned_parts"] = {n: p.numel() for n, p in one.objectives.named_parameters()}
@@ -154,7 +153,7 @@ def _student(stage: Stage, inputs: dict[str, Finished], finetuned: nn.Module | N
 
 def _member(
     model: nn.Module, teacher_model: nn.Module | None, specs: dict[str, dict[str, Any]], stage: Stage,
-    data: dict[str, Encoded], task: Task, run: Run, work: Path, recipe: dict[str, Any],
+    inputs: dict[str, Finished], data: dict[str, Encoded], task: Task, run: Run, work: Path, recipe: dict[str, Any],
 ) -> member.Member:  # fmt: skip
     """Set the objectives up and put a student with its optimiser together, at its saved progress."""
     terms = []
@@ -171,6 +170,7 @@ def _member(
                 labels=data["train"].labels.tolist() if task.kind == "classification" else None,
             )
         )
+        objective.inherit({role: parent.folder for role, parent in inputs.items()})
         terms.append(member.Term(name, spec["weight"], objective))
     judged = {"heldout": "heldout", "validation": "validation", "last": None}[stage.settings["selection"]]
     judge = None
@@ -255,48 +255,3 @@ def _train(
 
 def _probe_batch(data: dict[str, Encoded], run: Run) -> dict[str, torch.Tensor]:
     return {k: v.to(run.device) for k, v in data["train"].batch(np.arange(min(2, len(data["train"])))).items()}
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Return the peak memory of this process (CPU) or of the device, in MiB."""
-    if device.type == "cuda":
-        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
-    import resource
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
-
-
-@torch.no_grad()
-def predict(model: nn.Module, data: Encoded, run: Run) -> np.ndarray:
-    """Return the logits (n, C) of a split in its own order, in float32, without dropout."""
-    from kdexp.batching import evaluation_batches
-
-    model.eval()
-    out: np.ndarray | None = None
-    for index in evaluation_batches(data.lengths, EVALUATION_BATCH):
-        batch = {k: v.to(run.device) for k, v in data.batch(index).items()}
-        with torch.autocast(run.device.type, dtype=run.cast, enabled=run.cast is not None):
-            logits = features.forward(model, batch, frozenset())["logits"].float().cpu().numpy()
-        if out is None:
-            out = np.empty((len(data), logits.shape[-1]), dtype=np.float32)
-        out[index] = logits
-    assert out is not None
-    return out
-
-
-def scores(model: nn.Module, data: dict[str, Encoded], task: Task, run: Run) -> dict[str, dict[str, float]]:
-    """Return every metric on every split but train."""
-    return {
-        name: task.evaluate(predict(model, split, run), split.labels)
-        for name, split in data.items()
-        if name != "train" and len(split)
-    }
-
-
-def majority(data: dict[str, Encoded], task: Task) -> dict[str, dict[str, float]]:
-    """Return what the trivial answer scores on every split but train."""
-    return {
-        name: task.majority(data["train"].labels, split.labels)
-        for name, split in data.items()
-        if name != "train" and len(split)
-    }

@@ -175,28 +175,43 @@ def test_nothing_runs_code_from_files():
     expect_none(found, "files are data, never code")
 
 
-def uncommented(node: yaml.Node, lines: list[str]) -> Iterator[tuple[int, str]]:
-    """(line, key) of the keys in ``node`` with a comment neither on the line above nor behind them."""
-    if isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from uncommented(item, lines)
-    elif isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            line = key.start_mark.line
-            above = lines[line - 1].strip() if line else ""
-            told = above.startswith("#") and "@package" not in above
-            if not told and not re.search(r"\s#\s*\w", lines[line]) and not node.flow_style:
-                yield line + 1, key.value
-            if key.value != "defaults":
-                yield from uncommented(value, lines)
+def uncommented(node: yaml.Node, lines: list[str], told: bool = False) -> Iterator[tuple[int, str]]:
+    """(line, key) of the settings in ``node`` that no comment explains.
+
+    A setting is a key with a value of its own; the comment stands on the line above or behind it. ``told``: a comment
+    also covers the lines and the level right below it, as in the deltas of ``experiment/`` and ``debug/``, whose keys
+    are explained where they are defined.
+    """
+    if not isinstance(node, yaml.MappingNode):
+        return
+    covered = False
+    for key, value in node.value:
+        line = key.start_mark.line
+        above = lines[line - 1].strip() if line else ""
+        explained = (above.startswith("#") and "@package" not in above) or bool(re.search(r"\s#\s*\w", lines[line]))
+        covered = explained or (told and covered and bool(above))
+        if key.value == "defaults" or (covered and told):
+            continue
+        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+            yield from uncommented(value, lines, told)
+        elif not explained:
+            yield line + 1, key.value
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_every_setting_is_explained(path: Path):
     content = path.read_text(encoding="utf-8")
     node = yaml.compose(content, Loader=yaml.SafeLoader)
-    found = [f"{place(path, line)}: {key}" for line, key in uncommented(node, content.splitlines())] if node else []
-    expect_none(found, "every key has a comment above or behind it")
+    delta = path.parent.name in ("experiment", "debug")
+    found = list(uncommented(node, content.splitlines(), delta)) if node else []
+    expect_none([f"{place(path, line)}: {key}" for line, key in found], "each setting has a comment above or behind it")
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
+def test_studies_open_with_their_command(path: Path):
+    head = [line for line in path.read_text(encoding="utf-8").splitlines()[:4] if "@package" not in line]
+    assert head[0].startswith("#")
+    assert f"python -m kdexp +experiment={path.stem}" in head[0]
 
 
 def lock() -> dict[str, str]:
@@ -218,6 +233,23 @@ def test_lock_satisfies_pyproject():
         if pin is None or pin not in wanted.specifier:
             found.append(f"{wanted}: the lock has {pin}")
     expect_none(found, "pyproject.toml and requirements.lock disagree")
+
+
+def test_imports_are_declared():
+    """What the source imports stands in pyproject.toml itself, not only among the dependencies of a dependency."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [project["dependencies"], *project["optional-dependencies"].values()]
+    declared = {canonicalize_name(Requirement(need).name) for needs in wanted for need in needs}
+    providers, found = metadata.packages_distributions(), []
+    for path in sources("kdexp", "analysis"):
+        for line, name in imports(path):
+            package = name.split(".")[0]
+            if package in sys.stdlib_module_names or package in ("kdexp", "analysis"):
+                continue
+            given = {canonicalize_name(name) for name in providers.get(package, [package])}
+            if not given & declared:
+                found.append(f"{place(path, line)}: {package}")
+    expect_none(found, "imported but not declared")
 
 
 def test_lock_is_what_is_installed():

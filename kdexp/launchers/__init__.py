@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 SWEEPERS = {"hydra_plugins.kdexp.Grid": ("kdexp.launchers.grid", "Grid")}
-"""Names that conf/hydra/sweeper/*.yaml use -> where the class is. Hydra 1.3 wants plugins to be called hydra_plugins.*;
-they are registered under such a name, so that no package of that name has to be installed."""
+"""Names that conf/hydra/sweeper/*.yaml use -> where the class is. Hydra 1.3 wants plugins to be called
+``hydra_plugins.*``; they are registered under such a name, so that no package of that name has to be installed."""
 
 
 def register() -> None:
@@ -36,7 +36,7 @@ def make_launcher(node: dict[str, Any]) -> Any:
     settings = dict(node)
     path = str(settings.pop("_target_", ""))
     if not path.startswith("kdexp.launchers."):
-        raise ValueError(f"hydra.launcher._target_={path}: choose one of kdexp's launchers, such as hydra/launcher=local.")
+        raise ValueError(f"hydra.launcher._target_={path}: choose one of kdexp's, such as hydra/launcher=local.")
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)(**settings)

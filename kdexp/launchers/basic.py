@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 
 from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point
 from kdexp.launchers.board import Board
@@ -14,22 +15,35 @@ class Basic(Launcher):
     def launch(self, points: list[Point], board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launchers.base.Launcher`."""
         outcomes: list[Outcome] = []
+        waiting, seen_elsewhere = deque(points), set[str]()
         board.start(slots=1, live=False)
-        for point in points:
-            board.running(point)
-            started = time.time()
-            try:
-                self.runs.execute(point.config, point.overrides)
-                outcome = Outcome(point, "finished", time.time() - started)
-            except KeyboardInterrupt as error:
-                outcomes.append(Outcome(point, "interrupted", time.time() - started))
-                board.done(outcomes[-1])
-                raise Interrupted(outcomes) from error
-            except Exception as error:  # noqa: BLE001 - the run has recorded it; the others go on
-                outcome = Outcome(point, "failed", time.time() - started, _line(error))
+        while waiting:
+            point = waiting.popleft()
+            if self.runs.state(point.folder) == "running":  # by another process: looked at again at the end
+                waiting.append(point)
+                time.sleep(0.5 if point.id in seen_elsewhere else 0.0)
+                seen_elsewhere.add(point.id)
+                continue
+            outcome = self._one(point, board)
             outcomes.append(outcome)
             board.done(outcome)
+            if outcome.state == "interrupted":
+                raise Interrupted(outcomes)
         return outcomes
+
+    def _one(self, point: Point, board: Board) -> Outcome:
+        if self.runs.state(point.folder) == "finished":
+            return Outcome(point, "skipped")
+        board.running(point)
+        started = time.time()
+        try:
+            self.runs.execute(point.config, point.overrides)
+        except KeyboardInterrupt:
+            return Outcome(point, "interrupted", time.time() - started)
+        except Exception as error:  # the run has recorded it; the others go on
+            stopped = self.runs.state(point.folder) == "interrupted"
+            return Outcome(point, "interrupted" if stopped else "failed", time.time() - started, _line(error))
+        return Outcome(point, "finished", time.time() - started)
 
 
 def _line(error: BaseException) -> str:

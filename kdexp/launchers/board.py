@@ -7,12 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 from kdexp.launchers.base import Outcome, Point, result, score
 
-MARKS = {"finished": "[green]finished[/]", "failed": "[red]failed[/]", "interrupted": "[yellow]interrupted[/]"}
+MARKS = {
+    "finished": "[green]finished[/]",
+    "failed": "[red]failed[/]",
+    "interrupted": "[yellow]interrupted[/]",
+    "skipped": "[green]finished elsewhere[/]",
+}
 
 
 class Board:
@@ -27,7 +33,7 @@ class Board:
     def __init__(self, total: int, skipped: int = 0, console: Console | None = None):
         self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
         self.total, self.skipped = total, skipped
-        self.counts = {"finished": 0, "failed": 0, "interrupted": 0}
+        self.counts = dict.fromkeys(MARKS, 0)
         self._active: dict[str, float] = {}
         self._slots, self._began = 1, time.time()
         self._progress: Progress | None = None
@@ -62,12 +68,10 @@ class Board:
         """A point has ended: one line for it."""
         self._active.pop(outcome.point.name, None)
         self.counts[outcome.state] += 1
-        found = score(result(outcome.point)) if outcome.state == "finished" else None
+        found = score(result(outcome.point)) if outcome.state in ("finished", "skipped") else None
         said = f"{found[0]} {100 * found[1]:.1f}" if found else (outcome.error or "")
         place = f"{self.done_count}/{self.total}"
         mark = MARKS[outcome.state]
-        from rich.markup import escape
-
         self.console.print(f"{place:>9}  {mark}  {escape(outcome.point.name)}  {escape(said)}  {outcome.seconds:.1f} s")
         self.tick()
 

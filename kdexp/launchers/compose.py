@@ -91,7 +91,7 @@ class Composer:
             groups, others = self._split(overrides)
             config, choices = self._assemble(groups)
             for top in {override.key_or_group.split(".")[0] for override in others}:
-                touched[top] = copy.deepcopy(config._get_node(top))
+                touched[top] = copy.deepcopy(config._get_node(top, validate_access=False))
             ConfigLoaderImpl._apply_overrides_to_config(others, config)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             for top, node in touched.items():
@@ -121,8 +121,8 @@ class Composer:
     def _assemble(self, groups: Groups) -> tuple[DictConfig, dict[str, str | None]]:
         """Return the configuration of a choice of groups: parts of it are swapped in, nothing is copied."""
         if self._base is None:
-            self._base = groups
             self._own = self._part(groups).config.copy()
+            self._base = groups
         changed = [k for k in dict.fromkeys([*self._base, *groups]) if self._base.get(k) != groups.get(k)]
         places: dict[str | None, list[str]] = {}
         for key in changed:
@@ -131,11 +131,11 @@ class Composer:
             whole = self._part(groups)
             return whole.config, whole.choices
         base = self._part(self._base)
-        for place in self._swapped - set(places):
+        for place in self._swapped - {p for p in places if p}:
             _put(self._own, place, base.config._get_node(place))
         choices = dict(base.choices)
-        for place, keys in places.items():
-            assert place is not None
+        for at, keys in places.items():
+            place = str(at)
             part = self._part(self._changed(keys, groups))
             _put(self._own, place, part.config._get_node(place))
             for key in keys:
@@ -147,9 +147,8 @@ class Composer:
     def _changed(self, keys: list[str], groups: Groups) -> Groups:
         """Return the base with some groups as in ``groups``, in an order that keeps appended groups in theirs."""
         assert self._base is not None
-        out = {k: (groups.get(k) if k in keys else t) for k, t in self._base.items()}
-        out.update({k: groups[k] for k in keys if k in groups})
-        return {k: t for k, t in out.items() if t is not None}
+        out = {k: t for k, t in self._base.items() if k not in keys or k in groups}
+        return {**out, **{k: groups[k] for k in keys if k in groups}}
 
     def _place(self, key: str, text: str | None) -> str | None:
         """Return the one top-level key that a choice changes against the base; None when it changes more."""
@@ -166,7 +165,11 @@ class Composer:
         if mark not in self._parts:
             parsed = self._parser.parse_overrides([*self._hydra, *groups.values()])
             listed = create_defaults_list(
-                repo=self._repository, config_name=self._name, overrides_list=parsed, prepend_hydra=True, skip_missing=False
+                repo=self._repository,
+                config_name=self._name,
+                overrides_list=parsed,
+                prepend_hydra=True,
+                skip_missing=False,
             )
             defaults = [d for d in listed.defaults if (d.package or "").split(".")[0] != "hydra"]
             config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=self._repository)
@@ -190,7 +193,8 @@ def _put(config: DictConfig, key: str, node: Any) -> None:
 
 def sentence(error: BaseException) -> str:
     """Return an error of Hydra or OmegaConf as one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = str(error).split("Config search path:")[0]  # says where all files are: no help against a misspelt name
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     cause = error.__cause__
     if cause is not None and isinstance(cause, OmegaConfBaseException):
         lines += [line.strip() for line in str(cause).splitlines()[:1]]

@@ -77,7 +77,7 @@ def show(name: str, points: list[Point], states: dict[str, str]) -> None:
         for stage, amount in Counter(stage for stage, _ in shared.values()).items():
             users = sum(n for other, n in shared.values() if other == stage)
             console.print(f"shared   {stage}: built {amount} times, used by {users} runs", markup=False)
-    except Exception as error:  # noqa: BLE001 - a grid can be looked at before its data are there
+    except Exception as error:
         console.print(f"shared   unknown: {error}", markup=False)
     todo = [point for point in points if states[point.id] != "finished"]
     cost = expected(todo, [point for point in points if states[point.id] == "finished"])
@@ -88,6 +88,7 @@ def show(name: str, points: list[Point], states: dict[str, str]) -> None:
     else:
         mean = sum(cost.values()) / len(cost)
         total = sum(cost.get(point.id, mean) for point in todo)
-        known = "" if len(cost) == len(todo) else f" (for {len(todo) - len(cost)} of them the mean of the others is taken)"
+        guessed = len(todo) - len(cost)
+        known = f" ({guessed} of them are taken to last as long as the others)" if guessed else ""
         console.print(f"cost     about {duration(total)} of one slot's time for {len(todo)} runs{known}")
     console.print("dry=true: nothing was run or written")

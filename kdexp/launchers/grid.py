@@ -29,18 +29,28 @@ class Grid(Sweeper):
 
     runs_module = RUNS
 
-    def __init__(self, params: Any = None, zip: Any = None, set: Any = None, union: Any = None, exclude: Any = None, scales: Any = None):  # noqa: A002, E501
+    def __init__(
+        self,
+        params: Any = None,
+        zip: Any = None,
+        set: Any = None,
+        union: Any = None,
+        exclude: Any = None,
+        scales: Any = None,
+    ):
         self.form = {"params": params, "zip": zip, "set": set, "union": union, "exclude": exclude, "scales": scales}
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hear from Hydra what is swept."""
-        self.context, self.config = hydra_context, config
+        self.context: HydraContext = hydra_context
+        self.master: DictConfig = config
 
     def sweep(self, arguments: list[str]) -> None:
         """Carry the study out.
 
         Raises:
-            kdexp.config.ConfigError: something must change first; holds every problem of every point, nothing was written.
+            kdexp.config.ConfigError: something must change first; it holds the problems of all points, and nothing
+                was written.
             SystemExit: code 1, some runs failed.
             kdexp.launchers.base.Interrupted: a person stopped it.
         """
@@ -48,15 +58,15 @@ class Grid(Sweeper):
         from kdexp.launchers import flow
 
         try:
-            launcher = make_launcher(OmegaConf.to_container(self.config.hydra.launcher, resolve=True))  # type: ignore[arg-type]
+            launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
             launcher.runs_module = self.runs_module
             points = self.points(arguments)
         except ConfigError:
             raise
         except ValueError as error:
             raise ConfigError([str(error)]) from error
-        dry = bool(self.config.get("dry")) or self.config.get("plan") == "show"
-        flow.study(points, launcher, scale=str(self.config.get("scale", "full")), dry=dry)
+        dry = bool(self.master.get("dry")) or self.master.get("plan") == "show"
+        flow.study(points, launcher, scale=str(self.master.get("scale", "full")), dry=dry)
 
     def points(self, arguments: list[str]) -> list[Point]:
         """Return all points of the study: composed, checked, without duplicates and exclusions.
@@ -75,9 +85,9 @@ class Grid(Sweeper):
             command[key] = override_values(override)
             if key in UNSWEPT and len(command[key]) > 1:
                 raise ValueError(f"{override.input_line}: {key} belongs to the whole study; give it one value.")
-        form = choose_form(self.form, str(self.config.get("scale", "full")))
+        form = choose_form(self.form, str(self.master.get("scale", "full")))
         combinations = expand(form, command, parser.parse_override)
-        return _Builder(self.context.config_loader, self.config).build(combinations)
+        return _Builder(self.context.config_loader, self.master).build(combinations)
 
 
 class _Builder:
@@ -92,7 +102,6 @@ class _Builder:
 
     def build(self, combinations: list[Combination]) -> list[Point]:
         from kdexp.config import ConfigError
-        from kdexp.launchers.base import Point
 
         points: dict[str, Point] = {}
         twice = 0
@@ -108,6 +117,9 @@ class _Builder:
             raise ConfigError([self._said(text, found, combinations) for text, found in self.wrong.items()])
         if not points:
             raise ConfigError(["the grid has no points: everything is excluded."])
+        names = list(dict.fromkeys(str(point.config["study"]) for point in points.values()))
+        if len(names) > 1:
+            raise ConfigError([f"the points belong to several studies ({', '.join(names)}): start them one by one."])
         return list(points.values())
 
     def _point(self, combination: Combination) -> Point | None:
@@ -128,13 +140,16 @@ class _Builder:
                     self.excluded[id(exclusion)] += 1
                     return None
         except KeyError as error:
-            text = f"exclude: {error.args[0]} is neither a group nor a key of the configuration; correct it or leave it out."
+            key = error.args[0]
+            text = f"exclude: {key} is neither a group nor a key of the configuration; correct it or leave it out."
             self.wrong.setdefault(text, []).append(combination)
             return None
         found = configs.problems(config)
         for text in found:
             self.wrong.setdefault(text, []).append(combination)
-        return None if found else Point(runs.identity(config), runs.run_name(config), runs.folder(config), config, overrides)
+        if found:
+            return None
+        return Point(runs.identity(config), runs.run_name(config), runs.folder(config), config, overrides)
 
     def _report(self, combinations: list[Combination], twice: int) -> None:
         seen = {id(e): e for c in combinations for e in c.exclusions}

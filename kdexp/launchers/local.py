@@ -46,10 +46,24 @@ class Local(Launcher):
         threads: threads a run; None = 1 on a CPU, a share of the cores on GPUs.
         memory_gb: memory a run is expected to need: fewer slots where it is not there. None = do not look.
         runs: see :class:`~kdexp.launchers.base.Launcher`.
+
+    Raises:
+        ValueError: fewer than one slot or thread.
     """
 
-    def __init__(self, slots: int | None = None, threads: int | None = None, memory_gb: float | None = None, runs: str = RUNS):
+    preload = ("kdexp.launchers.preload",)
+
+    def __init__(
+        self,
+        slots: int | None = None,
+        threads: int | None = None,
+        memory_gb: float | None = None,
+        runs: str = RUNS,
+    ):
         super().__init__(runs)
+        for name, value in (("slots", slots), ("threads", threads)):
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"hydra.launcher.{name}={value}: at least 1, or null for this machine's own number.")
         self.asked, self.threads, self.memory_gb = slots, threads, memory_gb
         self.costs: dict[str, float] = {}
 
@@ -60,7 +74,7 @@ class Local(Launcher):
         session = _Session(self, board, free)
         with _terminated_like_interrupted():
             try:
-                context = _forkserver(free[0])
+                context = _forkserver(free[0], self.preload)
                 board.start(slots=len(free))
                 return session.run(context, self._schedule(points))
             except KeyboardInterrupt as error:
@@ -72,7 +86,7 @@ class Local(Launcher):
     def _schedule(self, points: list[Point]) -> Schedule:
         try:
             needs, _ = shared_stages(points)
-        except Exception:  # noqa: BLE001 - only the order is at stake; the run itself reports what is wrong
+        except Exception:
             needs = {p.id: frozenset({"/".join((p.labels["teacher"], p.labels["task"]))}) for p in points}
         return Schedule(list(points), needs, self.costs, in_store(points))
 
@@ -197,12 +211,12 @@ def mark_failed(point: Point, error: str) -> None:
     files.write_json(point.folder / "status.json", {**before, "state": "failed", "updated": now, "error": error})
 
 
-def _forkserver(env: dict[str, str]) -> Any:
+def _forkserver(env: dict[str, str], preload: tuple[str, ...]) -> Any:
     """Start the process that runs are forked from; it reads the thread settings when it loads the libraries."""
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["kdexp.launchers.preload"])
+    context.set_forkserver_preload(list(preload))
     threads = {name: env[name] for name in machine.THREADS}
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)

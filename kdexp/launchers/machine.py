@@ -24,12 +24,7 @@ def slots(asked: int | None, threads: int | None, memory_gb: float | None, devic
         memory_gb: memory a run is expected to need; None = do not look.
         devices: the values of ``runtime.device`` of all points.
 
-    Raises:
-        ValueError: fewer than one slot or thread was asked for.
     """
-    for name, value in (("slots", asked), ("threads", threads)):
-        if value is not None and value < 1:
-            raise ValueError(f"hydra.launcher.{name}={value}: at least 1, or null for this machine's own number.")
     gpus = visible_gpus() if devices != {"cpu"} else []
     if gpus:
         count = asked or len(gpus)
@@ -78,9 +73,8 @@ def visible_gpus() -> list[str]:
         return []
     if not any(Path("/dev").glob("nvidia[0-9]*")):
         return []
-    asked = subprocess.run(
-        [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"], capture_output=True, text=True, check=False
-    )
+    ask = [sys.executable, "-c", "import torch; print(torch.cuda.device_count())"]
+    asked = subprocess.run(ask, capture_output=True, text=True, check=False)
     count = int(asked.stdout.split()[-1]) if asked.returncode == 0 and asked.stdout.split() else 0
     names = [name.strip() for name in listed.split(",")] if listed else [str(n) for n in range(count)]
     return names[:count]

@@ -77,7 +77,9 @@ def default_parser(text: str) -> Any:
     return OverridesParser.create().parse_override(text)
 
 
-def expand(form: Mapping[str, Any], command: Mapping[str, list[str]], parse: Parse = default_parser) -> list[Combination]:
+def expand(
+    form: Mapping[str, Any], command: Mapping[str, list[str]], parse: Parse = default_parser
+) -> list[Combination]:
     """Return the points of a form in the order they were written, each once.
 
     Args:
@@ -122,7 +124,8 @@ def values(key: str, spec: Any, parse: Parse = default_parser) -> list[str]:
     if isinstance(spec, Sequence):
         if not spec:
             raise ValueError(f"{key}: an empty list; give at least one value or leave the key out.")
-        return [text for item in spec for text in (values(key, item, parse) if isinstance(item, str) else [one(key, item)])]
+        items = [values(key, item, parse) if isinstance(item, str) else [one(key, item)] for item in spec]
+        return [text for item in items for text in item]
     return [one(key, spec)]
 
 
@@ -201,13 +204,17 @@ def _combinations(form: Mapping[str, Any], where: str, parse: Parse) -> list[Com
 
 def _zip(pairs: Any, where: str, parse: Parse) -> list[Assignment]:
     if not isinstance(pairs, Mapping) or not pairs:
-        raise ValueError(f"{where} holds {pairs!r}: give mappings of equally long lists, such as {{task: [a, b], seed: [1, 2]}}.")
+        example = "{task: [a, b], seed: [1, 2]}"
+        raise ValueError(f"{where} holds {pairs!r}: give mappings of equally long lists, such as {example}.")
     lists = {key: values(key, spec, parse) for key, spec in pairs.items()}
     lengths = {key: len(texts) for key, texts in lists.items()}
     if len(set(lengths.values())) > 1:
         said = ", ".join(f"{key} has {n}" for key, n in lengths.items())
-        raise ValueError(f"{where} pairs lists of unequal length ({said}): make them equally long, or use params for a product.")
-    return [{bare(key): text for key, text in zip(lists, row, strict=True)} for row in zip(*lists.values(), strict=True)]
+        raise ValueError(
+            f"{where} pairs lists of unequal length ({said}): make them equally long, or use params for a product."
+        )
+    rows = zip(*lists.values(), strict=True)
+    return [{bare(key): text for key, text in zip(lists, row, strict=True)} for row in rows]
 
 
 def _exclusion(item: Any, where: str) -> Exclusion:

@@ -35,7 +35,7 @@ for name in MODULES:
         warnings.simplefilter("ignore")
         try:
             importlib.import_module(name)
-        except Exception:  # noqa: BLE001 - a run that needs it fails with the real error, in its own log
+        except Exception:
             continue
 gc.collect()
 gc.freeze()  # shared pages stay shared

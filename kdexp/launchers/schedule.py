@@ -91,8 +91,8 @@ def expected(points: list[Point], finished: list[Point]) -> dict[str, float]:
 
 
 def _marks(point: Point) -> list[tuple[str, ...]]:
-    label = point.labels
-    return [(label["task"], label["objective"], label["student"], label["teacher"]), (label["task"], label["objective"]), (label["task"],)]
+    task, objective, student, teacher = (point.labels[k] for k in ("task", "objective", "student", "teacher"))
+    return [(task, objective, student, teacher), (task, objective), (task,)]
 
 
 def in_store(points: list[Point]) -> Callable[[str], bool]:

@@ -38,7 +38,7 @@ def work(runs: str, config: dict[str, Any], overrides: list[str], log: str, env:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = INTERRUPTED
-    except BaseException:  # noqa: BLE001 - execute has marked the run; this is for the log
+    except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdexp import checks
-from kdexp.config import RESERVED, build, target
+from kdexp.targets import RESERVED, build, target
 from kdexp.plan import Facts
 from kdexp.stage import Stage
 

@@ -43,6 +43,8 @@ class Annealing(Objective):
         clamp: keep the factor at 1 at most.
     """
 
+    factor: Tensor
+
     def __init__(self, tau_max: int = 7, clamp: bool = True) -> None:
         super().__init__()
         self.tau_max, self.clamp = tau_max, clamp

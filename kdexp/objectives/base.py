@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, ClassVar
 from torch import nn
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from torch import Tensor
 
 Features = dict  # dict[str, Tensor]: see the table above
@@ -94,6 +96,9 @@ class Objective(nn.Module):
     def setup(self, context: Context) -> None:
         """Learn the sizes and create learnable parts. Called once, before the optimiser is made."""
         self.pairs = list(context.pairs)
+
+    def inherit(self, folders: dict[str, Path]) -> None:
+        """Hear where the results of the stage's parents are, by role; for parts that an earlier stage has learned."""
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Hear that epoch ``epoch`` (from 0) of ``epochs`` starts; for objectives with a schedule."""

@@ -87,6 +87,9 @@ class Continuation(Objective):
         clamp: keep T at 1 at least.
     """
 
+    psi: Tensor
+    phi: Tensor
+
     def __init__(
         self,
         tau_max: int = 10,

@@ -6,7 +6,7 @@ Only the abstract and a derived module are known; the rebuild module, weights an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,10 @@ from kdexp.objectives.common import exact, layers_of, over_layers, picked, real_
 from kdexp.objectives.hid_seq import hidden_mse
 from kdexp.objectives.noise import uniform
 
+Number = TypeVar("Number", float, Tensor)
 
-def ema_step(ratio: float | Tensor, similarity: float | Tensor) -> float | Tensor:
+
+def ema_step(ratio: Number, similarity: Number) -> Number:
     """0.9 * ratio + 0.1 * similarity."""
     return 0.9 * ratio + 0.1 * similarity
 
@@ -44,6 +46,24 @@ def linear_cka(x: Tensor, y: Tensor, attention_mask: Tensor) -> Tensor:
         return cross / ((a.T @ a).square().sum() * (b.T @ b).square().sum()).sqrt().clamp(min=1e-12)
 
 
+class Rebuild(nn.Module):
+    """A small transformer, (B, L, D) to (B, L, D), without dropout."""
+
+    def __init__(self, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(
+            nn.TransformerEncoderLayer(width, heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
+            for _ in range(depth)
+        )
+        self.head = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, padding: Tensor) -> Tensor:
+        """Rebuild states; ``padding`` (B, L) is True where no token is."""
+        for block in self.blocks:
+            x = block(x, src_key_padding_mask=padding)
+        return self.head(x)
+
+
 class DPK(Objective):
     """Sum over matched layers of the mean over real tokens times D of (rebuilt - teacher)^2.
 
@@ -61,6 +81,9 @@ class DPK(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
 
+    epoch: Tensor
+    ratios: Tensor
+
     def __init__(self, start: float = 0.5, depth: int = 1, heads: int = 4, seed: int = 0) -> None:
         super().__init__()
         self.start, self.depth, self.heads, self.seed = start, depth, heads, seed
@@ -73,15 +96,8 @@ class DPK(Objective):
         if out % self.heads:
             raise ValueError(f"dpk.heads={self.heads} must divide the teacher's width {out}. Choose a divisor")
         self.maps = nn.ModuleList(nn.Linear(width, out) for _ in self.pairs)
-        self.rebuild = nn.ModuleList(self._module(out) for _ in self.pairs)
+        self.rebuild = nn.ModuleList(Rebuild(out, self.depth, self.heads) for _ in self.pairs)
         self.register_buffer("ratios", torch.full((len(self.pairs),), float(self.start)))
-
-    def _module(self, width: int) -> nn.Module:
-        layers = [
-            nn.TransformerEncoderLayer(width, self.heads, 2 * width, dropout=0.0, batch_first=True, norm_first=True)
-            for _ in range(self.depth)
-        ]
-        return nn.ModuleList([*layers, nn.Linear(width, width)])
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Replace other positions from now on."""
@@ -103,10 +119,7 @@ class DPK(Objective):
                 mapped = self.maps[i](s)
                 noise = uniform(self.seed + i, self.epoch, index, mask.shape[1])
                 state = torch.where((noise > self.ratios[i])[..., None], t, mapped)
-                *blocks, head = self.rebuild[i]
-                for block in blocks:
-                    state = block(state, src_key_padding_mask=~mask.bool())
-                losses.append(hidden_mse(head(state), t, mask))
+                losses.append(hidden_mse(self.rebuild[i](state, ~mask.bool()), t, mask))
                 similar.append(linear_cka(mapped.detach(), t, mask))
         if self.training and similar:
             self.ratios.copy_(ema_step(self.ratios, torch.stack(similar)))

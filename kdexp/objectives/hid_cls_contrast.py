@@ -91,6 +91,14 @@ class HidCLSContrast(Objective):
     default_mapping: ClassVar[str] = "combine"
     regression: ClassVar[bool] = False
 
+    order: Tensor
+    counts: Tensor
+    starts: Tensor
+    normaliser: Tensor
+    epoch: Tensor
+    student_bank: Tensor
+    teacher_bank: Tensor
+
     def __init__(
         self,
         features: int = 128,

@@ -12,7 +12,7 @@ from kdexp.objectives.base import Context
 from kdexp.objectives.common import choice, merge_heads
 from kdexp.objectives.val_kl import relation_heads, relation_kl
 
-NAMES = {"q": "query", "k": "key", "v": "value"}
+NAMES = ("q", "k", "v")
 
 
 def relation_kl_sum(
@@ -58,7 +58,7 @@ class MiniLMv2(LayerPairs):
     ) -> None:
         super().__init__(variant, layer_reduce)
         for name in relations:
-            choice("minilm_v2.relations", name, tuple(NAMES))
+            choice("minilm_v2.relations", name, NAMES)
         if not relations:
             raise ValueError("minilm_v2.relations is empty; list at least one of q, k, v")
         self.heads, self.relations = heads, tuple(relations)
@@ -71,5 +71,17 @@ class MiniLMv2(LayerPairs):
 
     def layer_loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor) -> Tensor:
         """:func:`relation_kl_sum` of one layer."""
-        sides = [merge_heads(side[kind]) for kind in ("query", "key", "value") for side in (student, teacher)]
-        return relation_kl_sum(*sides, self.heads, self.relations, self.variant, mask)
+        assert self.heads is not None
+        mine, its = ({kind: merge_heads(x) for kind, x in side.items()} for side in (student, teacher))
+        return relation_kl_sum(
+            mine["query"],
+            its["query"],
+            mine["key"],
+            its["key"],
+            mine["value"],
+            its["value"],
+            heads=self.heads,
+            relations=self.relations,
+            variant=self.variant,
+            attention_mask=mask,
+        )

@@ -107,6 +107,8 @@ class Review(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
 
+    weight: Tensor
+
     def __init__(self, middle: int | None = None, warmup_epochs: float | None = None) -> None:
         super().__init__()
         self.middle, self.warmup_epochs = middle, warmup_epochs

@@ -6,7 +6,7 @@ outputs. Formulas follow the released code: the mean over layers, not the sum.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -72,7 +72,7 @@ def ted_stage2_total(
     """CE + kl_alpha * KL (T = 2, batchmean, T^2) + mse_alpha * mean over layers: what TED's three terms add up to."""
     hard = hard_loss(student_logits, labels, regression=False)
     soft = kd_total(student_logits, teacher_logits, labels, alpha=1.0, temperature=2.0)
-    return hard + kl_alpha * soft + mse_alpha * ted_layer_mse(layers)
+    return hard + kl_alpha * soft + mse_alpha * cast(Tensor, ted_layer_mse(layers))
 
 
 def ted_qa_kl(student_start: Tensor, teacher_start: Tensor, student_end: Tensor, teacher_end: Tensor) -> Tensor:
@@ -218,8 +218,8 @@ class TedMatch(Objective):
                 module.load_state_dict(state, strict=True)
             except RuntimeError as error:
                 raise ValueError(
-                    f"the {name}'s filters of stage I do not fit stage II: {error}. Use the same mapping, output and "
-                    "nonlinear in both stages"
+                    f"the {name}'s filters of stage I do not fit stage II: {' '.join(str(error).split())} Use the same "
+                    "mapping, output and nonlinear in both stages"
                 ) from error
         self.loaded = True
 
@@ -235,12 +235,12 @@ class TedMatch(Objective):
         theirs = targets(teacher, "hidden", layers_of(self.pairs, 1))
         layers = []
         for i, (s, t) in enumerate(zip(ours, theirs, strict=True)):
-            mine = self.filters[i]
+            mine = cast(Filter, self.filters[i])
             layer = {"student_hidden": mine.hidden(s), "student_weight": mine.linear.weight}
             layer |= {"student_bias": mine.linear.bias, "teacher_hidden": t}
             if len(self.teacher_filters):
-                its = self.teacher_filters[i]
+                its = cast(Filter, self.teacher_filters[i])
                 layer |= {"teacher_hidden": its.hidden(t), "teacher_weight": its.linear.weight}
                 layer["teacher_bias"] = its.linear.bias
             layers.append(layer)
-        return ted_layer_mse(layers, batch["attention_mask"], self.variant, self.layer_reduce)
+        return cast(Tensor, ted_layer_mse(layers, batch["attention_mask"], self.variant, self.layer_reduce))

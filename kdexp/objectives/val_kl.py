@@ -52,6 +52,7 @@ class ValKL(LayerPairs):
 
     def layer_loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor) -> Tensor:
         """:func:`relation_kl` of one layer's values."""
+        assert self.heads is not None
         ours, theirs = merge_heads(student["value"]), merge_heads(teacher["value"])
         return relation_kl(ours, theirs, mask, self.heads, self.variant)
 

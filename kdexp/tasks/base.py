@@ -46,24 +46,28 @@ class Encoded:
 
         Returns CPU tensors: ``input_ids`` (B, L) int64, ``attention_mask`` (B, L) int64, 1 = real token,
         ``token_type_ids`` (B, L) where the model has them, ``labels`` (B,), ``index`` (B,) int64.
-        ``L`` is the longest example of the batch, or ``pad_to``.
+        ``L`` is the longest example of the batch, or ``pad_to`` (see :func:`kdexp.batching.padded`).
+
+        Raises:
+            ValueError: an example is longer than ``pad_to``.
         """
         import numpy as np
         import torch
 
-        lengths = self.lengths[index]
-        width = int(pad_to or lengths.max())
-        ids = np.full((len(index), width), self.pad, dtype=np.int64)
-        mask = np.zeros((len(index), width), dtype=np.int64)
-        types = None if self.types is None else np.zeros((len(index), width), dtype=np.int64)
-        for row, (i, n) in enumerate(zip(index, lengths, strict=True)):
-            start = self.offsets[i]
-            ids[row, :n] = self.tokens[start : start + n]
-            mask[row, :n] = 1
-            if types is not None:
-                types[row, :n] = self.types[start : start + n]
-        out = {"input_ids": ids, "attention_mask": mask, "labels": self.labels[index], "index": np.asarray(index)}
-        if types is not None:
+        index = np.asarray(index, dtype=np.int64)
+        start, lengths = self.offsets[index], self.lengths[index]
+        longest = int(lengths.max())
+        width = int(pad_to or longest)
+        if width < longest:
+            raise ValueError(f"pad_to={width} is shorter than the longest example of the batch ({longest} tokens)")
+        real = np.arange(width) < lengths[:, None]
+        source = (start[:, None] + np.arange(width))[real]
+        ids = np.full(real.shape, self.pad, dtype=np.int64)
+        ids[real] = self.tokens[source]
+        out = {"input_ids": ids, "attention_mask": real.astype(np.int64), "labels": self.labels[index], "index": index}
+        if self.types is not None:
+            types = np.zeros(real.shape, dtype=np.int64)
+            types[real] = self.types[source]
             out["token_type_ids"] = types
         return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in out.items()}
 
@@ -95,6 +99,14 @@ class Task(ABC):
         """C; 1 for regression."""
         return 1 if self.kind == "regression" else len(self.label_names)
 
+    def shown_name(self, root: str | None) -> str:
+        """Name for tables: :attr:`name`, marked when the data behind it are not what the name promises."""
+        return self.name
+
+    def note(self, root: str | None) -> str | None:
+        """What a reader of the score must know about the data, or None."""
+        return None
+
     @abstractmethod
     def problems(self, root: str | None) -> list[str]:
         """Everything that would stop :meth:`splits`, as sentences for people (data root missing, ...).
@@ -103,22 +115,26 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def fingerprint(self, root: str | None) -> str:
-        """sha256 (hex) of the content of all splits; the same bytes elsewhere give the same value. No torch."""
+    def fingerprint(self, root: str | None, cache: Path | None = None) -> str:
+        """sha256 (hex) of the content of all splits; the same rows elsewhere give the same value. No torch.
+
+        With ``cache`` the value is remembered there for as long as the source files do not change.
+        """
 
     @abstractmethod
-    def splits(self, root: str | None, heldout: float, seed: int = 0) -> dict[str, Any]:
+    def splits(self, root: str | None, heldout: float, seed: int = 0, cache: Path | None = None) -> dict[str, Any]:
         """Raw examples by split: ``train``, ``heldout``, ``validation`` and further ``validation_*``.
 
         Args:
             root: local data root, or None (then the hub, or nothing for embedded tasks).
             heldout: share of train that is set aside for selection (stratified for classes), 0 for none.
             seed: of the cut; the same for all runs, so that students of one study see the same train part.
+            cache: folder for what is costly to gather (downloads, the embedded corpus), or None.
         """
 
     @abstractmethod
     def encode(self, tokenizer: Any, max_length: int, root: str | None, heldout: float, cache: Path) -> dict[str, Encoded]:
-        """Tokenise every split once; the result is cached under ``cache`` by content of data, tokenizer and length.
+        """Tokenise every split once; kept below ``cache`` by content of data, tokenizer, length and cut.
 
         Safe when many processes ask at once (one works, the others wait and read).
         """

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import re
 import sysconfig
+from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,42 +18,23 @@ from pathlib import Path
 SCHEMA = 1
 """Raise it when the meaning of the extraction changes: cached corpora are then made anew."""
 
-AREAS: dict[str, tuple[str, ...]] = {
-    "network": (
-        "cgi ftplib http imaplib ipaddress nntplib poplib smtpd smtplib socket socketserver ssl telnetlib urllib "
-        "webbrowser wsgiref xmlrpc asyncore asynchat netrc uuid"
-    ).split(),
-    "concurrency": (
-        "_threading_local asyncio concurrent contextvars multiprocessing pty queue sched selectors signal subprocess "
-        "threading"
-    ).split(),
-    "formats": (
-        "_markupbase base64 binhex chunk codecs configparser csv email encodings html json mailbox mailcap mimetypes "
-        "pickle pickletools plistlib quopri shelve tomllib uu wave xdrlib xml"
-    ).split(),
-    "numbers_dates": (
-        "_pydatetime _pydecimal _strptime bisect calendar colorsys datetime decimal fractions graphlib hashlib heapq "
-        "hmac numbers random secrets statistics zoneinfo"
-    ).split(),
-    "files": (
-        "_compression _pyio bz2 compression dbm filecmp fileinput fnmatch genericpath getpass glob gzip lzma ntpath "
-        "nturl2path os pathlib pipes posixpath shutil sqlite3 stat tarfile tempfile zipfile"
-    ).split(),
-    "language": (
-        "_collections_abc _py_abc _weakrefset abc ast collections contextlib copy copyreg ctypes dataclasses dis enum "
-        "functools inspect keyword operator reprlib symtable token tokenize types typing weakref"
-    ).split(),
-    "packaging": (
-        "compileall distutils ensurepip imp importlib modulefinder pkgutil platform py_compile pyclbr runpy site "
-        "sysconfig venv zipapp zipimport _osx_support _aix_support"
-    ).split(),
-    "testing_debug": (
-        "_pyrepl bdb cProfile cgitb code doctest faulthandler logging pdb profile pstats pydoc timeit trace traceback "
-        "tracemalloc unittest warnings"
-    ).split(),
-    "interface": (
-        "argparse cmd curses difflib getopt gettext locale optparse pprint rlcompleter shlex textwrap tkinter turtle"
-    ).split(),
+AREAS: dict[str, str] = {
+    "internet": "asynchat asyncore cgi email ftplib http imaplib ipaddress mailbox mailcap mimetypes nntplib poplib smtpd "
+    "smtplib socket socketserver ssl telnetlib urllib webbrowser wsgiref xmlrpc",
+    "concurrency": "_threading_local asyncio concurrent contextvars multiprocessing queue sched selectors signal "
+    "subprocess threading",
+    "formats": "_markupbase base64 codecs configparser csv html json pickle pickletools plistlib quopri tomllib xml",
+    "numbers_dates": "_pydatetime _pydecimal _strptime calendar colorsys datetime decimal fractions numbers random "
+    "statistics zoneinfo",
+    "files": "_compression _pyio bz2 compression filecmp fileinput fnmatch genericpath glob gzip lzma ntpath os pathlib "
+    "posixpath shutil stat tarfile tempfile zipfile",
+    "language": "_collections_abc abc ast collections contextlib copy ctypes dataclasses dis enum functools importlib "
+    "inspect operator pkgutil symtable tokenize types typing weakref",
+    "testing_debug": "bdb cProfile cgitb doctest logging pdb profile pstats pydoc timeit trace traceback tracemalloc "
+    "unittest warnings",
+    "gui": "curses tkinter turtle",
+    "other": "argparse cmd code difflib getopt gettext locale modulefinder optparse platform pprint rlcompleter shlex "
+    "site sysconfig textwrap venv zipapp",
 }
 """Area of the library -> its top-level modules, of any Python version from 3.11 on; what a version lacks is left out."""
 
@@ -71,7 +53,6 @@ class Record:
         owner: name of the enclosing class, or ''.
         doc: the documentation string, indentation removed.
         parameters: a function's parameters as source, without ``self`` and ``cls``.
-        body: a function's source after its documentation string.
     """
 
     area: str
@@ -81,7 +62,6 @@ class Record:
     owner: str
     doc: str
     parameters: str = ""
-    body: str = ""
 
 
 def library() -> Path:
@@ -93,7 +73,7 @@ def sources(root: Path) -> list[tuple[str, str, Path]]:
     """``(area, module, file)`` of every source file that is read, ordered by module name."""
     found = []
     for area, tops in AREAS.items():
-        for top in tops:
+        for top in tops.split():
             files = [root / f"{top}.py"] if (root / f"{top}.py").is_file() else sorted((root / top).rglob("*.py"))
             for file in files:
                 parts = file.relative_to(root).with_suffix("").parts
@@ -119,24 +99,21 @@ def corpus(root: Path) -> tuple[Record, ...]:
     """
     records: list[Record] = []
     for area, module, file in sources(root):
-        data = file.read_bytes()
         try:
-            tree = ast.parse(data)
+            tree = ast.parse(file.read_bytes())
         except (SyntaxError, ValueError):
             continue
-        lines = data.decode("utf-8", "replace").splitlines()
-        records += _visit(tree, area, module, "", lines)
+        records += _visit(tree, area, module, "")
     return tuple(records)
 
 
-def _visit(node: ast.AST, area: str, module: str, owner: str, lines: list[str]) -> list[Record]:
+def _visit(node: ast.AST, area: str, module: str, owner: str) -> list[Record]:
     """Records of a node and of the classes and functions directly inside it (not of functions inside functions)."""
     out: list[Record] = []
     if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
         doc = ast.get_docstring(node)
         if doc:
-            code = _body(node, lines)
-            out.append(Record(area, module, "function", node.name, owner, doc, _parameters(node.args), code))
+            out.append(Record(area, module, "function", node.name, owner, doc, _parameters(node.args)))
         return out
     if isinstance(node, ast.Module | ast.ClassDef):
         doc = ast.get_docstring(node)
@@ -146,7 +123,7 @@ def _visit(node: ast.AST, area: str, module: str, owner: str, lines: list[str]) 
         owner = name
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.stmt):
-            out += _visit(child, area, module, owner, lines)
+            out += _visit(child, area, module, owner)
     return out
 
 
@@ -154,16 +131,6 @@ def _parameters(args: ast.arguments) -> str:
     """Source of a parameter list without ``self`` and ``cls``."""
     text = ast.unparse(args)
     return re.sub(r"^(self|cls)(, |$)", "", text)
-
-
-def _body(node: ast.FunctionDef | ast.AsyncFunctionDef, lines: list[str]) -> str:
-    """Source of a function after its documentation string, white space collapsed and comments dropped."""
-    rest = node.body[1:]
-    if not rest:
-        return ""
-    chosen = lines[rest[0].lineno - 1 : node.end_lineno]
-    kept = [line.strip() for line in chosen if line.strip() and not line.strip().startswith("#")]
-    return " ".join(" ".join(kept).split())
 
 
 # --- from documentation to short texts -----------------------------------------------------------------------------
@@ -207,6 +174,8 @@ def rank(*parts: str) -> str:
 def validation_modules(sizes: dict[str, dict[str, int]], share: float, salt: str) -> set[str]:
     """Choose whole modules for validation: about ``share`` of every area's examples.
 
+    Modules of packages go first, so that validation asks about unseen modules more often than about unseen topics.
+
     Args:
         sizes: area -> module -> number of examples.
         share: wanted part of each area's examples.
@@ -215,7 +184,8 @@ def validation_modules(sizes: dict[str, dict[str, int]], share: float, salt: str
     chosen: set[str] = set()
     for area, modules in sizes.items():
         room = share * sum(modules.values())
-        for module in sorted(modules, key=lambda m: rank(salt, area, m)):
+        family = Counter(m.partition(".")[0] for m in modules)
+        for module in sorted(modules, key=lambda m: (family[m.partition(".")[0]] < 2, rank(salt, area, m))):
             if modules[module] <= room:
                 chosen.add(module)
                 room -= modules[module]

@@ -8,8 +8,8 @@ Nothing here imports MLflow before it is needed, and with ``tracking.enabled=fal
 """
 
 from kdexp.tracking.store import prepare, problems
-from kdexp.tracking.sync import sync
+from kdexp.tracking.sync import behind, sync
 from kdexp.tracking.tracker import Tracker
 from kdexp.tracking.ui import ui
 
-__all__ = ["Tracker", "prepare", "problems", "sync", "ui"]
+__all__ = ["Tracker", "behind", "prepare", "problems", "sync", "ui"]

@@ -55,6 +55,22 @@ def run_folders(root: Path, study: str | None = None) -> list[Path]:
     return sorted(p for p in found if (p / METRICS).exists() or (p / "status.json").exists())
 
 
+def behind(root: str | Path, study: str | None = None) -> list[Path]:
+    """Folders of tracked runs that their store does not show in full, judged by their own notes: no MLflow, quick.
+
+    A study asks at its end, and calls :func:`sync` only if there are any.
+    """
+    found = []
+    for folder in run_folders(Path(root), study):
+        tracking = Facts.read(folder).config.get("tracking") or {}
+        note = read_json(folder / MARKER)
+        metrics = folder / METRICS
+        size = metrics.stat().st_size if metrics.exists() else 0
+        if tracking.get("enabled", True) and (note.get("state") != "synced" or (note.get("position") or 0) < size):
+            found.append(folder)
+    return found
+
+
 def _uri(folder: Path, root: Path) -> str:
     shown = read_json(folder / MARKER).get("uri")
     if shown and "***@" not in shown:

@@ -17,3 +17,9 @@ def study(tmp_path: Path) -> Path:
         write_run(tmp_path, result)
     write_points(tmp_path, "quickstart", results)
     return tmp_path
+
+
+@pytest.fixture
+def study_on_disk(study: Path) -> Path:
+    """The same, for modules that have a ``study`` of their own."""
+    return study

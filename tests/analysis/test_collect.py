@@ -1,4 +1,5 @@
-"""Collecting: both sources give the same table, incomplete and mixed studies are refused, thousands of runs are fast."""
+"""Collecting: both sources give the same table, incomplete and mixed studies are refused, thousands of runs are
+fast."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ from analysis.collect import collect, settings_columns
 from tests.analysis.synthetic import grid, make_result, write_mlflow, write_points, write_run
 
 
-def folders(root: Path, **options: object):  # noqa: ANN201
+def folders(root: Path, **options: object):
     return collect("quickstart", root, "folders", **options)  # type: ignore[arg-type]
 
 
@@ -23,11 +24,33 @@ def test_long_table_is_tidy(study: Path) -> None:
     found = folders(study)
     assert len(found.runs) == 54 and not found.missing
     long = found.long()
-    wanted = {"run", "study", "teacher", "student", "objective", "mapping", "init", "task", "seed", "metric", "split", "value",
-              "who", "seconds", "parameters", "data_hash", "selection", "chosen"}  # fmt: skip
+    wanted = {
+        "run",
+        "study",
+        "teacher",
+        "student",
+        "objective",
+        "mapping",
+        "init",
+        "task",
+        "seed",
+        "metric",
+        "split",
+        "value",
+        "who",
+        "seconds",
+        "parameters",
+        "data_hash",
+        "selection",
+        "chosen",
+    }
     assert wanted <= set(long.columns)
     one = long[(long.task == "rte") & (long.objective == "kd") & (long.init == "first") & (long.seed == 0)]
-    assert set(zip(one.who, one.split, strict=True)) >= {("student", "validation"), ("teacher", "heldout"), ("majority", "validation")}
+    assert set(zip(one.who, one.split, strict=True)) >= {
+        ("student", "validation"),
+        ("teacher", "heldout"),
+        ("majority", "validation"),
+    }
     source = next(iter((study / "quickstart").glob("rte-kd-first-s0-*/result.json")))
     value = json.loads(source.read_text())["scores"]["validation"]["accuracy"]
     assert one.query("who == 'student' and split == 'validation' and metric == 'accuracy'").value.item() == value
@@ -42,14 +65,18 @@ def test_mlflow_and_folders_agree(study: Path) -> None:
     assert (found.runs.mlflow_run != "").all() and (own.runs.mlflow_run == "").all()
     columns = [name for name in own.runs.columns if name not in ("stamp", "mlflow_run", "mlflow_experiment")]
     pd.testing.assert_frame_equal(found.runs[columns], own.runs[columns])
-    pd.testing.assert_frame_equal(*(one.scores.sort_values(list(one.scores.columns), ignore_index=True) for one in (found, own)))
+    pd.testing.assert_frame_equal(
+        *(one.scores.sort_values(list(one.scores.columns), ignore_index=True) for one in (found, own))
+    )
 
 
 def test_the_client_reads_what_sql_reads(study: Path) -> None:
     from analysis import collect as module
 
     uri = write_mlflow(study, "quickstart", grid()[:3])
-    assert sorted(row[0] for row in module._by_client("quickstart", uri)) == sorted(row[0] for row in module._by_sql("quickstart", uri))
+    assert sorted(row[0] for row in module._by_client("quickstart", uri)) == sorted(
+        row[0] for row in module._by_sql("quickstart", uri)
+    )
     with pytest.raises(ValueError, match="has no study 'other'"):
         module._by_client("other", uri)
 
@@ -130,7 +157,9 @@ def test_a_run_logged_twice_counts_once(study: Path) -> None:
     assert len(collect("quickstart", study).runs) == 54
 
 
-def test_the_cache_reads_only_what_is_new_and_is_not_trusted_when_damaged(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_reads_only_what_is_new_and_is_not_trusted_when_damaged(
+    study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from analysis import records
 
     first = folders(study)
@@ -150,7 +179,12 @@ def test_the_cache_reads_only_what_is_new_and_is_not_trusted_when_damaged(study:
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("{", "not readable as JSON"), ('{"schema": 9}', "reads schema 1"), ('{"schema": 1, "labels": {}}', "lacks run, science"), ("[]", "schema list")],
+    [
+        ("{", "not readable as JSON"),
+        ('{"schema": 9}', "reads schema 1"),
+        ('{"schema": 1, "labels": {}}', "lacks run, science"),
+        ("[]", "schema list"),
+    ],
 )
 def test_a_damaged_result_names_its_file(study: Path, text: str, words: str) -> None:
     path = next((study / "quickstart").glob("rte-kd-*/result.json"))
@@ -176,16 +210,22 @@ def test_ten_thousand_runs_in_seconds(tmp_path: Path) -> None:
     write_mlflow(tmp_path, "big", base[:1])
     database = sqlite3.connect(tmp_path / "mlflow.db")
     run_columns = [row[1] for row in database.execute("pragma table_info(runs)")]
-    template = dict(zip(run_columns, database.execute("select * from runs where name like '%-s0-%'").fetchone(), strict=True))
+    template = dict(
+        zip(run_columns, database.execute("select * from runs where name like '%-s0-%'").fetchone(), strict=True)
+    )
     old_tags = database.execute("select key, value from tags where run_uuid = ?", (template["run_uuid"],)).fetchall()
     runs, tags, results = [], [], []
     for index in range(10_000):
-        result = make_result("big", f"t{index % 5}", ("finetune", "kd", "att_kl", "hid_seq")[index // 5 % 4], "first", index // 20)
+        result = make_result(
+            "big", f"t{index % 5}", ("finetune", "kd", "att_kl", "hid_seq")[index // 5 % 4], "first", index // 20
+        )
         uuid = f"{index:032x}"
         place = tmp_path / "artifacts" / "big" / uuid
         place.mkdir(parents=True)
         (place / "result.json").write_text(json.dumps(result))
-        runs.append(tuple({**template, "run_uuid": uuid, "name": result["run"]["name"], "artifact_uri": str(place)}.values()))
+        runs.append(
+            tuple({**template, "run_uuid": uuid, "name": result["run"]["name"], "artifact_uri": str(place)}.values())
+        )
         tags += [(key, value, uuid) for key, value in old_tags]
         results.append(result)
     database.execute("delete from tags")

@@ -18,16 +18,34 @@ FIRST = [1.83, 0.50, 1.62, 2.48, 1.68, 1.88, 1.55, 3.06, 1.30]
 SECOND = [0.878, 0.647, 0.598, 2.05, 1.06, 1.29, 1.06, 3.14, 1.29]
 # R: example(friedman.test), RoundingTimes, Hollander and Wolfe 1973 (22 players, 3 methods).
 ROUNDING = [
-    (5.40, 5.50, 5.55), (5.85, 5.70, 5.75), (5.20, 5.60, 5.50), (5.55, 5.50, 5.40), (5.90, 5.85, 5.70),
-    (5.45, 5.55, 5.60), (5.40, 5.40, 5.35), (5.45, 5.50, 5.35), (5.25, 5.15, 5.00), (5.85, 5.80, 5.70),
-    (5.25, 5.20, 5.10), (5.65, 5.55, 5.45), (5.60, 5.35, 5.45), (5.05, 5.00, 4.95), (5.50, 5.50, 5.40),
-    (5.45, 5.55, 5.50), (5.55, 5.55, 5.35), (5.45, 5.50, 5.55), (5.50, 5.45, 5.25), (5.65, 5.60, 5.40),
-    (5.70, 5.65, 5.55), (6.30, 6.30, 6.25),
-]  # fmt: skip
+    (5.40, 5.50, 5.55),
+    (5.85, 5.70, 5.75),
+    (5.20, 5.60, 5.50),
+    (5.55, 5.50, 5.40),
+    (5.90, 5.85, 5.70),
+    (5.45, 5.55, 5.60),
+    (5.40, 5.40, 5.35),
+    (5.45, 5.50, 5.35),
+    (5.25, 5.15, 5.00),
+    (5.85, 5.80, 5.70),
+    (5.25, 5.20, 5.10),
+    (5.65, 5.55, 5.45),
+    (5.60, 5.35, 5.45),
+    (5.05, 5.00, 4.95),
+    (5.50, 5.50, 5.40),
+    (5.45, 5.55, 5.50),
+    (5.55, 5.55, 5.35),
+    (5.45, 5.50, 5.55),
+    (5.50, 5.45, 5.25),
+    (5.65, 5.60, 5.40),
+    (5.70, 5.65, 5.55),
+    (6.30, 6.30, 6.25),
+]
 
 
 def test_paired_t_is_what_r_prints_for_sleep() -> None:
-    """R: t.test(extra ~ group, sleep, paired = TRUE): t = -4.0621, df = 9, p-value = 0.002833, CI -2.4598858 -0.7001142."""
+    """R: t.test(extra ~ group, sleep, paired = TRUE): t = -4.0621, df = 9, p-value = 0.002833, CI -2.4598858
+    -0.7001142."""
     found = stats.paired_t(SLEEP_1, SLEEP_2)
     assert found.p == pytest.approx(0.002833, abs=5e-7)
     assert (found.low, found.high) == pytest.approx((-2.4598858, -0.7001142), abs=5e-8)
@@ -105,12 +123,15 @@ def test_friedman_is_what_r_prints_and_ranks_are_demsars() -> None:
 @pytest.mark.parametrize(("k", "q"), [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (10, 3.164)])
 def test_nemenyi_is_demsars_table_5a(k: int, q: float) -> None:
     """Demsar 2006, Table 5(a): q_0.05; with 4 classifiers on 14 sets CD = 1.25."""
-    assert stats.critical_difference(k, 1) / math.sqrt(k * (k + 1) / 6) == pytest.approx(q, abs=1e-3)  # he prints 2.343, rounded down
+    assert stats.critical_difference(k, 1) / math.sqrt(k * (k + 1) / 6) == pytest.approx(
+        q, abs=1e-3
+    )  # he prints 2.343, rounded down
     assert stats.critical_difference(4, 14) == pytest.approx(1.25, abs=5e-3)
 
 
 def test_power_is_what_r_prints() -> None:
-    """R: power.t.test(n = 20, delta = 1, sd = 1): power = 0.8689528; power.t.test(power = .90, delta = 1): n = 22.02110."""
+    """R: power.t.test(n = 20, delta = 1, sd = 1): power = 0.8689528; power.t.test(power = .90, delta = 1): n =
+    22.02110."""
     assert stats.power(20, 1, 1, paired=False) == pytest.approx(0.8689528, abs=1e-6)
     assert stats.seeds_needed(1, 1, paired=False, target=0.9) == 23
     needed = stats.seeds_needed(0.5, 1.0)
@@ -140,6 +161,6 @@ def test_bootstrap_is_seeded_stratified_and_agrees_with_theory() -> None:
         (lambda: stats.critical_difference(1, 3), "at least 2"),
     ],
 )
-def test_wrong_input_says_what_to_do(call, words: str) -> None:  # noqa: ANN001
+def test_wrong_input_says_what_to_do(call, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         call()

@@ -19,11 +19,11 @@ from analysis.grid import build
 from tests.analysis.synthetic import grid, make_result, write_points, write_run
 
 
-def table(root: Path, study: str = "quickstart", collected: dict[str, object] | None = None, **options: object):  # noqa: ANN201
+def table(root: Path, study: str = "quickstart", collected: dict[str, object] | None = None, **options: object):
     return build(collect(study, root, "folders", **(collected or {})), **options)  # type: ignore[arg-type]
 
 
-def row_of(found, *labels: str):  # noqa: ANN001, ANN201
+def row_of(found, *labels: str):
     return next(row for row in found.rows if row.labels == labels)
 
 
@@ -40,7 +40,11 @@ def test_cells_are_mean_and_sample_std_of_the_chosen_metric(study: Path) -> None
     results = [r for r in grid() if r["labels"]["objective"] == "kd" and r["labels"]["init"] == "last"]
     values = [100 * r["scores"]["validation"]["mcc"] for r in results if r["labels"]["task"] == "cola"]
     cell = row_of(found, "kd", "last").cells[1]
-    assert (cell.mean, cell.std, cell.n) == (pytest.approx(statistics.mean(values)), pytest.approx(statistics.stdev(values)), 3)
+    assert (cell.mean, cell.std, cell.n) == (
+        pytest.approx(statistics.mean(values)),
+        pytest.approx(statistics.stdev(values)),
+        3,
+    )
 
 
 def test_the_average_has_its_own_interval_by_hand(study: Path) -> None:
@@ -81,25 +85,45 @@ def test_equal_scores_are_never_called_different(tmp_path: Path) -> None:
 
 def test_rows_split_where_one_label_would_hide_two_things(tmp_path: Path) -> None:
     results = grid()
-    small = [make_result("quickstart", t, "kd", "first", s, labels__student="tiny", science__student={"name": "tiny"}, shift=-0.1)
-             for t in ("rte", "cola") for s in range(3)]  # fmt: skip
+    small = [
+        make_result(
+            "quickstart", t, "kd", "first", s, labels__student="tiny", science__student={"name": "tiny"}, shift=-0.1
+        )
+        for t in ("rte", "cola")
+        for s in range(3)
+    ]
     found = table(make(tmp_path, results + small))
     assert found.keys == ("objective", "init", "student")
     assert row_of(found, "kd", "first", "tiny").cells[0].mean < row_of(found, "kd", "first", "half").cells[0].mean - 5
 
 
 def test_by_shows_a_setting(tmp_path: Path) -> None:
-    fast = [make_result("quickstart", "rte", "kd", "first", s, science__recipe={"learning_rate": 1e-4}, run__id=f"{s:064x}", run__name=f"fast-{s}")
-            for s in range(3)]  # fmt: skip
+    fast = [
+        make_result(
+            "quickstart",
+            "rte",
+            "kd",
+            "first",
+            s,
+            science__recipe={"learning_rate": 1e-4},
+            run__id=f"{s:064x}",
+            run__name=f"fast-{s}",
+        )
+        for s in range(3)
+    ]
     root = make(tmp_path, grid() + fast)
     found = table(root, by=("recipe.learning_rate",), collected={"by": ["recipe.learning_rate"]})
-    assert row_of(found, "kd", "first", "0.0001").average is None  # it has no CoLA: its average would be over other tasks
+    assert (
+        row_of(found, "kd", "first", "0.0001").average is None
+    )  # it has no CoLA: its average would be over other tasks
     assert row_of(found, "kd", "first", "5e-05").average is not None
 
 
 def test_mismatched_mnli_has_a_column_outside_the_average(tmp_path: Path) -> None:
     scores = {"validation": {"accuracy": 0.8}, "validation_mismatched": {"accuracy": 0.6}}
-    results = [make_result("quickstart", "mnli", o, "first", s, scores=scores) for o in ("kd", "finetune") for s in (0, 1)]
+    results = [
+        make_result("quickstart", "mnli", o, "first", s, scores=scores) for o in ("kd", "finetune") for s in (0, 1)
+    ]
     found = table(make(tmp_path, results))
     assert [column.name for column in found.columns] == ["mnli", "mnli mismatched"]
     assert row_of(found, "kd", "first").average.mean == pytest.approx(80)
@@ -125,8 +149,11 @@ def test_metric_can_be_named_and_an_unknown_one_is_refused(study: Path) -> None:
 def test_methods_layout_has_sizes_and_measured_speed(tmp_path: Path) -> None:
     fast = {"latency": {"cpu_b1": {"median_ms": 5.0, "p95_ms": 9.0}}, "flops": 1e9}
     slow = {"latency": {"cpu_b1": {"median_ms": 15.0, "p95_ms": 19.0}}}
-    results = [make_result("quickstart", "rte", o, "first", s, student__efficiency=fast, teacher__efficiency=slow)
-               for o in ("kd", "finetune") for s in (0, 1)]  # fmt: skip
+    results = [
+        make_result("quickstart", "rte", o, "first", s, student__efficiency=fast, teacher__efficiency=slow)
+        for o in ("kd", "finetune")
+        for s in (0, 1)
+    ]
     extras = row_of(table(make(tmp_path, results), layout="methods"), "kd", "first").extras
     assert extras["parameters (M)"] == pytest.approx(17) and extras["size (MB)"] == pytest.approx(68)
     assert extras["x smaller"] == pytest.approx(22.7 / 17)
@@ -134,7 +161,9 @@ def test_methods_layout_has_sizes_and_measured_speed(tmp_path: Path) -> None:
     assert extras["latency.cpu_b1.p95_ms"] == 9 and extras["flops"] == 1e9
 
 
-def test_command_writes_four_formats_that_agree_and_two_figures(study: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_writes_four_formats_that_agree_and_two_figures(
+    study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert tables.main(["study=quickstart", f"root={study}", "source=folders"]) == 0
     folder = study / "quickstart" / "tables"
     text = (folder / "scores.md").read_text()
@@ -183,7 +212,9 @@ def test_hostile_labels_cannot_break_a_format(tmp_path: Path) -> None:
         (["study=quickstart", "incomplete=maybe", "layout=wide"], "incomplete='maybe'.*layout='wide'"),
     ],
 )
-def test_wrong_commands_end_with_one_sentence(arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_commands_end_with_one_sentence(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert tables.main(arguments) == 2
     error = capsys.readouterr().err
     assert re.search(words, error) and "Keys: study, root" in error and "Traceback" not in error

@@ -30,12 +30,15 @@ def main() -> int:
     config.problems = problems
     launchers.register()
     from kdexp.launchers.grid import Grid
+    from kdexp.launchers.local import Local
 
     Grid.runs_module = "stub_runs"
+    if "STUB_PRELOAD" not in os.environ:
+        Local.preload = ()
     sys.argv += ["--config-dir", str(REAL)]
     try:
         hydra.main(version_base="1.3", config_path=str(HERE / "conf"), config_name="config")(lambda cfg: None)()
-    except BaseException as error:  # noqa: BLE001 - as kdexp.__main__ does
+    except BaseException as error:
         return errors.report(error, sys.argv[1:], str(HERE / "conf"))
     return 0
 

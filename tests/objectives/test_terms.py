@@ -12,7 +12,6 @@ from kdexp.objectives.base import Shape
 
 # Their value depends on who is in the batch, or on what earlier batches left behind; their docstrings say so.
 BATCH_DEPENDENT = ("CLKD", "HidCLSContrast")
-SCHEDULED = ("DPK", "Review")
 
 
 def run(objective, student, teacher, batch):
@@ -36,7 +35,7 @@ def part(features, rows, length):
 
 
 def test_yaml_names_every_setting(spec):
-    known = set(inspect.signature(get_class(spec["_target_"])).parameters) - {"kwargs"}
+    known = set(inspect.signature(get_class(spec["_target_"])).parameters) - {"args", "kwargs"}
     assert set(spec) - {"_target_", "weight", "mapping"} == known
     assert ("mapping" in spec) == (get_class(spec["_target_"]).layers != "none")
 
@@ -108,11 +107,14 @@ def test_half_precision_features_give_a_float32_loss(spec, toy, make):
 def test_unequal_models_work_or_are_refused(spec, toy, make):
     """Other width and head count: a finite loss, or an error that names both values."""
     models = toy(student=Shape(2, 12, 3), teacher=Shape(4, 8, 2))
-    try:
-        objective = models.setup(make(spec))
-    except ValueError as error:
-        assert any(pair in str(error) for pair in ("12", "3, the teacher 2")), error
+    cls = get_class(spec["_target_"])
+    if cls.same_heads or cls.__name__ in ("ValKL", "Patience"):
+        with pytest.raises(ValueError, match=r"student has 3, the teacher 2|width is 12, the teacher's 8"):
+            models.setup(make(spec))
         return
+    if cls.__name__ == "MiniLMv2":
+        spec = spec | {"heads": 4}
+    objective = models.setup(make(spec))
     run(objective, models.features(models.student), models.features(models.teacher), models.batch())
 
 

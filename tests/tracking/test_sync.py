@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kdexp.tracking import prepare, problems, ui
+from kdexp.tracking import behind, prepare, problems, ui
 from kdexp.tracking.files import MetricsFile
 from kdexp.tracking.store import public, resolve
 from kdexp.tracking.sync import sync
@@ -69,6 +69,20 @@ def test_runs_that_are_fed_by_their_own_process_are_left_alone(folders, shown, t
         assert sync(tmp_path / "multirun", "toy", say=said.append) == 0
     assert "done" not in shown.runs()
     assert "1 still running" in said[-1]
+
+
+def test_a_study_knows_which_runs_are_behind(folders, config, finish, shown, tmp_path):
+    root = tmp_path / "multirun"
+    assert behind(root, "toy") == [], "tracking was off: nobody asked for them"
+    config["tracking"]["enabled"] = True
+    finish(folders["done"], config=config)
+    finish(folders["broke"], "failed", config)
+    assert behind(root, "toy") == [folders["broke"], folders["done"]]
+    assert sync(root, "toy") == 0
+    assert behind(root) == []
+    with (folders["done"] / "metrics.jsonl").open("a") as file:
+        file.write("{}\n")
+    assert behind(root) == [folders["done"]]
 
 
 def test_one_bad_run_does_not_keep_the_others_back(folders, shown, tmp_path, monkeypatch):

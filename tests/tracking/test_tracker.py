@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -142,6 +143,18 @@ def test_switched_off_imports_no_mlflow(run_dir, config):
     assert done.returncode == 0, done.stderr
     assert not (run_dir / "tracking.json").exists()
     assert '"x": 1.0' in (run_dir / "metrics.jsonl").read_text()
+
+
+def test_preloading_is_safe_to_fork(tmp_path):
+    code = (
+        "import sys, threading, pathlib, kdexp.tracking.preload\n"
+        "assert 'mlflow.store.tracking.sqlalchemy_store' in sys.modules and threading.active_count() == 1\n"
+        "from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore\n"
+        "assert not SqlAlchemyStore._engine_map and not list(pathlib.Path().iterdir()) and 'torch' not in sys.modules\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "", None])

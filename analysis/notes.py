@@ -1,0 +1,69 @@
+"""The lines under a table: source, rules, and what a reader must know before believing a cell."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from analysis import records
+
+if TYPE_CHECKING:
+    from analysis.collect import Collected
+    from analysis.grid import Column, Row
+
+SELECTED = {
+    "heldout": "a held-out part of train",
+    "validation": "VALIDATION ITSELF (as many papers do; optimistic)",
+    "last": "nothing: the last epoch counts",
+}
+SHOWN = 12
+
+
+def under(found: Collected, rows: list[Row], columns: list[Column], alpha: float) -> list[str]:
+    """All notes of a table, the most needed first."""
+    runs = found.runs
+    hours = runs["seconds"].sum() / 3600
+    hardware = ", ".join(sorted(set(runs["hardware"]) - {""})) or "hardware not recorded"
+    chosen = ", ".join(SELECTED.get(one, one) for one in sorted(set(runs["selection"])))
+    out = [
+        f"{len(runs)} runs from {found.source}; {hours:.2f} run hours; {hardware}.",
+        "Cells: mean ± sample standard deviation over n seeds of the validation score x 100, metric as named; "
+        f"the epoch was chosen on {chosen}.",
+        "Bold: the highest mean of a column, if a paired t-test over shared seeds tells it from every other row "
+        f"(two-sided p < {alpha} each; an intersection-union test). "
+        "≈: the highest mean and the rows that the test cannot tell from it. Majority and teacher take no part.",
+        "Average: unweighted mean of the named metrics over the tasks, with a 95 % interval from the spread over seeds "
+        "(Welch-Satterthwaite; tasks fixed).",
+        *_weak(rows, columns),
+    ]
+    if not any(row.kind == records.FINETUNE for row in rows):
+        out.append("The study has no run without distillation (objective=finetune): what distilling adds is not known.")
+    sizes = {str(task): int(n) for task, n in runs.groupby("task")["rows"].first().items() if not math.isnan(n)}
+    if sizes:
+        each = ", ".join(f"{task} {size} (± {98 / math.sqrt(size):.1f})" for task, size in sizes.items())
+        out.append(
+            f"Validation examples: {each}; in brackets, the 95 % sampling error of an accuracy near 50, "
+            "which the spread over seeds does not hold."
+        )
+    if found.missing:
+        shown = "; ".join(str(one) for one in found.missing[:SHOWN]) + (" ..." if len(found.missing) > SHOWN else "")
+        out.append(f"INCOMPLETE: {len(found.missing)} runs are missing: {shown}.")
+    return out + found.notes
+
+
+def _weak(rows: list[Row], columns: list[Column]) -> list[str]:
+    """The cells that do not beat answering the most frequent class (or the mean) always."""
+    floor = next((row for row in rows if row.kind == "majority"), None)
+    if floor is None:
+        return []
+    weak = [
+        f"{' / '.join(filter(None, row.labels))} on {column.name}"
+        for row in rows
+        if row.kind not in ("majority", "teacher")
+        for column, cell, base in zip(columns, row.cells, floor.cells, strict=True)
+        if cell is not None and base is not None and cell.mean <= base.mean
+    ]
+    if not weak:
+        return []
+    more = f"; and {len(weak) - SHOWN} more" if len(weak) > SHOWN else ""
+    return [f"Not above the majority answer: {'; '.join(weak[:SHOWN])}{more}."]

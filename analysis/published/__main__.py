@@ -1,0 +1,36 @@
+"""``python -m analysis.published study=NAME``: the study beside the numbers that its paper prints."""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+
+from analysis import cli
+from analysis.tables import collected, write
+
+PURPOSE = "Set a study beside the published numbers; writes <root>/<study>/tables/published.md and .csv."
+
+
+def run(options: dict[str, str]) -> None:
+    """Compare, write, print."""
+    from analysis import published
+    from analysis.published.compare import compare, markdown
+
+    if published.match(options["study"]) is None:
+        known = ", ".join(published.matches())
+        raise ValueError(f"nothing published is matched with study {options['study']!r}; there is for: {known}")
+    found = collected(options)
+    lines, notes = compare(found)
+    text = markdown(lines, notes, found.study)
+    folder = found.folder / "tables"
+    written = [
+        write(folder / "published.md", text),
+        write(folder / "published.csv", pd.DataFrame([vars(line) for line in lines]).to_csv(index=False)),
+    ]
+    print(text)
+    print("Written:", *written, sep="\n  ")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("analysis.published", PURPOSE, cli.COMMON, run))

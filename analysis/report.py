@@ -1,0 +1,240 @@
+"""``python -m analysis.report study=NAME``: one self-contained HTML page about a study, for a browser, a phone and a
+printer."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import pandas as pd
+from jinja2 import Environment
+from matplotlib.figure import Figure
+
+from analysis import claims, cli, curves, figures, records, render
+from analysis.collect import Collected
+from analysis.grid import Grid, build
+from analysis.published.compare import compare
+
+PURPOSE = (
+    "Write <root>/<study>/report.html: scores, figures, claims, paper and ours, cost, environment, configuration, runs."
+)
+KEYS = {**cli.COMMON, "ui": cli.Key("address of the MLflow UI that the links point to", "http://127.0.0.1:5000")}
+LISTED = 500  # runs listed by name; more would make the page slow on a phone
+
+
+def inline(figure: Figure, number: int) -> str:
+    """A figure as an SVG element whose ids cannot collide with those of another figure on the page."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context(figures.SVG):
+        figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r'id="([^"]+)"', rf'id="f{number}-\1"', text)
+    text = re.sub(r'href="#([^"]+)"', rf'href="#f{number}-\1"', text)
+    return re.sub(r"url\(#([^)]+)\)", rf"url(#f{number}-\1)", text)
+
+
+def _figures(found: Collected, grid: Grid) -> list[dict[str, str]]:
+    """All figures that the study has data for, with captions."""
+    history = curves.histories(found)
+    sized = build(found, layout="methods")
+    costs = [
+        name
+        for name in (
+            "size (MB)",
+            *dict.fromkeys(n for row in sized.rows for n in row.extras if "median" in n and "faster" not in n),
+        )
+    ]
+    drawn: list[tuple[Figure | None, str]] = [
+        (
+            figures.heat_map(grid),
+            "Start (rows) by objective (columns); each panel has its own scale. Bold and ≈ as in the table.",
+        ),
+        (figures.dots(grid), "The effect of the start: averages with 95 % intervals over seeds."),
+        (
+            figures.critical_difference(grid),
+            "Mean ranks over tasks; rows in the shaded zone cannot be told from the best by Nemenyi's test.",
+        ),
+        *(
+            (figures.pareto(sized, cost), f"Score against {cost}; the line joins what nothing else beats in both.")
+            for cost in costs
+        ),
+        (
+            curves.learning_curves(found, history),
+            "The chosen metric on the split that selects the epoch, while training: mean over seeds, band from lowest to highest.",
+        ),
+        (curves.matching_losses(found, history), "Losses on intermediate layers while training, logarithmic."),
+    ]
+    return [
+        {"svg": inline(figure, number), "caption": caption}
+        for number, (figure, caption) in enumerate(drawn)
+        if figure is not None
+    ]
+
+
+def _summary(found: Collected, grid: Grid) -> str:
+    """The result in one or two sentences, as strong as the test allows."""
+    runs = found.runs
+    size = f"{len(runs)} runs on {runs['task'].nunique()} tasks with up to {runs['seed'].nunique()} seeds."
+    rows = [row for row in grid.rows if row.kind not in ("majority", "teacher") and row.average is not None]
+    if not rows:
+        return size
+    best = max(rows, key=lambda row: row.average.mean)  # type: ignore[union-attr]
+    name = " / ".join(filter(None, best.labels))
+    score = render.cell_text(best.average, average=True)
+    near = sum(row.average.mark == "top" for row in rows) - 1  # type: ignore[union-attr]
+    if best.average and best.average.mark == "best":
+        return f"{size} Best average: {name}, {score}; the seeds tell it from every other row."
+    if near > 0:
+        return f"{size} Highest average: {name}, {score}; the seeds cannot tell it from {near} other row{'s' * (near > 1)}."
+    return f"{size} Highest average: {name}, {score}; one seed cannot say whether that is more than chance."
+
+
+def _cost(found: Collected) -> dict[str, Any]:
+    """Means a objective."""
+    columns = {
+        "runs": "run",
+        "seconds": "seconds",
+        "of it training": "train_seconds",
+        "steps": "steps",
+        "examples/s": "examples_per_s",
+        "peak memory (MB)": "peak_memory_mb",
+        "parameters": "parameters",
+        "size (bytes)": "size_bytes",
+    }
+    rows = []
+    for objective, group in found.runs.groupby("objective", sort=False):
+        rows.append(
+            [
+                objective,
+                *(len(group) if name == "runs" else float(group[column].mean()) for name, column in columns.items()),
+            ]
+        )
+    rows.append(["all runs, summed seconds", len(found.runs), float(found.runs["seconds"].sum()), *[math.nan] * 6])
+    return {"head": ["objective", *columns], "rows": rows}
+
+
+def _environment(runs: pd.DataFrame) -> list[tuple[str, str]]:
+    """Distinct values of everything about the machine."""
+    out = [(name, ", ".join(sorted(set(runs[name].astype(str)) - {""}))) for name in ("hardware", "device", "dtype")]
+    versions: dict[str, set[str]] = {}
+    for text in runs["versions"].drop_duplicates():
+        for name, value in json.loads(text).items():
+            versions.setdefault(name, set()).add(str(value))
+    out += [(name, ", ".join(sorted(values))) for name, values in sorted(versions.items())]
+    out.append(("finished", f"{runs['finished'].min()} to {runs['finished'].max()}"))
+    out.append(
+        ("data", "; ".join(f"{task} {value[:12]}" for task, value in runs.groupby("task")["data_hash"].first().items()))
+    )
+    return out
+
+
+def _configuration(runs: pd.DataFrame) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(settings that differ, settings that all share), as words."""
+    texts = list(runs["settings"].drop_duplicates())
+    varied = records.differing(texts, ignore=())
+    flat = records.flatten(json.loads(texts[0]))
+    words = {
+        key: ", ".join(json.dumps(v) for v in values[:12]) + (", ..." if len(values) > 12 else "")
+        for key, values in varied.items()
+    }
+    return list(words.items()), [(key, json.dumps(value)) for key, value in flat.items() if key not in varied]
+
+
+def _runs(found: Collected, ui: str) -> list[dict[str, Any]]:
+    """The run list, with links where MLflow's ids are known."""
+    scores = found.scores[(found.scores["who"] == "student") & (found.scores["split"] == "validation")]
+    chosen = found.runs[["run", "metric"]].merge(scores, on=["run", "metric"], how="left").set_index("run")["value"]
+    return [
+        {
+            "name": run.name,
+            "score": 100 * float(chosen.get(run.run, math.nan)),
+            "seconds": run.seconds,
+            "epoch": "" if math.isnan(run.best_epoch) else int(run.best_epoch),
+            "link": f"{ui}/#/experiments/{run.mlflow_experiment}/runs/{run.mlflow_run}" if run.mlflow_run else "",
+        }
+        for run in found.runs.head(LISTED).itertuples(index=False)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    """A number for people: a dash where there is none, no decimals from a thousand on."""
+    if not isinstance(value, float):
+        return value
+    return "–" if math.isnan(value) else (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}")
+
+
+def _interval(one: Any) -> str:
+    return getattr(one, "why", "") or "–" if math.isnan(one.low) else f"[{one.low:+.2f}, {one.high:+.2f}]"
+
+
+def page(found: Collected, ui: str = KEYS["ui"].default or "") -> str:
+    """The whole page."""
+    grid = build(found)
+    others = sorted(set(found.scores.loc[found.scores["split"] == "validation", "metric"]))
+    verdicts = claims.evaluate(found)
+    lines, notes = compare(found)
+    varied, shared = _configuration(found.runs)
+    sections = [
+        ("scores", "Scores"),
+        ("figures", "Figures"),
+        ("claims", "Claims"),
+        *([("published", "Paper and ours")] if notes else []),
+        ("cost", "Cost"),
+        ("environment", "Environment"),
+        ("configuration", "Configuration"),
+        ("runs", "Runs"),
+    ]
+    environment = Environment(autoescape=True, trim_blocks=True)
+    environment.filters.update(
+        signed=lambda v: "–" if math.isnan(v) else f"{v:+.2f}",
+        small=lambda v: "–" if math.isnan(v) else f"{v:.2g}",
+        plain=_plain,
+        interval=_interval,
+    )
+    template = environment.from_string(Path(__file__).with_name("report.html.j2").read_text(encoding="utf-8"))
+    return template.render(
+        study=found.study,
+        source=found.source,
+        summary=_summary(found, grid),
+        sections=sections,
+        missing=found.missing,
+        scores={"table": render.html_table(grid), "notes": grid.notes},
+        figures=_figures(found, grid),
+        others=[(name, render.html_table(build(found, metric=name))) for name in others] if len(others) > 1 else [],
+        claims=[one for one in verdicts if one.verdict != "not run"],
+        unrun=[one.id for one in verdicts if one.verdict == "not run"],
+        published={"lines": [line for line in lines if line.n], "notes": notes} if notes else None,
+        cost=_cost(found),
+        environment=_environment(found.runs),
+        varied=varied,
+        shared=shared,
+        runs=_runs(found, ui.rstrip("/")),
+        hidden=max(0, len(found.runs) - LISTED),
+    )
+
+
+def run(options: dict[str, str]) -> None:
+    """Collect, write, say where."""
+    from analysis.tables import collected, write
+
+    if not options["ui"].startswith(("http://", "https://")):
+        raise ValueError(f"ui={options['ui']!r} is not an address; it begins with http:// or https://")
+    found = collected(options)
+    print("Written:", write(found.folder / "report.html", page(found, options["ui"])))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.report", PURPOSE, KEYS, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

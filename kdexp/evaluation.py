@@ -1,0 +1,61 @@
+"""Measuring a model: predictions, scores, the trivial answer, memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdexp import features
+from kdexp.batching import evaluation_batches
+from kdexp.tasks.base import Encoded, Task
+
+if TYPE_CHECKING:
+    from kdexp.train import Run
+
+EVALUATION_BATCH = 64
+
+
+def peak_memory_mb(device: torch.device) -> float:
+    """Return the peak memory of this process (CPU) or of the device, in MiB."""
+    if device.type == "cuda":
+        return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    import resource
+
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+
+
+@torch.no_grad()
+def predict(model: nn.Module, data: Encoded, run: Run) -> np.ndarray:
+    """Return the logits (n, C) of a split in its own order, in float32, without dropout."""
+    model.eval()
+    out: np.ndarray | None = None
+    for index in evaluation_batches(data.lengths, EVALUATION_BATCH):
+        batch = {k: v.to(run.device) for k, v in data.batch(index).items()}
+        with torch.autocast(run.device.type, dtype=run.cast, enabled=run.cast is not None):
+            logits = features.forward(model, batch, frozenset())["logits"].float().cpu().numpy()
+        if out is None:
+            out = np.empty((len(data), logits.shape[-1]), dtype=np.float32)
+        out[index] = logits
+    assert out is not None
+    return out
+
+
+def scores(model: nn.Module, data: dict[str, Encoded], task: Task, run: Run) -> dict[str, dict[str, float]]:
+    """Return every metric on every split but train."""
+    return {
+        name: task.evaluate(predict(model, split, run), split.labels)
+        for name, split in data.items()
+        if name != "train" and len(split)
+    }
+
+
+def majority(data: dict[str, Encoded], task: Task) -> dict[str, dict[str, float]]:
+    """Return what the trivial answer scores on every split but train."""
+    return {
+        name: task.majority(data["train"].labels, split.labels)
+        for name, split in data.items()
+        if name != "train" and len(split)
+    }

@@ -1,0 +1,85 @@
+"""Data sets of the Hugging Face hub: fetched once into the cache as parquet, read from there ever after."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+
+def switched_off() -> str | None:
+    """The environment setting that forbids the hub (such as ``HF_HUB_OFFLINE=1``), or None."""
+    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
+        if os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
+            return f"{name}={os.environ[name]}"
+    return None
+
+
+def in_library_cache(dataset: str, config: str | None) -> bool:
+    """Whether the library ``datasets`` has prepared this set before (it then loads without a network)."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
+    base = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets")
+    return (base / dataset.replace("/", "___") / (config or "default")).is_dir()
+
+
+def default_cache() -> Path:
+    """Where downloads go when no cache folder is given."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "kdexp"
+
+
+def place(cache: Path | None, dataset: str, config: str | None, revision: str | None) -> Path:
+    """Folder of a fetched data set."""
+    parts = [p.replace("/", "--") for p in (dataset, config or "default", revision or "main")]
+    return Path(cache or default_cache()) / "hub" / "__".join(parts)
+
+
+def fetch(
+    cache: Path | None, dataset: str, config: str | None, revision: str | None, splits: dict[str, str], optional: list[str]
+) -> dict[str, Path]:
+    """Return a parquet file a split, downloading what is not there; one process downloads, others wait.
+
+    Args:
+        cache: folder, or None for :func:`default_cache`.
+        dataset: hub id.
+        config: its configuration, or None.
+        revision: commit or tag, or None for the newest.
+        splits: our split name -> the hub's.
+        optional: our names of splits that may be missing.
+
+    Raises:
+        ValueError: the hub cannot be reached, or it has no such data set or split.
+    """
+    from filelock import FileLock
+
+    folder = place(cache, dataset, config, revision)
+    paths = {ours: folder / f"{theirs}.parquet" for ours, theirs in splits.items()}
+    if not (folder / "complete").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "complete").is_file():
+                _download(folder, dataset, config, revision)
+    absent = [splits[ours] for ours, path in paths.items() if ours not in optional and not path.is_file()]
+    if absent:
+        have = ", ".join(sorted(p.stem for p in folder.glob("*.parquet")))
+        raise ValueError(f"task.hub={dataset} has no split {', '.join(absent)}; it has {have}: change task.hub_splits")
+    return {ours: path for ours, path in paths.items() if path.is_file()}
+
+
+def _download(folder: Path, dataset: str, config: str | None, revision: str | None) -> None:
+    try:
+        from datasets import load_dataset
+
+        found = load_dataset(dataset, config, revision=revision)
+    except ImportError as error:
+        raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
+    except Exception as error:  # many kinds, of several libraries
+        raise ValueError(
+            f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: {type(error).__name__}: {error}. "
+            "Check the name and the network, or give the files with KDEXP_DATA or data.root=..."
+        ) from error
+    for name, split in found.items():
+        handle, aside = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        os.close(handle)
+        split.to_parquet(aside)
+        os.replace(aside, folder / f"{name}.parquet")
+    (folder / "complete").touch()

@@ -1,0 +1,84 @@
+"""Raw examples of one split, and deterministic ways to choose among them."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass
+class Rows:
+    """Texts and labels of one split.
+
+    Attributes:
+        first: the text (or the first of two).
+        second: the second text, or None for single-text tasks.
+        labels: (n,) int64 classes or float32 scores.
+    """
+
+    first: list[str]
+    second: list[str] | None
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> Rows:
+        """The examples at ``index``, in that order."""
+        second = None if self.second is None else [self.second[i] for i in index]
+        return Rows([self.first[i] for i in index], second, self.labels[index])
+
+    def digest(self) -> str:
+        """sha256 (hex) over texts and labels, in order; independent of file format and place."""
+        sha = hashlib.sha256(self.labels.astype(np.float64).tobytes())
+        for column in (self.first, self.second or []):
+            sha.update(len(column).to_bytes(8, "little"))
+            for text in column:
+                data = text.encode("utf-8", "surrogatepass")
+                sha.update(len(data).to_bytes(8, "little"))
+                sha.update(data)
+        return sha.hexdigest()
+
+
+def stratified(labels: np.ndarray, n: int, seed: int, classes: bool) -> np.ndarray:
+    """Choose ``n`` examples at random so that every class keeps its share; ids in ascending order.
+
+    Each class gives its share rounded down; the rest goes to the largest remainders. The same arguments choose the
+    same examples.
+
+    Args:
+        labels: (N,) classes or scores.
+        n: how many, at most N.
+        seed: of the choice.
+        classes: False for scores (plain random choice).
+    """
+    rng = np.random.default_rng([seed, len(labels)])
+    order = rng.permutation(len(labels))
+    if not classes:
+        return np.sort(order[:n])
+    values, counts = np.unique(labels, return_counts=True)
+    exact = counts * (n / max(1, len(labels)))
+    quota = np.floor(exact + 1e-9).astype(np.int64)
+    for i in np.argsort(-(exact - quota), kind="stable")[: n - int(quota.sum())]:
+        quota[i] += 1
+    shuffled = labels[order]
+    return np.sort(np.concatenate([order[shuffled == v][:q] for v, q in zip(values, quota, strict=True)]))
+
+
+def hold_out(rows: Rows, share: float, seed: int, classes: bool) -> tuple[Rows, Rows]:
+    """Cut ``(train, heldout)`` out of the training rows; order is kept.
+
+    Raises:
+        ValueError: ``share`` outside [0, 1), or so large or small that one side would be empty.
+    """
+    if not 0 <= share < 1:
+        raise ValueError(f"data.heldout={share}: a share of train, at least 0 and below 1")
+    wanted = round(share * len(rows))
+    if share and not 0 < wanted < len(rows):
+        raise ValueError(f"data.heldout={share} of {len(rows)} training rows leaves one side empty: change it, or add data")
+    chosen = stratified(rows.labels, wanted, seed, classes)
+    mask = np.zeros(len(rows), dtype=bool)
+    mask[chosen] = True
+    return rows.take(np.flatnonzero(~mask)), rows.take(chosen)

@@ -1,0 +1,151 @@
+"""Claims: the shipped file is well-formed, and each kind gives the verdict that the planted effect demands."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from analysis import claims, cli
+from analysis.collect import collect
+from tests.analysis.synthetic import make_result, write_points, write_run
+
+
+def study(root: Path, results: list[dict[str, Any]], name: str = "s"):
+    for result in results:
+        write_run(root, result)
+    write_points(root, name, results)
+    return collect(name, root, "folders")
+
+
+def cell(
+    objective: str, init: str = "first", task: str = "rte", seeds: int = 4, **options: Any
+) -> list[dict[str, Any]]:
+    return [make_result("s", task, objective, init, seed, **options) for seed in range(seeds)]
+
+
+def verdict(found, **claim: Any) -> claims.Verdict:
+    base = {"id": "x", "paper": "p", "says": "s", "kind": "contrast", "tasks": "all"}
+    return claims.evaluate(found, [{**base, **claim}])[0]
+
+
+def test_the_shipped_claims_load() -> None:
+    loaded = claims.load()
+    assert len(loaded) >= 20
+    assert {claim["kind"] for claim in loaded} == {"contrast", "spread", "chain", "gap"}
+
+
+def test_a_planted_difference_is_supported_its_reverse_refuted(tmp_path: Path) -> None:
+    found = study(tmp_path, cell("kd", "first") + cell("kd", "last"))
+    sides = {"a": {"objective": "kd", "init": "first"}, "b": {"objective": "kd", "init": "last"}}
+    good = verdict(found, **sides)
+    assert (good.verdict, good.seeds, good.tasks) == ("supported", 4, ("rte",))
+    assert good.effect == pytest.approx(4, abs=1) and good.low < good.effect < good.high and good.p < 0.05
+    assert verdict(found, a=sides["b"], b=sides["a"]).verdict == "refuted"
+    assert verdict(found, **sides, above=8).verdict == "undecided"
+    assert verdict(found, **sides, metric="f1").effect == pytest.approx(good.effect)
+
+
+def test_noise_one_seed_and_no_spread_are_undecided(tmp_path: Path) -> None:
+    sides = {"a": {"objective": "kd", "init": "first"}, "b": {"objective": "kd", "init": "last"}}
+    assert (
+        verdict(study(tmp_path / "a", cell("kd", "first", noise=0.2) + cell("kd", "last", noise=0.2)), **sides).verdict
+        == "undecided"
+    )
+    one = verdict(study(tmp_path / "b", cell("kd", "first", seeds=1) + cell("kd", "last", seeds=1)), **sides)
+    assert (one.verdict, one.why) == ("undecided", "one seed")
+    flat = verdict(study(tmp_path / "c", cell("kd", "first", noise=0) + cell("kd", "last", noise=0)), **sides)
+    assert (flat.verdict, flat.why) == ("undecided", "no spread between seeds") and math.isnan(flat.p)
+
+
+def test_what_was_not_run_is_said(tmp_path: Path) -> None:
+    found = study(tmp_path, cell("kd"))
+    one = verdict(found, a={"objective": "kd"}, b={"objective": ["att_kl", "att_mse"]})
+    assert (one.verdict, one.why) == ("not run", "no runs with objective=att_kl|att_mse")
+    assert verdict(found, a={"objective": "kd"}, b={"objective": "kd"}, tasks=["qnli"]).verdict == "not run"
+
+
+def test_spread_asks_which_one_varies_less_over_inits(tmp_path: Path) -> None:
+    steady = [
+        r for i, s in (("first", 0.0), ("last", 0.035), ("random", 0.065)) for r in cell("att_kl", i, shift=s)
+    ]  # cancels the gain
+    found = study(tmp_path, steady + cell("kd", "first") + cell("kd", "last") + cell("kd", "random"))
+    one = verdict(found, kind="spread", a={"objective": "att_kl"}, b={"objective": "kd"}, over="init")
+    assert one.verdict == "supported" and 4 < one.effect < 8
+
+
+def test_equal_starts_are_compared_only_with_each_other(tmp_path: Path) -> None:
+    """att_kl has only the good start, kd both: without `within` kd would be blamed for its bad one."""
+    found = study(tmp_path, cell("att_kl", "first", shift=-0.02) + cell("kd", "first") + cell("kd", "random"))
+    unfair = verdict(found, a={"objective": "att_kl"}, b={"objective": "kd"})
+    fair = verdict(found, a={"objective": "att_kl"}, b={"objective": "kd"}, within=["init"])
+    assert unfair.effect == pytest.approx(3.5, abs=1) and fair.effect == pytest.approx(0, abs=1)
+
+
+def test_a_chain_is_as_strong_as_its_weakest_step(tmp_path: Path) -> None:
+    found = study(tmp_path, cell("kd") + cell("att_kl") + cell("ted", shift=0.1) + cell("lwd", noise=0.1, shift=0.02))
+    good = verdict(found, kind="chain", of=[{"objective": "ted"}, {"objective": "att_kl"}, {"objective": "kd"}])
+    assert good.verdict == "supported" and good.effect == pytest.approx(2, abs=1)
+    assert (
+        verdict(found, kind="chain", of=[{"objective": "ted"}, {"objective": "lwd"}, {"objective": "kd"}]).verdict
+        == "undecided"
+    )
+
+
+def test_gap_is_a_difference_of_differences(tmp_path: Path) -> None:
+    def sized(objective: str, student: str, shift: float) -> list[dict[str, Any]]:
+        return cell(objective, shift=shift, labels__student=student, science__student={"name": student}, run__id=None)
+
+    results = (
+        sized("pro_kd", "l2", 0.08) + sized("kd", "l2", -0.02) + sized("pro_kd", "l6", 0.03) + sized("kd", "l6", -0.01)
+    )
+    for number, result in enumerate(results):
+        result["run"]["id"] = f"{number:064x}"
+    found = study(tmp_path, results)
+    one = verdict(
+        found,
+        kind="gap",
+        a={"objective": "pro_kd"},
+        b={"objective": "kd"},
+        large={"student": "l2"},
+        small={"student": "l6"},
+    )
+    assert one.verdict == "supported" and one.effect == pytest.approx(6, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- {id: x, kind: sum}", "kind 'sum' is not one of"),
+        ("- {id: x, paper: p, says: s, kind: contrast, tasks: all, a: {}}", "lacks b"),
+        ("- {id: x, paper: p, says: s, kind: chain, tasks: all, of: [], alpha: 1}", "unknown key alpha"),
+        ("- &c {id: x, paper: p, says: s, kind: chain, tasks: all, of: []}\n- *c", "is there twice"),
+    ],
+)
+def test_a_wrong_claim_is_named(tmp_path: Path, text: str, words: str) -> None:
+    path = tmp_path / "claims.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        claims.load(path)
+
+
+def test_the_command_prints_and_corrects(study_on_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert (
+        cli.main(
+            "analysis.claims",
+            "",
+            cli.COMMON,
+            claims.run,
+            ["study=quickstart", f"root={study_on_disk}", "source=folders"],
+        )
+        == 0
+    )
+    out = capsys.readouterr().out
+    assert "| **supported** |" in out and "howto.kd.first_over_last" in out and "Not run here:" in out
+    verdicts = {one.id: one for one in claims.evaluate(collect("quickstart", study_on_disk, "folders"))}
+    assert verdicts["distilling_helps"].verdict == "supported"
+    assert verdicts["distilling_helps"].holm >= verdicts["distilling_helps"].p
+    assert verdicts["ted.over_lwd_over_kd"].verdict == "not run"
+    assert (study_on_disk / "quickstart" / "tables" / "claims.csv").is_file()

@@ -1,0 +1,76 @@
+"""Figures: each is drawn from a synthetic study, is well-formed vector output, says its numbers as text, and is
+reproducible."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from analysis import curves, figures
+from analysis.collect import collect
+from analysis.grid import build
+from tests.analysis.synthetic import grid, make_result, write_points, write_run
+
+
+def texts(path: Path) -> str:
+    return " ".join(
+        "".join(node.itertext()) for node in ElementTree.parse(path).iter("{http://www.w3.org/2000/svg}text")
+    )
+
+
+def test_heat_map_writes_its_numbers(study: Path, tmp_path: Path) -> None:
+    found = build(collect("quickstart", study, "folders"))
+    svg, png = figures.save(figures.heat_map(found), tmp_path / "h")
+    words = texts(svg)
+    for row in found.rows[2:]:
+        assert f"{row.average.mean:.1f}" in words
+    assert "average" in words and "att_kl" in words
+    again, _ = figures.save(figures.heat_map(found), tmp_path / "again")
+    assert svg.read_bytes() == again.read_bytes() and png.stat().st_size > 1000
+
+
+@pytest.mark.parametrize("draw", [figures.dots, figures.critical_difference])
+def test_effect_and_ranks(draw, study: Path, tmp_path: Path) -> None:
+    figure = draw(build(collect("quickstart", study, "folders")))
+    assert "finetune" in texts(figures.save(figure, tmp_path / "f")[0])
+
+
+def test_ranks_need_three_rows_and_two_tasks(tmp_path: Path) -> None:
+    results = [make_result("quickstart", "rte", o, "first", s) for o in ("kd", "finetune", "att_kl") for s in (0, 1)]
+    for result in results:
+        write_run(tmp_path, result)
+    write_points(tmp_path, "quickstart", results)
+    assert figures.critical_difference(build(collect("quickstart", tmp_path, "folders"))) is None
+
+
+def test_pareto_needs_costs_that_differ(tmp_path: Path) -> None:
+    results = [r for r in grid() if r["labels"]["init"] == "first"]
+    for result in results:
+        factor = {"finetune": 1, "kd": 2, "att_kl": 3}[result["labels"]["objective"]]
+        result["student"]["size_bytes"] = factor * 10_000_000
+        write_run(tmp_path, result)
+    write_points(tmp_path, "quickstart", results)
+    found = build(collect("quickstart", tmp_path, "folders"), layout="methods")
+    figure = figures.pareto(found, "size (MB)")
+    assert "att_kl / first" in texts(figures.save(figure, tmp_path / "p")[0])
+    assert figures.pareto(found, "parameters (M)") is None and figures.pareto(found, "no such cost") is None
+
+
+def test_curves_read_stages_on_one_axis_and_survive_a_torn_line(study: Path, tmp_path: Path) -> None:
+    found = collect("quickstart", study, "folders")
+    path = next((study / "quickstart").glob("rte-kd-first-s0-*/metrics.jsonl"))
+    path.write_text(
+        path.read_text()
+        + '{"t": 4, "stage": "finetune", "epoch": 1, "step": 50, "values": {"selection/accuracy": 0.7}}\n{"t": 5, "sta'
+    )
+    rows = curves.read(path)
+    assert rows[-1] == ("finetune", 1, 350, "selection/accuracy", 0.7)
+    history = curves.histories(found)
+    assert set(history["run"]) == set(found.runs["run"])
+    for name, draw in (("learning", curves.learning_curves), ("matching", curves.matching_losses)):
+        figure = draw(found, history)
+        assert "rte" in texts(figures.save(figure, tmp_path / name)[0])
+    assert curves.learning_curves(found, history[history["key"] == "train/loss"]) is None
+    assert curves.matching_losses(found, history[history["key"] == "train/loss"]) is None

@@ -1,0 +1,120 @@
+"""Composition by parts must equal Hydra's own composition, point for point."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from kdexp import launchers
+from kdexp.launchers.compose import Composer, CompositionError
+
+HERE = Path(__file__).parent
+REAL = HERE.parents[1] / "conf"
+
+
+@pytest.fixture
+def loader() -> Iterator[Any]:
+    Plugins.instance()
+    launchers.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
+        found = GlobalHydra.instance().config_loader()
+        found.config_search_path.append("real", f"file://{REAL}")
+        found.repository.initialize_sources(_before_schema(found.config_search_path))
+        yield found
+
+
+def _before_schema(path: Any) -> Any:
+    """Hydra wants the schema to be the last place it looks."""
+    places = path.get_path()
+    places.append(places.pop(-2))
+    return path
+
+
+def both(loader: Any, points: list[list[str]]) -> None:
+    """Compose all points both ways and compare."""
+    master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    composer = Composer(loader, master)
+    for point in points:
+        whole = loader.load_sweep_config(master, point)
+        choices = dict(whole.hydra.runtime.choices)
+        plain = OmegaConf.to_container(whole, resolve=False)
+        plain.pop("hydra")
+        with composer.point(point) as composed:
+            assert OmegaConf.to_container(composed.config, resolve=False) == plain
+            assert composed.choices == choices
+
+
+def grid(axes: dict[str, list[str]]) -> list[list[str]]:
+    return [[f"{k}={v}" for k, v in zip(axes, row, strict=True)] for row in itertools.product(*axes.values())]
+
+
+def test_groups_and_values(loader: Any) -> None:
+    axes = {"init": ["first", "last"], "objective": ["kd", "att"], "recipe.epochs": ["3", "5"], "seed": ["1", "2"]}
+    both(loader, grid(axes))
+
+
+def test_interpolations_see_the_values_of_their_own_point(loader: Any) -> None:
+    points = grid({"recipe": ["long", "quick"], "seed": ["1", "4"]})
+    both(loader, points)
+    composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+    found = []
+    for point in points:
+        with composer.point(point) as composed:
+            found.append(OmegaConf.to_container(composed.config, resolve=True)["recipe"]["epochs"])
+    assert found == [1, 4, 3, 3]
+
+
+def test_a_group_that_writes_into_others_is_composed_in_full(loader: Any) -> None:
+    both(loader, grid({"mapping": ["auto", "meddling"], "objective": ["kd", "att"], "seed": ["1"]}))
+    axes = {"objective": ["kd", "att"], "mapping": ["meddling", "auto"], "objective.temperature": ["1", "3"]}
+    both(loader, grid(axes))
+
+
+def test_added_groups_missing_keys_and_deletions(loader: Any) -> None:
+    odd = ["student={name: odd}"]
+    both(loader, [["debug=smoke", "init=last"], ["init=first"], ["+extra=1"], ["~student.num_layers"], odd, ["seed=2"]])
+    both(loader, [["init=first"], ["debug=smoke", "recipe=long"], ["+experiment=plain", "seed=3"]])
+
+
+def test_errors_name_the_value_and_leave_the_next_point_whole(loader: Any) -> None:
+    master = loader.load_configuration("config", [], RunMode.MULTIRUN)
+    composer = Composer(loader, master)
+    for wrong in (["init=frist"], ["seed=3", "recipe.epoch=2"], ["nonsense=1"]):
+        with pytest.raises(CompositionError, match=wrong[-1].split("=")[0].split(".")[-1]), composer.point(wrong):
+            pass
+        with composer.point(["init=last"]) as composed:
+            assert (composed.config.seed, composed.config.init.name) == (1, "last")
+
+
+def test_every_shipped_sweeper_and_launcher_file_is_registered() -> None:
+    for path in (REAL / "hydra" / "sweeper").glob("*.yaml"):
+        assert OmegaConf.load(path)["_target_"] in launchers.SWEEPERS
+    for path in (REAL / "hydra" / "launcher").glob("*.yaml"):
+        settings = OmegaConf.to_container(OmegaConf.load(path))
+        assert launchers.make_launcher(settings) is not None
+
+
+def test_foreign_launchers_and_unknown_settings_are_refused() -> None:
+    with pytest.raises(ValueError, match="one of kdexp's"):
+        launchers.make_launcher({"_target_": "os.system"})
+    with pytest.raises(ValueError, match="slot"):
+        launchers.make_launcher({"_target_": "kdexp.launchers.local.Local", "slot": 3})
+
+
+@pytest.mark.parametrize("argument", ["+experiment=a,b", "experiment=a,b,c", "+experiment=glob(*)"])
+def test_sweeping_experiments_is_refused(argument: str) -> None:
+    assert "would be lost" in (launchers.experiment_sweep(["seed=1,2", argument]) or "")
+
+
+def test_one_experiment_is_fine() -> None:
+    assert launchers.experiment_sweep(["+experiment=a", "seed=1,2"]) is None

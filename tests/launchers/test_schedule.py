@@ -1,0 +1,90 @@
+"""In which order points start, and how many at once."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from kdexp.launchers import machine
+from kdexp.launchers.base import Outcome, Point
+from kdexp.launchers.board import Board, duration, summary
+from kdexp.launchers.schedule import Schedule, expected
+
+
+def point(name: str, task: str = "alpha", objective: str = "kd", folder: Path = Path("nowhere")) -> Point:
+    config = {"task": {"name": task}, "objective": {"name": objective}, "study": "s", "seed": 1}
+    return Point(name, name, folder / name, config)
+
+
+def test_points_of_a_teacher_that_is_being_built_wait_behind_others() -> None:
+    a1, a2, b1 = point("a1"), point("a2"), point("b1")
+    needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
+    schedule = Schedule([a1, a2, b1], needs)
+    first = schedule.next([])
+    second = schedule.next([first])
+    assert (first.name, second.name) == ("a1", "b1")
+    assert schedule.next([first, second]).name == "a2"  # nothing else is left to do
+    assert len(schedule) == 0
+
+
+def test_a_built_teacher_holds_nobody_up() -> None:
+    needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
+    schedule = Schedule([point("a1"), point("a2"), point("b1")], needs, built=lambda key: key == "A")
+    assert [schedule.next([]).name for _ in range(3)] == ["a1", "a2", "b1"]
+
+
+def test_longest_first() -> None:
+    schedule = Schedule([point("a"), point("b"), point("c")], cost={"a": 1.0, "b": 5.0, "c": 3.0})
+    assert [schedule.next([]).name for _ in range(3)] == ["b", "c", "a"]
+
+
+def test_expected_cost_comes_from_the_nearest_finished_runs(tmp_path: Path) -> None:
+    done = [point("x", "alpha", "kd", tmp_path), point("y", "alpha", "att", tmp_path)]
+    for one, took in zip(done, (10.0, 30.0), strict=True):
+        one.folder.mkdir()
+        (one.folder / "result.json").write_text(f'{{"cost": {{"seconds": {took}}}}}')
+    todo = [point("1", "alpha", "kd"), point("2", "alpha", "hid"), point("3", "beta", "kd")]
+    assert expected(todo, done) == {"1": 10.0, "2": 20.0}
+
+
+def test_slots_follow_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "cores", lambda: 8)
+    monkeypatch.setattr(machine, "visible_gpus", list)
+    monkeypatch.setattr(machine, "free_memory_gb", lambda: 5.0)
+    assert machine.describe(machine.slots(None, None, None, {"auto"})) == {"slots": 8, "threads": 1, "gpus": 0}
+    assert len(machine.slots(None, 2, None, {"cpu"})) == 4
+    assert len(machine.slots(None, None, 1.5, {"cpu"})) == 3
+    assert len(machine.slots(6, None, 1.5, {"cpu"})) == 6
+    monkeypatch.setattr(machine, "visible_gpus", lambda: ["0", "3"])
+    found = machine.slots(None, None, 1.5, {"auto"})
+    assert machine.describe(found) == {"slots": 2, "threads": 4, "gpus": 2}
+    assert [env["CUDA_VISIBLE_DEVICES"] for env in machine.slots(3, None, None, {"cuda"})] == ["0", "3", "0"]
+    assert machine.describe(machine.slots(None, None, None, {"cpu"}))["slots"] == 8
+
+
+def test_the_board_writes_one_line_a_run_and_the_summary_names_logs() -> None:
+    out = io.StringIO()
+    console = Console(file=out, width=200)
+    board = Board(3, 1, console)
+    board.start(2)
+    board.running(point("a"))
+    board.done(Outcome(point("a"), "finished", 2.0))
+    wrong = Outcome(point("b[x]"), "failed", 1.0, "ValueError: [no]")
+    board.done(wrong)
+    board.close()
+    assert board.done_count == 3
+    summary("s", [wrong, Outcome(point("a"), "finished")], 100.0, "python -m kdexp x", console)
+    text = out.getvalue()
+    assert "2/3  finished  a" in text
+    assert "3/3  failed  b[x]  ValueError: [no]" in text
+    assert "failed: b[x]: ValueError: [no]" in text
+    assert "b[x]/run.log" in text
+    assert "run the same command again: python -m kdexp x" in text
+
+
+@pytest.mark.parametrize(("value", "said"), [(45, "45 s"), (600, "10 min"), (12600, "3.5 h")])
+def test_durations(value: float, said: str) -> None:
+    assert duration(value) == said

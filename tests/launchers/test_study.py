@@ -1,0 +1,267 @@
+"""Whole studies in real processes: exit codes, killed runs, several shells, dry runs. Runs only sleep."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdexp import runs, study
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+
+
+class Shell:
+    """Starts the test application in a folder of its own."""
+
+    def __init__(self, where: Path):
+        self.where = where
+        self.count = where / "count.txt"
+        self.env = {
+            **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "OMP_NUM_THREADS": "1",
+            "STUB_COUNT": str(self.count), "COLUMNS": "200",
+        }  # fmt: skip
+        self.env.pop("KDEXP_STORE", None)
+
+    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(HERE / "app.py"), *arguments],
+            cwd=self.where, env={**self.env, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def run(self, *arguments: str, **env: str) -> tuple[int, str, str]:
+        process = self.start(*arguments, **env)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+    def executions(self) -> list[list[str]]:
+        """One entry an execution: name, pid, parent pid."""
+        return [line.split() for line in self.count.read_text().splitlines()] if self.count.exists() else []
+
+    def states(self, name: str) -> dict[str, str]:
+        folder = self.where / "multirun" / name
+        points = json.loads((folder / "study.json").read_text())["points"]
+        return {point["name"]: runs.state(folder / point["name"]) for point in points}
+
+    def result(self, name: str, run: str) -> dict:
+        return json.loads((self.where / "multirun" / name / run / "result.json").read_text())
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    return Shell(tmp_path)
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for something that another process does."""
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "it did not happen in time"
+        time.sleep(0.02)
+
+
+def test_a_grid_runs_once_and_is_skipped_afterwards(shell: Shell) -> None:
+    code, out, err = shell.run("+experiment=grid")
+    assert code == 0, err
+    assert "left out: 2 points with objective=att, task=beta: att is not defined there" in err
+    assert set(shell.states("grid").values()) == {"finished"}
+    assert len(shell.executions()) == 6
+    code, out, err = shell.run("+experiment=grid")
+    assert code == 0
+    assert len(shell.executions()) == 6
+    assert "study grid: 6 runs" in out
+    listed = json.loads((shell.where / "multirun/grid/study.json").read_text())
+    assert set(listed) == {"study", "scale", "command", "points"}
+    assert set(listed["points"][0]) == {"id", "name", "labels", "seed", "overrides"}
+    assert set(listed["points"][0]["labels"]) == {"teacher", "student", "objective", "mapping", "init", "task"}
+    shell.run("+experiment=grid", "scale=desk", "hydra/launcher=basic")
+    assert json.loads((shell.where / "multirun/grid/study.json").read_text())["scale"] == "desk"
+    assert len(shell.executions()) == 8
+
+
+@pytest.mark.parametrize("launcher", ["local", "basic"])
+def test_a_failed_run_is_reported_and_stops_nothing(shell: Shell, launcher: str) -> None:
+    arguments = ("+experiment=plain", f"hydra/launcher={launcher}")
+    code, out, _ = shell.run(*arguments, STUB_FAIL="last-s2")
+    assert code == 1
+    assert sorted(shell.states("plain").values()) == ["failed"] + ["finished"] * 5
+    failed = next(name for name, state in shell.states("plain").items() if state == "failed")
+    assert f"failed: {failed}: ValueError: this one was meant to fail" in out
+    assert f"multirun/plain/{failed}/run.log" in out
+    if launcher == "local":
+        assert "meant to fail" in (shell.where / "multirun/plain" / failed / "run.log").read_text()
+    code, out, _err = shell.run(*arguments)
+    assert code == 0
+    assert len(shell.executions()) == 7
+
+
+def test_a_killed_run_is_marked_the_others_finish_and_the_next_command_completes_it(shell: Shell) -> None:
+    process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="1.5")
+    until(lambda: len(shell.executions()) > 0)
+    name, pid, _ = shell.executions()[0]
+    until(lambda: (shell.where / "multirun/plain" / name / "step.json").exists())
+    os.kill(int(pid), signal.SIGKILL)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1
+    states = shell.states("plain")
+    assert states.pop(name) == "failed"
+    assert set(states.values()) == {"finished"}
+    assert f"failed: {name}: killed by signal 9 (SIGKILL)" in out
+    code, out, err = shell.run("+experiment=plain")
+    assert code == 0, err
+    assert set(shell.states("plain").values()) == {"finished"}
+    assert shell.result("plain", name)["resumed_at"] >= 1
+    assert len(shell.executions()) == 7
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupting_saves_and_the_same_command_continues(shell: Shell, number: int) -> None:
+    process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="5")
+    until(lambda: len(shell.executions()) == 2)
+    time.sleep(0.8)
+    if number == signal.SIGINT:  # as a terminal does it: to every process of the group
+        os.killpg(process.pid, number)
+    else:
+        process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "The same command continues" in err
+    states = shell.states("plain")
+    assert sorted(states.values()) == ["interrupted"] * 2 + ["new"] * 4
+    for _, pid, _ in shell.executions():
+        assert not Path(f"/proc/{pid}").exists()
+    code, _out, err = shell.run("+experiment=plain")
+    assert code == 0
+    resumed = [shell.result("plain", name)["resumed_at"] for name, state in states.items() if state == "interrupted"]
+    assert min(resumed) >= 1
+
+
+def test_interrupting_the_basic_launcher(shell: Shell) -> None:
+    process = shell.start("+experiment=plain", "hydra/launcher=basic", STUB_SECONDS="3")
+    until(lambda: len(shell.executions()) == 1)
+    time.sleep(0.5)
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert sorted(shell.states("plain").values()) == ["interrupted"] + ["new"] * 5
+
+
+def test_children_do_not_outlive_a_killed_launcher(shell: Shell) -> None:
+    process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="20")
+    until(lambda: len(shell.executions()) == 2)
+    process.kill()
+    process.communicate()
+    pids = [pid for _, pid, _ in shell.executions()] + [shell.executions()[0][2]]
+    until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), 30)
+    assert "running" not in shell.states("plain").values()
+
+
+def test_several_shells_share_a_study_without_doing_anything_twice(shell: Shell) -> None:
+    ways = ["hydra.launcher.slots=2", "hydra.launcher.slots=1", "hydra/launcher=basic"]
+    processes = [shell.start("+experiment=plain", way, STUB_SECONDS="0.6") for way in ways]
+    for process in processes:
+        _out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    names = [name for name, _, _ in shell.executions()]
+    assert len(names) == len(set(names)) == 6
+    assert set(shell.states("plain").values()) == {"finished"}
+
+
+def test_a_run_that_another_shell_lets_go_of_is_taken_up(shell: Shell) -> None:
+    first = shell.start("+experiment=plain", "init=first", "seed=1", "hydra.launcher.slots=1", STUB_SECONDS="30")
+    until(lambda: len(shell.executions()) == 1)
+    second = shell.start("+experiment=plain", "init=first", STUB_SECONDS="0.3")
+    until(lambda: len(shell.executions()) == 3)
+    first.kill()
+    first.communicate()
+    _out, err = second.communicate(timeout=60)
+    assert second.returncode == 0, err
+    assert "is being run by another process" in err
+    assert set(shell.states("plain").values()) == {"finished"}
+
+
+def test_runs_are_processes_of_one_thread_with_their_output_in_their_log(shell: Shell) -> None:
+    code, _, err = shell.run("+experiment=plain", "init=first", "hydra.launcher.slots=3", STUB_PRELOAD="1")
+    assert code == 0, err
+    pids = {pid for _, pid, _ in shell.executions()}
+    parents = {parent for _, _, parent in shell.executions()}
+    assert len(pids) == 3
+    assert len(parents) == 1
+    assert {shell.result("plain", name)["threads"] for name in shell.states("plain")} == {"1"}
+    shell.run("+experiment=plain", "init=last", "hydra.launcher.threads=2")
+    assert {shell.result("plain", name)["threads"] for name in shell.states("plain")} == {"2"}
+
+
+def test_dry_prints_the_grid_and_writes_nothing(shell: Shell) -> None:
+    code, out, err = shell.run("+experiment=grid", "dry=true")
+    assert code == 0, err
+    assert "study grid: 6 runs (6 new)" in out
+    assert "unknown until a run" in out
+    assert not (shell.where / "multirun").exists()
+    shell.run("+experiment=grid", "seed=1")
+    code, out, err = shell.run("+experiment=grid", "dry=true")
+    assert "study grid: 6 runs (3 finished, 3 new)" in out
+    assert "about 6 s of one slot's time for 3 runs" in out
+    assert len(shell.executions()) == 3
+
+
+def test_all_problems_come_in_one_message_and_nothing_is_written(shell: Shell) -> None:
+    code, _out, err = shell.run("+experiment=plain", "student=small,tiny", "seed=1,13", "objective=kd,nothing")
+    assert code == 2
+    assert "init=last does not fit student=tiny: choose another init. (" in err
+    assert "seed=13 brings bad luck" in err
+    assert "objective/nothing" in err
+    assert "3 things must change" in err
+    assert "Traceback" not in err
+    assert not (shell.where / "multirun").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["-m", "+experiment=grid,plain"], "sweeps over experiments"),
+        (["+experiment=grid", "scale=desk,full"], "scale belongs to the whole study"),
+        (["+experiment=grid", "scale=dsk"], "it knows full, desk"),
+        (["+experiment=grid", "hydra.sweeper.exclude=[{where:{objectiv:kd},reason:x}]"], "objectiv is neither a group"),
+        (["+experiment=grid", "hydra.sweeper.exclude=[{where:{objective:'*'},reason:x}]"], "the grid has no points"),
+        (["+experiment=grid", "hydra.launcher.slots=0"], "at least 1"),
+        (["+experiment=grid", "hydra.launcher._target_=os.system"], "one of kdexp's"),
+    ],
+)
+def test_refusals(shell: Shell, arguments: list[str], message: str) -> None:
+    code, _, err = shell.run(*arguments)
+    assert (code, message in err, "Traceback" in err) == (2, True, False), err
+    assert not (shell.where / "multirun").exists()
+
+
+def test_equal_points_are_merged(shell: Shell) -> None:
+    code, _out, err = shell.run("+experiment=plain", "seed=1", "runtime.device=cpu,auto")
+    assert code == 0, err
+    assert "merged: 2 points are the same run as another one" in err
+    assert len(shell.executions()) == 2
+
+
+def test_status_of_a_study(shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    shell.run("+experiment=plain", STUB_FAIL="last-s2")
+    monkeypatch.chdir(shell.where)
+    monkeypatch.setenv("COLUMNS", "200")
+    assert study.main(["status", "plain"]) == 1
+    out = capsys.readouterr().out
+    assert "6 runs: 5 finished, 1 failed" in out
+    assert "accuracy 50.0" in out
+    assert "ValueError: this one was meant to fail" in out
+    assert "continue: python -m kdexp +experiment=plain" in out
+    monkeypatch.chdir("/")
+    assert study.main(["status", "plain", f"root={shell.where / 'multirun'}"]) == 1
+    assert study.main(["status", "plane", f"root={shell.where / 'multirun'}"]) == 2
+    assert "there are: plain" in capsys.readouterr().err
+    assert study.main(["plain"]) == 2

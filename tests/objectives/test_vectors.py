@@ -1,0 +1,22 @@
+"""Golden values: every loss, mapping and schedule against the reference file, by the functions that training uses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdexp import check
+
+VECTORS = check.load(Path(__file__).resolve().parents[1] / "data" / "vectors.json")
+
+
+@pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v["id"])
+def test_vector(vector):
+    passed, got = check.check(vector)
+    assert passed, f"expected {vector['expected']}, got {got}"
+
+
+def test_none_is_missing():
+    assert len(VECTORS) == 118
+    assert {v["function"] for v in VECTORS} == set(check.FUNCTIONS)

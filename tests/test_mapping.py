@@ -1,0 +1,116 @@
+"""Which layer is matched with which."""
+
+from __future__ import annotations
+
+import pytest
+
+from kdexp import mapping
+from kdexp.sharing import effective_layers
+
+
+class Attention:
+    layers, default_mapping = "attention", "uniform"
+
+
+class Hidden:
+    layers, default_mapping = "hidden", "uniform"
+
+
+class Patience:
+    layers, default_mapping = "attention", "skip"
+
+
+class Logits:
+    layers, default_mapping = "none", "uniform"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "k", "n", "expected"),
+    [
+        ("uniform", "attention", 3, 12, [(1, 4), (2, 8), (3, 12)]),
+        ("uniform", "hidden", 3, 12, [(0, 0), (1, 4), (2, 8), (3, 12)]),
+        ("uniform", "attention", 4, 6, [(1, 1), (2, 2), (3, 3), (4, 4)]),
+        ("uniform", "attention", 12, 12, [(j, j) for j in range(1, 13)]),
+        ("skip", "attention", 3, 12, [(1, 4), (2, 8)]),
+        ("last", "attention", 3, 12, [(1, 10), (2, 11)]),
+        ("last", "attention", 6, 12, [(1, 7), (2, 8), (3, 9), (4, 10), (5, 11)]),
+        ("skip", "attention", 1, 12, []),
+        ("last_only", "attention", 3, 12, [(3, 12)]),
+        ("last_only", "attention", 14, 12, [(14, 12)]),
+        ("first", "attention", 3, 12, [(1, 1), (2, 2), (3, 3)]),
+        ("first", "hidden", 2, 12, [(0, 0), (1, 1), (2, 2)]),
+        ("one_to_many", "attention", 2, 6, [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5), (2, 6)]),
+        ("combine", "hidden", 1, 2, [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2)]),
+        ("combine", "attention", 1, 2, [(1, 1), (1, 2)]),
+        ("pea_kd", "attention", 3, 12, [(1, 4), (2, 8)]),
+    ],
+)
+def test_strategies(name, kind, k, n, expected):
+    assert mapping.STRATEGIES[name](k, n, kind=kind) == expected
+
+
+@pytest.mark.parametrize(
+    ("own", "effective", "expected"),
+    [
+        (1, 2, [(1, 6)]),
+        (2, 4, [(1, 3), (2, 6), (3, 9)]),
+        (3, 6, [(1, 2), (2, 4), (3, 6), (4, 8), (5, 10)]),
+        (6, 9, [(3, 4), (6, 8)]),
+    ],
+)
+def test_shared_parameters(own, effective, expected):
+    assert effective_layers(own, "sps1") == effective_layers(own, "sps2") == effective
+    assert effective_layers(own) == own
+    assert mapping.resolve("pea_kd", Patience, effective, 12, own_layers=own) == expected
+
+
+def test_auto_is_the_objectives_own():
+    assert mapping.resolve({"name": "auto"}, Attention, 3, 12) == [(1, 4), (2, 8), (3, 12)]
+    assert mapping.resolve("auto", Patience, 3, 12) == [(1, 4), (2, 8)]
+    assert mapping.resolve({"name": "uniform"}, Logits, 3, 12) == []
+
+
+def test_follow_init():
+    follow = {"name": "follow_init"}
+    assert mapping.resolve(follow, Attention, 3, 12, [1, 8, 12]) == [(1, 1), (2, 8), (3, 12)]
+    assert mapping.resolve(follow, Hidden, 3, 12, [1, 8, 12]) == [(0, 0), (1, 1), (2, 8), (3, 12)]
+    without = follow | {"embeddings": False}
+    assert mapping.resolve(without, Hidden, 3, 12, [1, 8, 12]) == [(1, 1), (2, 8), (3, 12)]
+    with pytest.raises(ValueError, match="copies none"):
+        mapping.resolve(follow, Attention, 3, 12, None)
+    with pytest.raises(ValueError, match="2 copied layers"):
+        mapping.resolve(follow, Attention, 3, 12, [1, 2])
+
+
+def test_explicit_pairs():
+    chosen = {"name": "explicit", "pairs": [["emb", 0], [3, 12], [3, 11]]}
+    assert mapping.resolve(chosen, Hidden, 3, 12) == [(0, 0), (3, 12), (3, 11)]
+    with pytest.raises(ValueError, match="emb is not offered here"):
+        mapping.resolve(chosen, Attention, 3, 12)
+    for pairs, message in (
+        ([[4, 12]], "student layers 1 to 3"),
+        ([[3, 13]], "teacher layers 1 to 12"),
+        ([], "mapping.pairs"),
+        ([[1]], "a pair of"),
+        ([["one", 2]], "whole number"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            mapping.resolve({"name": "explicit", "pairs": pairs}, Attention, 3, 12)
+
+
+def test_mistakes_are_told():
+    with pytest.raises(ValueError, match="choose one of auto, uniform"):
+        mapping.resolve("diagonal", Attention, 3, 12)
+    with pytest.raises(ValueError, match="no option layer; its options: teacher_layer"):
+        mapping.resolve({"name": "last_only", "layer": 3}, Attention, 3, 12)
+    with pytest.raises(ValueError, match="a teacher of 6; the student has 12"):
+        mapping.resolve("uniform", Attention, 12, 6)
+    with pytest.raises(ValueError, match="teacher layers 1 to 12"):
+        mapping.resolve({"name": "last_only", "teacher_layer": 13}, Attention, 3, 12)
+
+
+def test_the_table_for_people():
+    lines = mapping.describe([(0, 0), (1, 4), (3, 12)]).splitlines()
+    assert lines[0] == "student layer <- teacher layer"
+    assert [line.split() for line in lines[1:]] == [["emb", "<-", "emb"], ["1", "<-", "4"], ["3", "<-", "12"]]
+    assert "no layers" in mapping.describe([])
