@@ -30,9 +30,8 @@ def complete(study: str, source: str, runs: pd.DataFrame, missing: list[Missing]
 def comparable(runs: pd.DataFrame, *, allow: bool, by: tuple[str, ...]) -> list[str]:
     """Refuse runs that must not be averaged or set side by side, unless ``allow``; then return the problems as notes.
 
-    Within a task: one content hash of the data, one rule that selects the epoch, one chosen metric. Within a cell
-    (equal labels): one
-    setting of everything but the seed and the keys in ``by``.
+    Within a task: one content hash of the data, one rule that selects the epoch, one chosen metric, one number format.
+    Within a cell (equal labels): one setting of everything but seeds and the keys in ``by``.
     """
     problems = []
     for task, group in runs.groupby("task", sort=True):
@@ -40,6 +39,7 @@ def comparable(runs: pd.DataFrame, *, allow: bool, by: tuple[str, ...]) -> list[
             ("data_hash", "different data"),
             ("selection", "different epoch selection"),
             ("metric", "different chosen metrics"),
+            ("dtype", "different number formats"),
         ):
             counts = group[column].value_counts()
             if len(counts) > 1:

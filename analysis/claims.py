@@ -29,8 +29,7 @@ OPTIONAL = {"within", "metric", "above", "expect"}
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim on one study; ``effect`` and its interval in points, ``p`` two-sided, ``holm`` adjusted over the
-    study's claims."""
+    """One claim on one study; ``effect`` and interval in points, ``p`` two-sided, ``holm`` over the study's claims."""
 
     id: str
     says: str

@@ -76,8 +76,7 @@ def main(
     run: Callable[[dict[str, str]], object],
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Parse, run, and turn ``ValueError`` (a person's mistake or a study that is not ready) into one message and code
-    2."""
+    """Parse and run; a ``ValueError`` (a person's mistake, or a study that is not ready) is one message and code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if any(word in ("-h", "--help", "help") for word in words):
         print(usage(module, purpose, keys))

@@ -7,15 +7,13 @@ Parsed runs are kept in ``<study>/.analysis/`` so that the next call reads what 
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 from urllib.parse import unquote, urlparse
 
 import pandas as pd
@@ -26,8 +24,7 @@ from analysis.cache import VERSION, Item, rows
 
 @dataclass
 class Collected:
-    """A study's finished runs: ``runs`` (a row a run), ``scores`` (run, who, split, metric, value), and what is not
-    there."""
+    """A study's finished runs: ``runs`` (a row a run), ``scores`` (run, who, split, metric, value), what is missing."""
 
     study: str
     folder: Path
@@ -37,10 +34,10 @@ class Collected:
     missing: list[points.Missing] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     order: dict[str, list[str]] = field(default_factory=dict)  # label -> its values in the order of the study's grid
+    uri: str = ""  # of the tracking store, empty where folders were read
 
     def long(self) -> pd.DataFrame:
-        """The tidy table: one row a score, with every column of its run; ``metric`` is the score's, ``chosen`` the
-        task's."""
+        """The tidy table, a row a score with all of its run; ``metric`` is the score's, ``chosen`` the task's."""
         return self.scores.merge(self.runs.rename(columns={"metric": "chosen"}), on="run", how="left", sort=False)
 
 
@@ -56,8 +53,7 @@ def collect(
     by: Iterable[str] = (),
     cache: bool = True,
 ) -> Collected:
-    """Collect a study. ``ValueError`` when it is unknown, incomplete or a mixture, unless ``incomplete``/``mixture``
-    = allow.
+    """Collect a study; ``ValueError`` when it is unknown, or incomplete or a mixture and that is not allowed.
 
     ``extra``: ``leave`` takes only runs that the study's last grid (``study.json``) lists, ``include`` takes all.
     ``by``: dotted settings that may differ within a cell because the table will show them.
@@ -89,7 +85,7 @@ def collect(
     order = {
         key: list(dict.fromkeys(str(p.get("labels", {}).get(key, "")) for p in listed or [])) for key in records.LABELS
     }
-    return Collected(study, folder, said, runs, scores, missing, notes, order)
+    return Collected(study, folder, said, runs, scores, missing, notes, order, uri if source == "mlflow" else "")
 
 
 # ------------------------------------------------------------------------------------------------------------ sources
@@ -123,8 +119,7 @@ def _stamp(path: Path) -> str:
 
 
 def _mlflow_items(study: str, uri: str) -> tuple[list[Item], list[str]]:
-    """The finished child runs of the experiment ``study`` that carry a ``result.json``, and notes on those that do
-    not."""
+    """The finished runs of the experiment ``study`` that have a ``result.json``, and notes on the others."""
     found = _by_sql(study, uri) if uri.startswith("sqlite:///") else _by_client(study, uri)
     items, without = [], []
     for run, experiment, artifacts, name, ended in found:
@@ -164,14 +159,11 @@ def _by_sql(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
         join tags s on s.run_uuid = r.run_uuid and s.key = 'kdexp.status' and s.value = 'finished'
         where e.name = ? and r.lifecycle_stage = 'active' order by r.end_time"""
     try:
-        connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)
-        try:
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as connection:
             names = [
                 row[0] for row in connection.execute("select name from experiments where lifecycle_stage = 'active'")
             ]
             rows = [tuple(str(value) for value in row) for row in connection.execute(query, (study,))]
-        finally:
-            connection.close()
     except sqlite3.Error as error:
         raise ValueError(f"the MLflow store {path} cannot be read ({error}); say source=folders") from None
     _known(study, names, uri)
@@ -237,17 +229,23 @@ def _downloader(uri: str, place: str) -> Callable[[], bytes]:
     return load
 
 
-def settings_columns(runs: pd.DataFrame, keys: Iterable[str]) -> pd.DataFrame:
-    """``runs`` with one more column for each dotted setting in ``keys``. ``ValueError`` if no run has it."""
-    flat: list[dict[str, Any]] = [records.flatten(json.loads(text)) for text in runs["settings"]]
-    out = runs.copy()
-    for key in keys:
-        values = [one.get(key, math.nan) for one in flat]
-        if not any(key in one for one in flat):
-            raise ValueError(f"by={key}: no run has such a setting; some that differ: {', '.join(_some(runs))}")
-        out[key] = [str(value) for value in values]
-    return out
+def history(uri: str, runs: list[str]) -> list[tuple[str, str, int, float]]:
+    """(MLflow run id, metric name, step, value) of every logged point of the given runs.
 
+    By SQL from an SQLite store; other stores are asked run by run and metric by metric.
+    """
+    if uri.startswith("sqlite:///"):
+        marks = ",".join("?" * len(runs))
+        query = f"select run_uuid, key, step, value from metrics where run_uuid in ({marks}) and is_nan = 0"
+        path = uri.removeprefix("sqlite:///").split("?")[0]
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as connection:
+            return [tuple(row) for row in connection.execute(query, runs)]  # type: ignore[misc]
+    import mlflow
 
-def _some(runs: pd.DataFrame, most: int = 12) -> list[str]:
-    return list(records.differing(list(runs["settings"].drop_duplicates())))[:most]
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    return [
+        (run, key, point.step, point.value)
+        for run in runs
+        for key in client.get_run(run).data.metrics
+        for point in client.get_metric_history(run, key)
+    ]

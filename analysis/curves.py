@@ -9,48 +9,60 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
-from analysis.collect import Collected
+from analysis.collect import Collected, history
 from analysis.figures import COLOURS
 
 SELECTING = ("selection/", "heldout/", "validation/")
 NOT_MATCHED = {"train/loss", "train/rate", "train/ce", "train/kd", "train/finetune"}
+ELSEWHERE = ("teacher", "system")  # stages that are not the student's
 COLUMNS = ["run", "stage", "epoch", "step", "key", "value"]
 
 
 def read(path: Path) -> list[tuple[str, int, int, str, float]]:
     """(stage, epoch, step, key, value) of one run. A torn last line (the run was killed while writing) is left out.
 
-    Steps count on from stage to stage, so that a run has one time axis.
+    Steps count on from stage to stage, so that a run has one time axis; the teacher's stages and the machine's load are
+    left out.
     """
     out: list[tuple[str, int, int, str, float]] = []
-    start, last, stage = 0, 0, None
+    starts: dict[str, int] = {}
+    last = 0
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             entry = json.loads(line)
-            values, now, step = dict(entry["values"]), str(entry.get("stage", "")), int(entry.get("step") or 0)
+            values, stage, step = dict(entry["values"]), str(entry.get("stage", "")), int(entry.get("step") or 0)
         except (ValueError, KeyError, TypeError):
             continue
-        if now != stage:
-            start, stage = last, now
-        last = max(last, start + step)
-        out += [
-            (now, int(entry.get("epoch") or 0), start + step, str(key), float(value))
-            for key, value in values.items()
-            if value is not None
-        ]
+        if stage.startswith(ELSEWHERE):
+            continue
+        now = starts.setdefault(stage, last) + step
+        last = max(last, now)
+        epoch = int(entry.get("epoch") or 0)
+        out += [(stage, epoch, now, str(key), float(value)) for key, value in values.items() if value is not None]
     return out
 
 
 def histories(found: Collected, *, most: int = 2000) -> pd.DataFrame:
-    """The histories of a study's runs (the first ``most``; more would not be seen in a figure), distillation stages
-    only."""
+    """The histories of a study's runs, distillation stages only: from their files, else from MLflow.
+
+    At most ``most`` runs: more would not be seen in a figure.
+    """
     rows: list[tuple[str, str, int, int, str, float]] = []
-    for run, name in list(zip(found.runs["run"], found.runs["name"], strict=True))[:most]:
-        path = found.folder / name / "metrics.jsonl"
+    elsewhere: dict[str, str] = {}
+    for one in found.runs.head(most).itertuples():
+        path = found.folder / one.name / "metrics.jsonl"
         if path.is_file():
-            rows += [(run, *row) for row in read(path) if not row[0].startswith("teacher")]
+            rows += [(one.run, *row) for row in read(path)]
+        elif found.uri and one.mlflow_run:
+            elsewhere[one.mlflow_run] = one.run
+    if elsewhere:
+        for tracked, key, step, value in history(found.uri, list(elsewhere)):
+            stage, _, name = key.partition("/")  # the tracker names a metric STAGE/KEY
+            if name.startswith(("train/", *SELECTING)) and not stage.startswith(ELSEWHERE):
+                rows.append((elsewhere[tracked], stage, 0, step, name, value))
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -75,8 +87,7 @@ def _line(axis, frame: pd.DataFrame, colour: str, label: str) -> None:
 
 
 def learning_curves(found: Collected, history: pd.DataFrame) -> Figure | None:
-    """The chosen metric on the split that selects the epoch: a panel a task and init, a line an objective. None
-    without histories."""
+    """The chosen metric on the selecting split, a panel a task and init, a line an objective; None without any."""
     merged = history.merge(found.runs[["run", "task", "init", "objective", "metric"]], on="run")
     prefix = next((one for one in SELECTING if (merged["key"] == one + merged["metric"]).any()), None)
     if prefix is None:
@@ -99,8 +110,7 @@ def learning_curves(found: Collected, history: pd.DataFrame) -> Figure | None:
 
 
 def matching_losses(found: Collected, history: pd.DataFrame) -> Figure | None:
-    """Losses on intermediate layers while training (per layer where the runs log it): a panel a task and term. None
-    without any."""
+    """Losses on intermediate layers (each layer's, where logged), a panel a task and term; None without any."""
     merged = history[history["key"].str.startswith("train/") & ~history["key"].isin(NOT_MATCHED)]
     merged = merged[merged["value"] > 0].merge(found.runs[["run", "task", "init", "objective"]], on="run")
     if not len(merged):
@@ -123,7 +133,7 @@ def matching_losses(found: Collected, history: pd.DataFrame) -> Figure | None:
 
 def _legend(figure: Figure, axes: list) -> None:
     """One legend for all panels, outside of them."""
-    known: dict[str, object] = {}
+    known: dict[str, Artist] = {}
     for axis in axes:
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             known.setdefault(label, handle)

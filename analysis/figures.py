@@ -66,13 +66,14 @@ def heat_map(grid: Grid) -> Figure:
         )
     if len(grid.columns) > 1:
         panels.append(("average", [place[p].average if p in place else None for p in pairs]))
-    across = min(4, len(panels))
-    down = math.ceil(len(panels) / across)
     width, height = max(2.0, 0.75 * len(objectives)) + 0.6, max(1.2, 0.38 * len(inits)) + 0.9
-    figure = Figure(figsize=(across * width + 0.8, down * height), layout="constrained")
+    across = min(len(panels), max(1, int(12.5 / width)))  # no wider than a page can show
+    down = math.ceil(len(panels) / across)
+    figure = Figure(figsize=(across * width + 0.8, down * (height - 0.5) + 0.5), layout="constrained")
     axes = np.atleast_1d(figure.subplots(down, across, sharey=True, squeeze=False)).ravel()
-    for axis, (title, cells) in zip(axes, panels, strict=False):
+    for index, (axis, (title, cells)) in enumerate(zip(axes, panels, strict=False)):
         _heat_panel(axis, title, cells, inits, objectives)
+        axis.tick_params(labelbottom=index + across >= len(panels))  # where no panel lies below
     for axis in axes[len(panels) :]:
         axis.set_axis_off()
     return figure
@@ -149,7 +150,7 @@ def critical_difference(grid: Grid) -> Figure | None:
     figure = Figure(figsize=(6.4, 0.22 * len(rows) + 1.3), layout="constrained")
     axis = figure.subplots()
     axis.plot(ranks[order], range(len(rows)), "o", color=COLOURS[0])
-    for place, (name, rank) in enumerate(zip(names, ranks[order], strict=True)):
+    for place, rank in enumerate(ranks[order]):
         axis.annotate(f"{rank:.2f}", (rank, place), xytext=(6, -3), textcoords="offset points", fontsize=7)
         axis.hlines(place, ranks.min(), rank, color="#cccccc", linewidth=0.8, zorder=0)
     edge = float(ranks.min() + gap)
@@ -167,8 +168,7 @@ def critical_difference(grid: Grid) -> Figure | None:
 
 
 def pareto(grid: Grid, cost: str) -> Figure | None:
-    """Average score against a cost column of ``layout=methods``; the front is joined by a line. None if a grid has no
-    such cost."""
+    """Average score against a cost column of ``layout=methods``, with the front; None if that does not differ."""
     rows = [row for row in _measured(grid) if row.average is not None and math.isfinite(row.extras.get(cost, math.nan))]
     if len({row.extras[cost] for row in rows}) < 2:
         return None

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from analysis import notes, records, stats
-from analysis.collect import Collected, settings_columns
+from analysis.collect import Collected
+from analysis.select import settings_columns
 
 LAYOUTS = {"grid": ("objective", "init"), "init": ("init", "objective"), "methods": ("objective", "init")}
 ALPHA = 0.05
@@ -21,8 +22,7 @@ ALPHA = 0.05
 
 @dataclass
 class Cell:
-    """Mean, sample standard deviation and interval (x100) over n runs; ``mark``: ``best``, ``top`` (not told from the
-    best) or empty."""
+    """Mean, sample std and interval (x100) over n runs; ``mark``: ``best``, ``top`` (not told from it) or empty."""
 
     mean: float
     std: float
@@ -49,8 +49,7 @@ class Column:
 
 @dataclass
 class Row:
-    """One row: ``kind`` is majority, teacher, finetune or method; ``values[c]`` maps seed -> score (x100) in column
-    c."""
+    """One row; ``kind``: majority, teacher, finetune or method; ``values[c]``: seed -> score (x100) in column c."""
 
     kind: str
     labels: tuple[str, ...]
@@ -91,8 +90,10 @@ class Grid:
 
 
 def build(found: Collected, *, layout: str = "grid", metric: str = "", by: tuple[str, ...] = ()) -> Grid:
-    """The grid of a collected study. ``metric``: one metric for all tasks instead of each task's chosen one.
-    ``ValueError`` if absent."""
+    """The grid of a collected study.
+
+    ``metric``: one for all tasks, instead of each task's chosen one; ``ValueError`` if no run has it.
+    """
     runs = settings_columns(found.runs, by) if by else found.runs
     long = found.scores.merge(runs.rename(columns={"metric": "chosen"}), on="run", how="inner", sort=False)
     long = long[long["metric"] == (metric or long["chosen"])]
@@ -206,8 +207,7 @@ def _average(row: Row, columns: list[Column]) -> Cell | None:
 
 
 def _mark(cells: list[tuple[Cell | None, list[dict[object, float]]]]) -> None:
-    """Mark the best cell if a paired t-test over shared seeds tells it from every other one, else the group at the
-    top."""
+    """Mark the best cell if a paired t-test over shared seeds tells it from all others, else the group at the top."""
     present = [(cell, values) for cell, values in cells if cell is not None]
     if len(present) < 2:
         return

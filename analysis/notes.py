@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from statistics import median
 from typing import TYPE_CHECKING
 
-from analysis import records
+from analysis import power, records
 
 if TYPE_CHECKING:
     from analysis.collect import Collected
@@ -34,6 +35,7 @@ def under(found: Collected, rows: list[Row], columns: list[Column], alpha: float
         "≈: the highest mean and the rows that the test cannot tell from it. Majority and teacher take no part.",
         "Average: unweighted mean of the named metrics over the tasks, with a 95 % interval from the spread over seeds "
         "(Welch-Satterthwaite; tasks fixed).",
+        *_unscored(found),
         *_weak(rows, columns),
     ]
     if not any(row.kind == records.FINETUNE for row in rows):
@@ -45,10 +47,36 @@ def under(found: Collected, rows: list[Row], columns: list[Column], alpha: float
             f"Validation examples: {each}; in brackets, the 95 % sampling error of an accuracy near 50, "
             "which the spread over seeds does not hold."
         )
+    out += _seeds(rows)
     if found.missing:
         shown = "; ".join(str(one) for one in found.missing[:SHOWN]) + (" ..." if len(found.missing) > SHOWN else "")
         out.append(f"INCOMPLETE: {len(found.missing)} runs are missing: {shown}.")
     return out + found.notes
+
+
+def _seeds(rows: list[Row]) -> list[str]:
+    """How many seeds a difference of one point would take, given the spread that was seen."""
+    measured = [cell for row in rows if row.kind not in ("majority", "teacher") for cell in row.cells if cell]
+    spread = [cell.std for cell in measured if cell.std > 0]
+    if not spread:
+        return []
+    typical = median(spread)
+    needed = power.seeds_needed(1.0, typical, paired=False)
+    return [
+        f"Spread: the median standard deviation over seeds is {typical:.1f} points; to tell two rows that are 1 point "
+        f"apart on one task would take about {needed} seeds each (t-test, power 0.8)."
+    ]
+
+
+def _unscored(found: Collected) -> list[str]:
+    """Runs without a finite validation score of their chosen metric; they stand in no cell."""
+    scores = found.scores[(found.scores["who"] == "student") & (found.scores["split"] == "validation")]
+    have = found.runs[["run", "metric"]].merge(scores, on=["run", "metric"])["run"]
+    absent = found.runs[~found.runs["run"].isin(set(have))]
+    if not len(absent):
+        return []
+    names = ", ".join(absent["name"].head(SHOWN)) + (" ..." if len(absent) > SHOWN else "")
+    return [f"WITHOUT A FINITE SCORE in their chosen metric, and so in no cell: {len(absent)} runs ({names})."]
 
 
 def _weak(rows: list[Row], columns: list[Column]) -> list[str]:

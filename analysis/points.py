@@ -23,8 +23,7 @@ class Missing:
 
 
 def expected(folder: Path) -> list[dict[str, Any]] | None:
-    """The points that the sweeper wrote into ``study.json``; None without such a file. ``ValueError`` if it is
-    damaged."""
+    """The points that the sweeper wrote into ``study.json``; None without it, ``ValueError`` if it is damaged."""
     path = folder / "study.json"
     if not path.is_file():
         return None

@@ -48,7 +48,7 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
     """The flat row of one run; unknown numbers are NaN, unknown words empty."""
     run, task, student, cost = result["run"], result["task"], result["student"], result["cost"]
     teacher, runtime = result.get("teacher") or {}, result.get("runtime") or {}
-    rest = {key: value for key, value in result["science"].items() if key not in ("seed", "selection")}
+    rest = {key: value for key, value in flatten(result["science"]).items() if key != "selection" and not is_seed(key)}
     stages = result.get("stages") or []
     return {
         "run": run["id"],
@@ -103,7 +103,7 @@ def score_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str, float]]
         for who, splits in groups.items()
         for split, metrics in splits.items()
         for metric, value in (metrics or {}).items()
-        if value is not None
+        if value is not None and math.isfinite(value)  # e.g. the correlation of a constant answer
     ]
 
 
@@ -119,13 +119,18 @@ def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def differing(settings: list[str], ignore: tuple[str, ...] = ("seed",)) -> dict[str, list[Any]]:
-    """Dotted keys in which several settings (canonical JSON) differ, each with its distinct values."""
+def is_seed(key: str) -> bool:
+    """Whether a dotted setting is a seed: runs of one cell may differ in those."""
+    return key.rsplit(".", 1)[-1] == "seed"
+
+
+def differing(settings: list[str], *, seeds: bool = False) -> dict[str, list[Any]]:
+    """Dotted keys in which several settings (canonical JSON) differ, each with its distinct values; seeds if asked."""
     flat = [flatten(json.loads(text)) for text in settings]
     out = {}
     for key in sorted({key for one in flat for key in one}):
         values = {json.dumps(one.get(key)): one.get(key) for one in flat}
-        if len(values) > 1 and key not in ignore:
+        if len(values) > 1 and (seeds or not is_seed(key)):
             out[key] = list(values.values())
     return out
 

@@ -108,8 +108,7 @@ def tex(text: str) -> str:
 
 
 def latex(grid: Grid) -> str:
-    """A booktabs ``tabular`` with rules between reference rows, the baseline and the methods; notes as comments and
-    below."""
+    """A booktabs ``tabular`` with rules between reference rows, the baseline and the methods; notes as comments."""
     marks = {"best": "\\textbf{{{}}}", "top": "{}$^{{\\approx}}$"}
     body, before = [], ""
     for row, words in zip(grid.rows, lines(grid, {}), strict=True):

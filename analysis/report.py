@@ -26,6 +26,14 @@ PURPOSE = (
     "Write <root>/<study>/report.html: scores, figures, claims, paper and ours, cost, environment, configuration, runs."
 )
 KEYS = {**cli.COMMON, "ui": cli.Key("address of the MLflow UI that the links point to", "http://127.0.0.1:5000")}
+CAPTIONS = {
+    "heat": "Start (rows) by objective (columns); each panel has its own scale. Bold and ≈ as in the table.",
+    "dots": "The effect of the start: averages with 95 % intervals over seeds.",
+    "ranks": "Mean ranks over tasks; rows in the shaded zone cannot be told from the best by Nemenyi's test.",
+    "pareto": "Score against {}; the line joins what nothing else beats in both.",
+    "learning": "The chosen metric on the split that selects the epoch: mean over seeds, band from lowest to highest.",
+    "matching": "Losses on intermediate layers while training, logarithmic.",
+}
 LISTED = 500  # runs listed by name; more would make the page slow on a phone
 
 
@@ -45,32 +53,14 @@ def _figures(found: Collected, grid: Grid) -> list[dict[str, str]]:
     """All figures that the study has data for, with captions."""
     history = curves.histories(found)
     sized = build(found, layout="methods")
-    costs = [
-        name
-        for name in (
-            "size (MB)",
-            *dict.fromkeys(n for row in sized.rows for n in row.extras if "median" in n and "faster" not in n),
-        )
-    ]
+    speeds = dict.fromkeys(n for row in sized.rows for n in row.extras if "median" in n and "faster" not in n)
     drawn: list[tuple[Figure | None, str]] = [
-        (
-            figures.heat_map(grid),
-            "Start (rows) by objective (columns); each panel has its own scale. Bold and ≈ as in the table.",
-        ),
-        (figures.dots(grid), "The effect of the start: averages with 95 % intervals over seeds."),
-        (
-            figures.critical_difference(grid),
-            "Mean ranks over tasks; rows in the shaded zone cannot be told from the best by Nemenyi's test.",
-        ),
-        *(
-            (figures.pareto(sized, cost), f"Score against {cost}; the line joins what nothing else beats in both.")
-            for cost in costs
-        ),
-        (
-            curves.learning_curves(found, history),
-            "The chosen metric on the split that selects the epoch, while training: mean over seeds, band from lowest to highest.",
-        ),
-        (curves.matching_losses(found, history), "Losses on intermediate layers while training, logarithmic."),
+        (figures.heat_map(grid), CAPTIONS["heat"]),
+        (figures.dots(grid), CAPTIONS["dots"]),
+        (figures.critical_difference(grid), CAPTIONS["ranks"]),
+        *((figures.pareto(sized, cost), CAPTIONS["pareto"].format(cost)) for cost in ("size (MB)", *speeds)),
+        (curves.learning_curves(found, history), CAPTIONS["learning"]),
+        (curves.matching_losses(found, history), CAPTIONS["matching"]),
     ]
     return [
         {"svg": inline(figure, number), "caption": caption}
@@ -93,7 +83,8 @@ def _summary(found: Collected, grid: Grid) -> str:
     if best.average and best.average.mark == "best":
         return f"{size} Best average: {name}, {score}; the seeds tell it from every other row."
     if near > 0:
-        return f"{size} Highest average: {name}, {score}; the seeds cannot tell it from {near} other row{'s' * (near > 1)}."
+        others = "another row" if near == 1 else f"{near} other rows"
+        return f"{size} Highest average: {name}, {score}; the seeds cannot tell it from {others}."
     return f"{size} Highest average: {name}, {score}; one seed cannot say whether that is more than chance."
 
 
@@ -139,7 +130,7 @@ def _environment(runs: pd.DataFrame) -> list[tuple[str, str]]:
 def _configuration(runs: pd.DataFrame) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(settings that differ, settings that all share), as words."""
     texts = list(runs["settings"].drop_duplicates())
-    varied = records.differing(texts, ignore=())
+    varied = records.differing(texts, seeds=True)
     flat = records.flatten(json.loads(texts[0]))
     words = {
         key: ", ".join(json.dumps(v) for v in values[:12]) + (", ..." if len(values) > 12 else "")

@@ -250,14 +250,12 @@ def probability_of_improvement(a: object, b: object, *, seed: int = 0, resamples
 
 
 def mean_ranks(blocks: object) -> Array:
-    """Mean rank of each method over blocks (tasks), 1 = best, ties share the mean rank. (blocks, methods) ->
-    (methods,)."""
+    """Mean rank of each method over blocks, 1 = best, ties share theirs. (blocks, methods) -> (methods,)."""
     return np.asarray(stats.rankdata(-_matrix(blocks, "blocks"), axis=1).mean(axis=0))
 
 
 def friedman(blocks: object) -> tuple[float, float]:
-    """Friedman's chi-square over (blocks, methods) and its p value; needs 3 methods
-    (``scipy.stats.friedmanchisquare``)."""
+    """Friedman's chi-square and its p value (``scipy.stats.friedmanchisquare``); needs 3 methods on 2 blocks."""
     matrix = _matrix(blocks, "blocks")
     if matrix.shape[1] < 3 or matrix.shape[0] < 2:
         raise ValueError(
@@ -268,8 +266,7 @@ def friedman(blocks: object) -> tuple[float, float]:
 
 
 def critical_difference(methods: int, blocks: int, alpha: float = 0.05) -> float:
-    """Nemenyi's critical difference of two mean ranks: q_alpha sqrt(k(k+1)/(6N)) (Demsar 2006, JMLR 7:1, section
-    3.2.2)."""
+    """Nemenyi's critical difference of mean ranks, q sqrt(k(k+1)/(6N)) (Demsar 2006, JMLR 7:1, section 3.2.2)."""
     if methods < 2 or blocks < 1:
         raise ValueError(f"critical_difference got {methods} methods and {blocks} blocks; it needs at least 2 and 1")
     q = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)

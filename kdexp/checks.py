@@ -74,6 +74,11 @@ def _sizes(config: dict[str, Any]) -> list[str]:
         width, heads = sizes.get("hidden_size"), sizes.get("num_heads")
         if width and heads and width % heads:
             found.append(f"{who}.hidden_size={width} is not a multiple of {who}.num_heads={heads}: change one of them.")
+    if student.get("sharing") == "sps2" and not teacher.get("attention"):
+        found.append(
+            f"student.sharing=sps2 exchanges queries and keys, which teacher={teacher['name']} (family "
+            f"{teacher['family']}) cannot: use student.sharing=sps1."
+        )
     if (student.get("num_layers") or 0) < 1:
         found.append(f"student.num_layers={student.get('num_layers')}: at least 1.")
     if student.get("vocab_size") != teacher.get("vocab_size"):
@@ -122,6 +127,10 @@ def _init(config: dict[str, Any]) -> list[str]:
     init = build(config["init"])
     teacher, student = config["teacher"], config["student"]
     found += init.problems()
+    if not init.regression and config["task"].get("kind") == "regression":
+        found.append(f"init={init.name} is not defined for scores (task={config['task'].get('name')}): use init=first.")
+    if init.stage is not None:
+        found += _method(init.stage, config)
     try:
         init.layers(student["num_layers"], teacher["num_layers"])
     except ValueError as error:
@@ -143,9 +152,22 @@ def terms(config: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]:
     return {"intermediate": intermediate, "prediction": prediction, "joint": {**intermediate, **prediction}}[phase]
 
 
+def _method(path: str, config: dict[str, Any]) -> list[str]:
+    """Ask the module of a plan's function for what would stop it: its ``problems(config)``, if it has one."""
+    import sys
+
+    from kdexp.plan import method
+
+    try:
+        ask = getattr(sys.modules[method(path).__module__], "problems", None)
+    except ValueError as error:
+        return [str(error)]
+    return ask(config) if ask is not None else []
+
+
 def _objective(config: dict[str, Any]) -> list[str]:
     objective = config["objective"]
-    found = []
+    found = _method(objective.get("plan") or "kdexp.methods.distill.plan", config)
     if objective["schedule"] != "single" and not objective.get("intermediate"):
         found.append(
             f"objective.schedule={objective['schedule']} needs a term under objective.intermediate (it is empty): "

@@ -34,6 +34,7 @@ def tapped_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     taps: dict[str, Any] | None = None,
+    exchange: bool = False,
     **ignored: Any,
 ) -> tuple[Tensor, None]:
     """Scaled dot-product attention that records what ``taps`` wants.
@@ -47,10 +48,12 @@ def tapped_attention(
         scaling: factor on the scores; None = 1/sqrt(d).
         dropout: probability.
         taps: ``{"want": names, "layer": calls so far, "got": features}`` or None.
+        exchange: take queries for keys and keys for queries (:mod:`kdexp.sharing`).
 
     Returns:
         The context (B, L, H, d) and None (no attention weights are ever made).
     """
+    query, key = (key, query) if exchange else (query, key)
     if taps is not None:
         taps["layer"] += 1
         for name, tensor in zip(PARTS, (query, key, value), strict=True):

@@ -92,7 +92,7 @@ class Member:
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Put the student into training mode and tell objectives with a schedule where they are."""
-        self.model.train()
+        self.model.train(self.training)
         for objective in self.objectives.values():
             objective.begin_epoch(epoch, epochs)  # type: ignore[operator]
 
@@ -138,13 +138,15 @@ class Member:
         return values
 
     last: dict[str, float] = {}
+    training = True
+    """False keeps the model itself in evaluation mode: for stages that train other parts on a frozen model."""
 
     def evaluate(self, epoch: int, patience: int | None) -> None:
         """Score the student on the selecting split; remember its weights if they are the best so far."""
         if self.judge is None:
             return
         scores = self.judge(self.model)
-        self.model.train()
+        self.model.train(self.training)
         progress, score = self.progress, scores[self.metric]
         progress.history.append({"epoch": epoch, "step": progress.step, "scores": scores})
         self.write(progress.step, epoch, {f"selection/{k}": v for k, v in scores.items()})

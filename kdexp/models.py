@@ -83,6 +83,11 @@ def load_teacher(teacher: dict[str, Any], task: Task, weights: Path | None = Non
     return model
 
 
+def load_pretrained(teacher: dict[str, Any], task: Task) -> nn.Module:
+    """Load a teacher as it is before fine-tuning on a task, with a new head."""
+    return load_teacher({**teacher, "finetune": True}, task)
+
+
 def _same_labels(config: Any, task: Task) -> None:
     from kdexp.tasks.labels import check_labels
 
@@ -137,7 +142,7 @@ def build_student(teacher: dict[str, Any], student: dict[str, Any], task: Task, 
 
 
 def layers(model: nn.Module) -> nn.ModuleList:
-    """Return the list of an encoder's layers, bottom to top.
+    """Return the list of an encoder's (effective) layers, bottom to top.
 
     Raises:
         ValueError: an architecture that keeps its layers elsewhere.
@@ -151,6 +156,13 @@ def layers(model: nn.Module) -> nn.ModuleList:
         if isinstance(found, nn.ModuleList):
             return found
     raise ValueError(f"{type(model).__name__}: no list of layers under {', '.join(LAYER_LISTS)}; this family is not known.")
+
+
+def own_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that own parameters: all but the repetitions of a student with shared ones."""
+    from kdexp.again import Again
+
+    return [layer for layer in layers(model) if not isinstance(layer, Again)]
 
 
 def shape(model: nn.Module) -> Shape:
@@ -193,9 +205,10 @@ def load_weights(model: nn.Module, folder: Path) -> nn.Module:
 
 
 def describe(model: nn.Module) -> dict[str, Any]:
-    """Return the numbers that tables show: parameters, layers, width."""
-    own = len({id(layer) for layer in layers(model)})
-    return {"parameters": parameters(model), "layers": own, "hidden_size": int(model.config.hidden_size)}  # type: ignore[union-attr, arg-type]
+    """Return the numbers that tables show: parameters, layers (owned and run), width."""
+    own, run = len(own_layers(model)), len(layers(model))
+    width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
+    return {"parameters": parameters(model), "layers": own, "effective_layers": run, "hidden_size": width}
 
 
 

@@ -67,9 +67,20 @@ def stages(config: dict[str, Any], known: Facts | None = None) -> list[Stage]:
     Raises:
         ValueError: ``objective.plan`` names no function of kdexp.
     """
-    path = config["objective"].get("plan") or "kdexp.methods.distill.plan"
+    make = method(config["objective"].get("plan") or "kdexp.methods.distill.plan")
+    return order([make(config, known or facts(config))])
+
+
+def method(path: str) -> Any:
+    """Import a function that makes stages.
+
+    Raises:
+        ValueError: it does not lie below ``kdexp.methods.``, or is not there.
+    """
     module, _, name = path.rpartition(".")
     if not path.startswith("kdexp.methods."):
         raise ValueError(f"objective.plan={path}: a function below kdexp.methods. is needed.")
-    make = getattr(importlib.import_module(module), name)
-    return order([make(config, known or facts(config))])
+    try:
+        return getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"objective.plan={path} cannot be loaded: {error}") from error

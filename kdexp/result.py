@@ -67,8 +67,8 @@ def assemble(
         ],
         "cost": {
             "seconds": round(seconds, 3),
-            "train_seconds": round(sum(f.summary.get("seconds", 0) for s, f, _ in summaries if not s.shared), 3),
-            "steps": sum(f.summary.get("steps", 0) for s, f, _ in summaries if not s.shared),
+            "train_seconds": round(sum(f.summary.get("seconds", 0) for s, f, _ in summaries if s.name != "teacher"), 3),
+            "steps": sum(f.summary.get("steps", 0) for s, f, _ in summaries if s.name != "teacher"),
         },
         "runtime": {
             "device": str(run.device), "dtype": run.dtype, "threads": run.threads, "compile": run.facts.get("compile", {}),

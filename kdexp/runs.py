@@ -28,8 +28,12 @@ def identity(config: dict[str, Any]) -> str:
 
 
 def label(config: dict[str, Any], group: str) -> str:
-    """Return a group's short name for tables."""
-    return str((config.get(group) or {}).get("name") or "none")
+    """Return a group's short name for tables: ``l3_sps2`` for shared parameters, ``kd_ft`` for a fine-tuned start."""
+    chosen = config.get(group) or {}
+    name, sharing = str(chosen.get("name") or "none"), str(chosen.get("sharing", "none"))
+    if group == "student" and sharing != "none" and sharing not in name:
+        name += f"_{sharing}"
+    return f"{name}_ft" if group == "objective" and chosen.get("start", "raw") == "fine_tuned" else name
 
 
 LABELS = ("teacher", "student", "objective", "mapping", "init", "task")

@@ -1,11 +1,16 @@
-"""Shuffled parameter sharing (SPS) of Pea-KD (arXiv 2009.14822): more effective layers at equal parameter count."""
+"""Shuffled parameter sharing (SPS) of Pea-KD (arXiv 2009.14822): more effective layers at equal parameter count.
+
+Plans and identities that need no torch; the modules that run a layer again are in :mod:`kdexp.again`.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
+
+KINDS = ("none", "sps1", "sps2")
 
 
 def sps_plan(layers: int, swap: bool = True) -> list[tuple[int, bool]]:
@@ -28,7 +33,7 @@ def effective_layers(layers: int, sharing: str = "none") -> int:
     Raises:
         ValueError: for an unknown kind of sharing.
     """
-    if sharing not in ("none", "sps1", "sps2"):
+    if sharing not in KINDS:
         raise ValueError(f"sharing={sharing!r} is not known; choose none, sps1 or sps2")
     return layers if sharing == "none" else len(sps_plan(layers, sharing == "sps2"))
 
@@ -52,3 +57,10 @@ def attention_logits(
 
     query, key = exchange(F.linear(hidden, wq, bq), F.linear(hidden, wk, bk), swap_qk)
     return scaled_scores(split_heads(query, heads), split_heads(key, heads))
+
+
+def share(model: nn.Module, kind: str) -> None:
+    """Turn a student with k own layers into one that runs :func:`sps_plan`, in place; see :mod:`kdexp.again`."""
+    from kdexp.again import share as carry_out
+
+    carry_out(model, kind)

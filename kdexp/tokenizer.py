@@ -66,6 +66,7 @@ def problems(tokenizer: Any, vocab_size: int, who: str = "teacher", max_length: 
         )
     if max_length and max_length > tokenizer.model_max_length:
         found.append(
-            f"recipe.max_length={max_length} is above the {tokenizer.model_max_length} tokens that the {who} can read: lower it."
+            f"recipe.max_length={max_length} is above the {tokenizer.model_max_length} tokens that the {who} can read: "
+            "lower it."
         )
     return found

@@ -20,7 +20,7 @@ from kdexp import features, loop, machine, member, models, optim, signal
 from kdexp.targets import RESERVED, build
 from kdexp.evaluation import majority, peak_memory_mb, predict, scores
 from kdexp.inits import copying
-from kdexp.objectives.base import Context, Objective
+from kdexp.objectives.base import Context, Features, Objective, Shape
 from kdexp.stage import Stage
 from kdexp.store import Finished
 from kdexp.tasks.base import Encoded, Task
@@ -80,7 +80,7 @@ def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     if run.config["teacher"]["finetune"]:
         run.say(f"fine-tuning teacher {run.config['teacher']['name']} on {task.name}: {len(data['train'])} examples")
         hard = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
-        student = _member(model, None, hard, stage, {}, data, task, run, work, recipe)
+        student = _member(model, hard, stage, {}, data, task, run, work, recipe)
         summary = _train(stage, student, None, data, recipe, settings["seed"], run)
     summary["scores"] = scores(model, data, task, run)
     summary |= models.describe(model)
@@ -88,6 +88,7 @@ def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     models.save(model, work)
     summary["majority"] = majority(data, task)
     _floor(summary, task, run)
+    signal.keep_logits(work, predict(model, data["train"], run), recipe["max_length"])
     return summary
 
 
@@ -111,19 +112,13 @@ def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     settings, config, task = stage.settings, run.config, run.task()
     recipe = settings["recipe"]
     data = run.data(recipe["max_length"])
-    teacher_model = None
-    if "teacher" in inputs:
-        teacher_model = models.load_teacher(config["teacher"], task, inputs["teacher"].folder)
-    student, started = _student(stage, inputs, teacher_model, task, run)
-    student.to(run.device)
     specs = settings["terms"]
-    listening = any(build(s, (*RESERVED, "pairs")).uses_teacher for s in specs.values())
-    if not listening:
-        teacher_model = None
-    elif teacher_model is not None:
-        teacher_model.to(run.device)
-    one = _member(student, teacher_model, specs, stage, inputs, data, task, run, work, recipe)
-    summary = _train(stage, one, teacher_model, data, recipe, settings["seed"], run)
+    finetuned = inputs["teacher"].folder if "teacher" in inputs else None
+    student, started = _student(stage, inputs, finetuned, task, run)
+    student.to(run.device)
+    one = _member(student, specs, stage, inputs, data, task, run, work, recipe)
+    target = _signal(one, finetuned, settings.get("teaches"), data, recipe, task, run)
+    summary = _train(stage, one, target, data, recipe, settings["seed"], run)
     summary["init"] = started
     summary["learned_parts"] = {n: p.numel() for n, p in one.objectives.named_parameters()}
     summary["mapping"] = {name: spec["pairs"] for name, spec in specs.items() if spec["pairs"]}
@@ -137,32 +132,60 @@ def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     return summary
 
 
-def _student(stage: Stage, inputs: dict[str, Finished], finetuned: nn.Module | None, task: Task, run: Run) -> tuple[nn.Module, dict]:
+def _signal(
+    student: member.Member, finetuned: Path | None, teaches: str | None, data: dict[str, Encoded], recipe: dict[str, Any],
+    task: Task, run: Run,
+) -> Callable[[dict], Features] | None:  # fmt: skip
+    """Return the teacher as the loop sees it: None, its stored logits, or the model itself.
+
+    ``teaches`` names other weights than the fine-tuned ones: ``pretrained``, or a folder inside the teacher's result.
+    """
+    objectives: list[Any] = list(student.objectives.values())
+    folder = None if finetuned is None or teaches == "pretrained" else finetuned / (teaches or "")
+    if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
+        return None
+    want = features.wanted(objectives, 1)
+    stored = signal.Stored.open(folder, recipe["max_length"], run.device) if folder and not want else None
+    if stored is not None:
+        return stored
+    big = run.config["teacher"]
+    model = models.load_teacher(big, task, folder) if folder else models.load_pretrained(big, task)
+    model.to(run.device)
+    features.probe(model, _probe_batch(data, run), want, "teacher")
+    return signal.Live(model, want, run.cast)
+
+
+def _student(stage: Stage, inputs: dict[str, Finished], finetuned: Path | None, task: Task, run: Run) -> tuple[nn.Module, dict]:
     """Build the student and give it its first weights: those of the phase before, or its init."""
     config = run.config
     student = models.build_student(config["teacher"], config["student"], task, stage.settings["recipe"]["dropout"], stage.settings["seed"])
     if "start" in inputs:
         models.load_weights(student, inputs["start"].folder)
         return student, inputs["start"].summary["init"]
+    if "init" in inputs:
+        return student, copying.adopt(student, inputs["init"].folder) | {"layers": inputs["init"].summary["init"]["layers"]}
     init = build(config["init"])
-    source = finetuned
+    source = None
     if init.copies and init.source == "pretrained":
-        source = models.load_teacher({**config["teacher"], "finetune": True}, task)
-    return student, copying.apply(init, student, source if init.copies else None)
+        source = models.load_pretrained(config["teacher"], task)
+    elif init.copies:
+        source = models.load_teacher(config["teacher"], task, finetuned)
+    return student, copying.apply(init, student, source)
 
 
 def _member(
-    model: nn.Module, teacher_model: nn.Module | None, specs: dict[str, dict[str, Any]], stage: Stage,
+    model: nn.Module, specs: dict[str, dict[str, Any]], stage: Stage,
     inputs: dict[str, Finished], data: dict[str, Encoded], task: Task, run: Run, work: Path, recipe: dict[str, Any],
+    make: Callable[..., member.Member] = member.Member,
 ) -> member.Member:  # fmt: skip
     """Set the objectives up and put a student with its optimiser together, at its saved progress."""
-    terms = []
+    terms, big = [], run.config["teacher"]
     for name, spec in specs.items():
         objective: Objective = build(spec, (*RESERVED, "pairs"))
         objective.setup(
             Context(
                 student=models.shape(model),
-                teacher=models.shape(teacher_model) if teacher_model is not None else None,
+                teacher=Shape(big["num_layers"], big["hidden_size"], big["num_heads"]),
                 pairs=[tuple(pair) for pair in spec["pairs"]],
                 num_labels=task.num_labels,
                 regression=task.kind == "regression",
@@ -179,9 +202,9 @@ def _member(
         def judge(student: nn.Module) -> dict[str, float]:
             return task.evaluate(predict(student, data[judged], run), data[judged].labels)
 
-    decided = machine.decide_compile(run.config["runtime"]["compile"], str(run.device), _flops(model, teacher_model, data["train"], recipe), run.threads)
+    decided = machine.decide_compile(run.config["runtime"]["compile"], str(run.device), _flops(model, run.config, data["train"], recipe), run.threads)
     run.facts.setdefault("compile", {})[stage.name] = decided
-    return member.Member(
+    return make(
         model, terms, recipe, work, judge, task.metric, run.cast,
         lambda step, epoch, values: run.write(stage.name, step, epoch, values),
         compiled_loss(str(run.device)) if decided["decided"] else member.loss,
@@ -203,27 +226,20 @@ def compiled_loss(device: str) -> Any:
     return _COMPILED[device]
 
 
-def _flops(model: nn.Module, teacher_model: nn.Module | None, data: Encoded, recipe: dict[str, Any]) -> float:
-    """Estimate a phase's floating-point operations: 6 a weight and token for the student, 2 for the teacher."""
-
-    def weights(m: nn.Module | None) -> int:
-        return 0 if m is None else sum(p.numel() for p in models.layers(m).parameters())
-
+def _flops(model: nn.Module, config: dict[str, Any], data: Encoded, recipe: dict[str, Any]) -> float:
+    """Estimate a phase's floating-point operations: 6 a weight and token for the student, 2 for a teacher beside it."""
+    small = sum(p.numel() for p in models.layers(model).parameters())
+    width, inner = config["teacher"]["hidden_size"], config["teacher"]["intermediate_size"] or 0
+    big = config["teacher"]["num_layers"] * (4 * width**2 + 2 * width * inner)
     share = optim.updates(len(data), recipe) * recipe["batch_size"] / max(1, len(data))
-    return float(share * data.lengths.sum() * (6 * weights(model) + 2 * weights(teacher_model)))
+    return float(share * data.lengths.sum() * (6 * small + 2 * big))
 
 
 def _train(
-    stage: Stage, student: member.Member, teacher_model: nn.Module | None, data: dict[str, Encoded],
+    stage: Stage, student: member.Member, target: Callable[[dict], Features] | None, data: dict[str, Encoded],
     recipe: dict[str, Any], seed: int, run: Run,
 ) -> dict[str, Any]:  # fmt: skip
     """Run the loop for a gang of one and return what is worth keeping of it."""
-    target = None
-    if teacher_model is not None:
-        objectives: list[Any] = list(student.objectives.values())
-        want = features.wanted(objectives, 1)
-        features.probe(teacher_model, _probe_batch(data, run), want, "teacher")
-        target = signal.Live(teacher_model, want, run.cast)
     if student.want:
         features.prepare(student.model)
         features.probe(student.model, _probe_batch(data, run), student.want, "student")

@@ -38,15 +38,13 @@ def matches() -> dict[str, Any]:
 
 
 def match(study: str) -> dict[str, Any] | None:
-    """The entry of a study, also of its smaller forms (``init_ablation_desk``); None if nothing was published for
-    it."""
+    """The entry of a study or of a smaller form of it (``init_ablation_desk``); None if there is none."""
     names = [name for name in matches() if study == name or study.startswith(f"{name}_")]
     return matches()[max(names, key=len)] if names else None
 
 
 def averages(frame: pd.DataFrame) -> pd.DataFrame:
-    """Printed averages beside the mean of their own row, where a row has one number a task: columns printed,
-    recomputed, gap."""
+    """Printed averages beside the mean of their own row (``printed``, ``recomputed``, ``gap``), one number a task."""
     out = []
     keys = ["paper", "table", "setting", "teacher", "student", "method", "init"]
     for labels, group in frame.groupby(keys, sort=False):

@@ -17,8 +17,7 @@ from analysis.select import select
 
 @dataclass(frozen=True)
 class Line:
-    """One printed number and ours (x100). ``low``/``high``: 95 % interval of ours - paper; ``inside``: whether it
-    holds 0."""
+    """A printed number and ours (x100); ``low``/``high``: 95 % interval of ours - paper; ``inside``: it holds 0."""
 
     row: str
     task: str
@@ -53,8 +52,7 @@ def interval(ours: list[float], paper: float, std: float, n: float) -> tuple[flo
 
 
 def compare(found: Collected) -> tuple[list[Line], list[str]]:
-    """Lines for every printed number of the study's tables, and notes. Both empty if nothing was published for the
-    study."""
+    """A line for every printed number of the study's tables, and notes; both empty if nothing was published."""
     entry = published.match(found.study)
     if entry is None:
         return [], []

@@ -21,8 +21,7 @@ def reproduce(
     claims: tuple[str, ...] = (),
     arguments: Sequence[str] | None = None,
 ) -> int:
-    """Print and write a study's scores, the claims whose ids begin with one of ``claims``, and the published numbers
-    beside ours."""
+    """Print and write a study's scores, its claims (ids that begin with one of ``claims``), and the paper's numbers."""
     keys = {
         **tables.KEYS,
         "study": cli.Key(cli.STUDY.help, study),

@@ -18,6 +18,10 @@ class Init:
     """
 
     copies: ClassVar[bool] = True
+    stage: ClassVar[str | None] = None
+    """Function below ``kdexp.methods.`` that makes a stage whose encoder the student starts from, or None."""
+    regression: ClassVar[bool] = True
+    """Whether it is defined when labels are scores."""
 
     name: str = ""
     source: str = "finetuned"
@@ -31,6 +35,11 @@ class Init:
             ValueError: the teacher has too few layers for this rule.
         """
         raise NotImplementedError
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether the teacher must have been fine-tuned on the task before the student can start."""
+        return self.copies and self.source == "finetuned"
 
     def problems(self) -> list[str]:
         """Say what is wrong with the settings themselves."""

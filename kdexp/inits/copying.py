@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
     from kdexp import models
 
     mine = dict(student.named_parameters()) | dict(student.named_buffers())
-    own = len({id(layer) for layer in models.layers(student)})
+    own = len(models.own_layers(student))
     if not init.copies:
         return {"layers": None, "copied": 0, "random": len(mine), "random_names": []}
     if teacher is None:
@@ -58,6 +59,29 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
         tensor.copy_(theirs[source])
         copied.append(name)
     return {"layers": chosen, "copied": len(copied), "random": len(left), "random_names": left}
+
+
+def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:
+    """Take everything but the head from a student that another stage has trained, in place.
+
+    Returns:
+        As :func:`apply`, without ``layers``.
+
+    Raises:
+        ValueError: a weight is missing there, or has another shape.
+    """
+    from safetensors.torch import load_file
+
+    prefix = f"{student.base_model_prefix}."
+    found = {name: value for name, value in load_file(folder / "model.safetensors").items() if name.startswith(prefix)}
+    try:
+        missing = student.load_state_dict(found, strict=False).missing_keys
+    except RuntimeError as error:
+        raise ValueError(f"{folder} holds another student: {' '.join(str(error).split())}") from error
+    lost = [name for name in missing if name.startswith(prefix)]
+    if lost:
+        raise ValueError(f"{folder} has no weights for {', '.join(lost[:5])}: it holds another student.")
+    return {"copied": len(found), "random": len(missing), "random_names": missing}
 
 
 def _layer_prefix(model: nn.Module) -> str:

@@ -1,4 +1,4 @@
-"""Labels of PTP, pre-training with the teacher's predictions (Pea-KD, arXiv 2009.14822).
+"""PTP, pre-training with the teacher's predictions (Pea-KD, arXiv 2009.14822): labels, and the init.
 
 A fine-tuned teacher's confidence and correctness on *training* examples make four artificial classes: 0 confidently
 correct, 1 unconfidently correct, 2 confidently wrong, 3 unconfidently wrong.
@@ -6,10 +6,55 @@ correct, 1 unconfidently correct, 2 confidently wrong, 3 unconfidently wrong.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from kdexp.inits.first import First
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SELECT = ("heldout_train", "fixed_epochs", "legacy_dev")
+
+
+@dataclass(frozen=True)
+class PTP(First):
+    """The first k layers, then trained to tell the four classes apart; the encoder goes on, the 4-way head does not.
+
+    Attributes:
+        t1, t2: thresholds of confidence for correct and for wrong examples; None = the median of each on train.
+        epochs, learning_rate, batch_size: of this stage; None = as the student's recipe.
+        select: ``heldout_train`` (best epoch on the held-out part of train), ``fixed_epochs`` (the last one) or
+            ``legacy_dev`` (as released: best on the validation split, whose labels leak in).
+    """
+
+    stage: ClassVar[str | None] = "kdexp.methods.ptp.stage"
+    regression: ClassVar[bool] = False
+
+    source: str = "pretrained"
+    t1: float | None = None
+    t2: float | None = None
+    epochs: int | None = None
+    learning_rate: float | None = None
+    batch_size: int | None = None
+    select: str = "heldout_train"
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Always: its answers are the labels."""
+        return True
+
+    def problems(self) -> list[str]:
+        """Say what is wrong with the settings themselves."""
+        found = super().problems()
+        if self.select not in SELECT:
+            found.append(f"init.select={self.select} is unknown; choose one of {', '.join(SELECT)}.")
+        for name, value in (("t1", self.t1), ("t2", self.t2)):
+            if value is not None and not 0 <= value <= 1:
+                found.append(f"init.{name}={value}: a confidence between 0 and 1 (or null for the median).")
+        if self.head:
+            found.append("init.head=true: the 4-way head of PTP is thrown away, so there is none to copy; use false.")
+        return found
 
 
 def ptp_labels(confidence: Tensor, correct: Tensor, t1: float, t2: float) -> Tensor:

@@ -103,6 +103,19 @@ class Launcher:
         return lines[0] if lines else "no reason was recorded; see its log"
 
 
+def held(point: Point) -> bool:
+    """Tell whether some process holds a run's lock, that is, carries it out at this moment."""
+    from filelock import FileLock, Timeout
+
+    if not (point.folder / ".lock").exists():
+        return False
+    try:
+        with FileLock(point.folder / ".lock", timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 def result(point: Point) -> dict[str, Any] | None:
     """Return a finished point's result.json, or None."""
     return files.read_json(point.folder / "result.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 
-from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point
+from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point, held
 from kdexp.launchers.board import Board
 
 
@@ -19,19 +19,23 @@ class Basic(Launcher):
         board.start(slots=1, live=False)
         while waiting:
             point = waiting.popleft()
-            if self.runs.state(point.folder) == "running":  # by another process: looked at again at the end
+            if held(point):  # by another process: looked at again at the end
                 waiting.append(point)
                 time.sleep(0.5 if point.id in seen_elsewhere else 0.0)
                 seen_elsewhere.add(point.id)
                 continue
             outcome = self._one(point, board)
+            if outcome is None:
+                waiting.append(point)
+                continue
             outcomes.append(outcome)
             board.done(outcome)
             if outcome.state == "interrupted":
                 raise Interrupted(outcomes)
         return outcomes
 
-    def _one(self, point: Point, board: Board) -> Outcome:
+    def _one(self, point: Point, board: Board) -> Outcome | None:
+        """Carry one point out; None when another process was quicker."""
         if self.runs.state(point.folder) == "finished":
             return Outcome(point, "skipped")
         board.running(point)
@@ -41,6 +45,8 @@ class Basic(Launcher):
         except KeyboardInterrupt:
             return Outcome(point, "interrupted", time.time() - started)
         except Exception as error:  # the run has recorded it; the others go on
+            if held(point):
+                return None
             stopped = self.runs.state(point.folder) == "interrupted"
             return Outcome(point, "interrupted" if stopped else "failed", time.time() - started, _line(error))
         return Outcome(point, "finished", time.time() - started)

@@ -72,13 +72,10 @@ def show(name: str, points: list[Point], states: dict[str, str]) -> None:
         console.print(f"  {key:<10} {len(values):>3}  {', '.join(values)}", markup=False)
     seeds = dict.fromkeys(str(point.config.get("seed")) for point in points)
     console.print(f"  {'seed':<10} {len(seeds):>3}  {', '.join(seeds)}", markup=False)
-    try:
-        _, shared = shared_stages(points)
-        for stage, amount in Counter(stage for stage, _ in shared.values()).items():
-            users = sum(n for other, n in shared.values() if other == stage)
-            console.print(f"shared   {stage}: built {amount} times, used by {users} runs", markup=False)
-    except Exception as error:
-        console.print(f"shared   unknown: {error}", markup=False)
+    _, shared = shared_stages(points)
+    for stage, amount in Counter(stage for stage, _ in shared.values()).items():
+        users = sum(n for other, n in shared.values() if other == stage)
+        console.print(f"shared   {stage}: {amount} to build (once each), used by {users} runs", markup=False)
     todo = [point for point in points if states[point.id] != "finished"]
     cost = expected(todo, [point for point in points if states[point.id] == "finished"])
     if not todo:

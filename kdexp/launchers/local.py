@@ -20,9 +20,9 @@ from typing import Any
 
 from kdexp import files
 from kdexp.launchers import machine
-from kdexp.launchers.base import RUNS, Interrupted, Launcher, Outcome, Point
+from kdexp.launchers.base import RUNS, Interrupted, Launcher, Outcome, Point, held
 from kdexp.launchers.board import Board
-from kdexp.launchers.schedule import Schedule, in_store, shared_stages
+from kdexp.launchers.schedule import Schedule, shared_stages
 from kdexp.launchers.worker import GRACE_S, work
 
 POLL_S = 0.5
@@ -84,11 +84,8 @@ class Local(Launcher):
                 raise
 
     def _schedule(self, points: list[Point]) -> Schedule:
-        try:
-            needs, _ = shared_stages(points)
-        except Exception:
-            needs = {p.id: frozenset({"/".join((p.labels["teacher"], p.labels["task"]))}) for p in points}
-        return Schedule(list(points), needs, self.costs, in_store(points))
+        needs, shared = shared_stages(points)
+        return Schedule(list(points), needs, {key: name for key, (name, _) in shared.items()}, self.costs)
 
 
 class _Session:
@@ -110,14 +107,14 @@ class _Session:
                 wait([job.process.sentinel for job in self.jobs], timeout=POLL_S)
             elif self.elsewhere:
                 time.sleep(POLL_S)
-            self._collect()
+            self._collect(schedule)
             self._look_elsewhere(schedule)
             self.board.tick()
         return self.outcomes
 
     def _start(self, context: Any, point: Point) -> None:
         state = self.runs.state(point.folder)
-        if state == "running":
+        if state != "finished" and held(point):
             self.board.say(f"{point.name} is being run by another process; it is looked at again later")
             self.elsewhere.append(point)
             return
@@ -133,7 +130,7 @@ class _Session:
         self.jobs.append(Job(point, process, env, time.time()))
         self.board.running(point)
 
-    def _collect(self) -> None:
+    def _collect(self, schedule: Schedule) -> None:
         for job in [job for job in self.jobs if not job.process.is_alive()]:
             self.jobs.remove(job)
             self.free.append(job.env)
@@ -142,6 +139,8 @@ class _Session:
             if outcome is None:
                 self.elsewhere.append(job.point)
             else:
+                if outcome.state == "finished":
+                    schedule.finished(job.point)
                 self._end(outcome)
 
     def _judge(self, job: Job) -> Outcome | None:
@@ -155,9 +154,9 @@ class _Session:
                 error += ": by hand, or by the system for want of memory (hydra.launcher.slots=N runs fewer at once)"
             mark_failed(point, error)
             return Outcome(point, "failed", took, error)
-        state = self.runs.state(point.folder)
-        if state == "running":
+        if held(point):
             return None
+        state = self.runs.state(point.folder)
         if state == "interrupted":
             return Outcome(point, "interrupted", took, "interrupted")
         if state != "failed":
@@ -167,9 +166,9 @@ class _Session:
     def _look_elsewhere(self, schedule: Schedule) -> None:
         """Take up points that another process has let go of, and note those that it has ended."""
         for point in list(self.elsewhere):
-            state = self.runs.state(point.folder)
-            if state == "running":
+            if held(point):
                 continue
+            state = self.runs.state(point.folder)
             self.elsewhere.remove(point)
             if state == "finished":
                 self._end(Outcome(point, "skipped"))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from kdexp import files
 from kdexp.launchers.base import Point, result, seconds
 
 
@@ -21,41 +19,62 @@ class Schedule:
     Attributes:
         waiting: in the order they were written.
         needs: point id -> keys of stages that other points need too.
+        names: key -> the stage's name.
         cost: point id -> expected seconds, where known.
-        built: says whether a stage's key is in the store.
+        built: keys that are known to be built.
     """
 
     waiting: list[Point]
     needs: dict[str, frozenset[str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
-    built: Callable[[str], bool] = lambda key: False
-    _done: set[str] = field(default_factory=set)
+    built: set[str] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.waiting)
 
     def next(self, running: list[Point]) -> Point:
         """Take the point to start now."""
-        busy = {key for point in running for key in self._missing(point)}
+        busy = {key for point in running for key in self._building(point)}
         free = [point for point in self.waiting if not busy & self._missing(point)] or self.waiting
         # The first of the longest; a point of unknown length counts as it was written.
         chosen = max(free, key=lambda point: self.cost.get(point.id, 0.0))
         self.waiting.remove(chosen)
         return chosen
 
+    def finished(self, point: Point) -> None:
+        """Hear that a point has ended well, and so that its stages are built."""
+        self.built |= self.needs.get(point.id, frozenset())
+
     def _missing(self, point: Point) -> frozenset[str]:
-        missing = frozenset(key for key in self.needs.get(point.id, ()) if key not in self._done)
-        for key in missing:
-            if self.built(key):
-                self._done.add(key)
-        return missing - self._done
+        return self.needs.get(point.id, frozenset()) - self.built
+
+    def _building(self, point: Point) -> frozenset[str]:
+        missing = self._missing(point)
+        if missing:
+            stage = _stage_of(point)
+            if stage and stage not in {self.names.get(key) for key in missing}:
+                self.built |= missing  # it trains its own student already
+                return frozenset()
+        return missing
+
+
+def _stage_of(point: Point) -> str | None:
+    """Return the stage that a running point wrote metrics for last."""
+    try:
+        with (point.folder / "metrics.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            last = file.read().splitlines()[-1]
+        return str(json.loads(last).get("stage") or "") or None
+    except (OSError, IndexError, ValueError):
+        return None
 
 
 def shared_stages(points: list[Point]) -> tuple[dict[str, frozenset[str]], dict[str, tuple[str, int]]]:
     """Return which stages points share: (point id -> shared keys, key -> (stage name, number of points)).
 
-    Raises:
-        Exception: whatever keeps a plan from being made (no data, no network).
+    The keys stand for what the configurations say alone: no data are looked at, so they are not those of the store.
     """
     from kdexp import plan
 
@@ -63,9 +82,12 @@ def shared_stages(points: list[Point]) -> tuple[dict[str, frozenset[str]], dict[
     count: Counter[str] = Counter()
     names: dict[str, str] = {}
     for point in points:
-        found = {stage.key: stage.name for stage in plan.stages(point.config)}
+        teacher = point.config["teacher"]
+        said = json.dumps([point.config["task"], point.config["data"].get("root")], sort_keys=True)
+        known = plan.Facts(said, f"{teacher.get('source')}@{teacher.get('revision')}", point.config["runtime"]["dtype"])
+        found = {stage.key: stage.name for stage in plan.stages(point.config, known)}
         keys[point.id] = set(found)
-        count.update(found)
+        count.update(found.keys())
         names.update(found)
     common = {key: (names[key], n) for key, n in count.items() if n > 1}
     return {name: frozenset(found & common.keys()) for name, found in keys.items()}, common
@@ -93,9 +115,3 @@ def expected(points: list[Point], finished: list[Point]) -> dict[str, float]:
 def _marks(point: Point) -> list[tuple[str, ...]]:
     task, objective, student, teacher = (point.labels[k] for k in ("task", "objective", "student", "teacher"))
     return [(task, objective, student, teacher), (task, objective), (task,)]
-
-
-def in_store(points: list[Point]) -> Callable[[str], bool]:
-    """Return a function that says whether a stage's key is finished in the store that these points use."""
-    roots = {Path((point.config.get("runtime") or {}).get("store") or "multirun/.store") for point in points}
-    return lambda key: any(files.read_json(root / key / "meta.json") is not None for root in roots)

@@ -6,7 +6,7 @@ outputs. Formulas follow the released code: the mean over layers, not the sum.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,6 +16,9 @@ from kdexp.objectives.common import all_tokens, choice, exact, layers_of, over_l
 from kdexp.objectives.finetune import hard_loss
 from kdexp.objectives.hid_seq import VARIANTS, hidden_mse
 from kdexp.objectives.kd import kd_total, logit_kl
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def ted_filter_positions(layers: int, interval: int) -> list[int]:
@@ -222,6 +225,24 @@ class TedMatch(Objective):
                     "mapping, output and nonlinear in both stages"
                 ) from error
         self.loaded = True
+
+    def inherit(self, folders: dict[str, Path]) -> None:
+        """Take the filters from the results of stage I (roles ``student_filters`` and ``teacher_filters``).
+
+        Raises:
+            ValueError: ``teacher_filter=trained`` in a plan without stage I, or filters that do not fit.
+        """
+        if self.teacher_filter != "trained":
+            return
+        roles = ("student_filters", "teacher_filters")
+        if not set(roles) <= set(folders):
+            raise ValueError(
+                "teacher_filter=trained needs the filters of stage I: set objective.plan=kdexp.methods.ted.plan "
+                "(objective=ted), or teacher_filter=identity (objective=lwd)"
+            )
+        from safetensors.torch import load_file
+
+        self.load_filters(*(load_file(folders[role] / "filters.safetensors") for role in roles))
 
     def units(self, batch: Batch) -> Tensor:
         """Real tokens (all tokens as coded)."""

@@ -133,7 +133,9 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def encode(self, tokenizer: Any, max_length: int, root: str | None, heldout: float, cache: Path) -> dict[str, Encoded]:
+    def encode(
+        self, tokenizer: Any, max_length: int, root: str | None, heldout: float, cache: Path
+    ) -> dict[str, Encoded]:
         """Tokenise every split once; kept below ``cache`` by content of data, tokenizer, length and cut.
 
         Safe when many processes ask at once (one works, the others wait and read).

@@ -113,7 +113,7 @@ def encode(tokenizer: Any, rows: Rows, max_length: int) -> Encoded:
     special = tokenizer.num_special_tokens_to_add(pair=rows.second is not None)
     texts = 1 if rows.second is None else 2
     if max_length < special + texts:
-        raise ValueError(f"max_length={max_length}: at least {special + texts} ({special} special tokens and some text)")
+        raise ValueError(f"max_length={max_length}: at least {special + texts} ({special} special tokens and a text)")
     typed = "token_type_ids" in tokenizer.model_input_names
     tokens, types, lengths, truncated = [], [], [np.zeros(1, np.int64)], 0
     for start in range(0, len(rows), CHUNK):

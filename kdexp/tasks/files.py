@@ -136,7 +136,8 @@ def class_ids(values: list[Any], names: list[str], where: str) -> np.ndarray:
         if not isinstance(number, int) or not 0 <= number < len(names):
             hidden = " (-1 stands for hidden test labels: such a split cannot be evaluated)" if number == -1 else ""
             raise ValueError(
-                f"{where}, row {i}: label {value!r} is neither one of {names} nor an id from 0 to {len(names) - 1}{hidden}"
+                f"{where}, row {i}: label {value!r} is neither one of {names} nor an id from 0 to "
+                f"{len(names) - 1}{hidden}"
             )
         out[i] = number
     return out

@@ -34,7 +34,12 @@ def place(cache: Path | None, dataset: str, config: str | None, revision: str | 
 
 
 def fetch(
-    cache: Path | None, dataset: str, config: str | None, revision: str | None, splits: dict[str, str], optional: list[str]
+    cache: Path | None,
+    dataset: str,
+    config: str | None,
+    revision: str | None,
+    splits: dict[str, str],
+    optional: list[str],
 ) -> dict[str, Path]:
     """Return a parquet file a split, downloading what is not there; one process downloads, others wait.
 
@@ -74,8 +79,9 @@ def _download(folder: Path, dataset: str, config: str | None, revision: str | No
         raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
     except Exception as error:  # many kinds, of several libraries
         raise ValueError(
-            f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: {type(error).__name__}: {error}. "
-            "Check the name and the network, or give the files with KDEXP_DATA or data.root=..."
+            f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: "
+            f"{type(error).__name__}: {error}. Check the name and the network, or give the files "
+            "with KDEXP_DATA or data.root=..."
         ) from error
     for name, split in found.items():
         handle, aside = tempfile.mkstemp(dir=folder, suffix=".tmp")

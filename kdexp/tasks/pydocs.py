@@ -19,15 +19,15 @@ SCHEMA = 1
 """Raise it when the meaning of the extraction changes: cached corpora are then made anew."""
 
 AREAS: dict[str, str] = {
-    "internet": "asynchat asyncore cgi email ftplib http imaplib ipaddress mailbox mailcap mimetypes nntplib poplib smtpd "
-    "smtplib socket socketserver ssl telnetlib urllib webbrowser wsgiref xmlrpc",
+    "internet": "asynchat asyncore cgi email ftplib http imaplib ipaddress mailbox mailcap mimetypes nntplib poplib "
+    "smtpd smtplib socket socketserver ssl telnetlib urllib webbrowser wsgiref xmlrpc",
     "concurrency": "_threading_local asyncio concurrent contextvars multiprocessing queue sched selectors signal "
     "subprocess threading",
     "formats": "_markupbase base64 codecs configparser csv html json pickle pickletools plistlib quopri tomllib xml",
     "numbers_dates": "_pydatetime _pydecimal _strptime calendar colorsys datetime decimal fractions numbers random "
     "statistics zoneinfo",
-    "files": "_compression _pyio bz2 compression filecmp fileinput fnmatch genericpath glob gzip lzma ntpath os pathlib "
-    "posixpath shutil stat tarfile tempfile zipfile",
+    "files": "_compression _pyio bz2 compression filecmp fileinput fnmatch genericpath glob gzip lzma ntpath os "
+    "pathlib posixpath shutil stat tarfile tempfile zipfile",
     "language": "_collections_abc abc ast collections contextlib copy ctypes dataclasses dis enum functools importlib "
     "inspect operator pkgutil symtable tokenize types typing weakref",
     "testing_debug": "bdb cProfile cgitb doctest logging pdb profile pstats pydoc timeit trace traceback tracemalloc "
@@ -36,7 +36,7 @@ AREAS: dict[str, str] = {
     "other": "argparse cmd code difflib getopt gettext locale modulefinder optparse platform pprint rlcompleter shlex "
     "site sysconfig textwrap venv zipapp",
 }
-"""Area of the library -> its top-level modules, of any Python version from 3.11 on; what a version lacks is left out."""
+"""Area of the library -> its top-level modules, of any Python from 3.11 on; what a version lacks is left out."""
 
 SKIPPED = {"test", "tests", "site-packages", "dist-packages", "__pycache__", "_bundled", "_vendor"}
 

@@ -13,7 +13,7 @@ from kdexp.tasks.rows import Rows
 
 LABELS = [area for area in pydocs.AREAS if area != "other"]
 SHORTEST, LONGEST = 50, 200  # characters of a documentation string
-SHARE, PER_MODULE = 0.22, 60
+SHARE, PER_MODULE = 0.22, 100
 PER_CLASS = {"train": 280, "validation": 80}
 
 

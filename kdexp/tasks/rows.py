@@ -77,7 +77,7 @@ def hold_out(rows: Rows, share: float, seed: int, classes: bool) -> tuple[Rows, 
         raise ValueError(f"data.heldout={share}: a share of train, at least 0 and below 1")
     wanted = round(share * len(rows))
     if share and not 0 < wanted < len(rows):
-        raise ValueError(f"data.heldout={share} of {len(rows)} training rows leaves one side empty: change it, or add data")
+        raise ValueError(f"data.heldout={share} of {len(rows)} training rows leaves one side empty: change it")
     chosen = stratified(rows.labels, wanted, seed, classes)
     mask = np.zeros(len(rows), dtype=bool)
     mask[chosen] = True

@@ -38,7 +38,7 @@ class SequenceTask(Task):
         if self.kind not in KINDS:
             raise ValueError(f"task.kind={self.kind} is unknown; choose one of: {', '.join(KINDS)}")
         if self.kind == "classification" and len(self.label_names) < 2:
-            wrong.append(f"task.label_names={list(self.label_names)}: name at least two classes, in the order of their ids")
+            wrong.append(f"task.label_names={list(self.label_names)}: name at least two classes, ordered by their ids")
         if self.kind == "regression" and self.label_names:
             wrong.append(f"task.label_names={list(self.label_names)}: a regression has none; set it to []")
         if len(set(self.label_names)) < len(self.label_names):
@@ -85,7 +85,8 @@ class SequenceTask(Task):
                 sha.update(f"{name} {rows.digest()}\n".encode())
             return {"sha256": sha.hexdigest()}
 
-        return encoding.remember(cache, "fingerprints", f"{self.source_state(root, cache)} {self.limit_train}", compute)["sha256"]
+        state = f"{self.source_state(root, cache)} {self.limit_train}"
+        return encoding.remember(cache, "fingerprints", state, compute)["sha256"]
 
     def splits(self, root: str | None, heldout: float, seed: int = 0, cache: Path | None = None) -> dict[str, Rows]:
         """See :meth:`Task.splits`; without a held-out part there is no ``heldout`` key."""
@@ -96,7 +97,9 @@ class SequenceTask(Task):
             out["heldout"] = held
         return out | {name: r for name, r in rows.items() if name != "train"}
 
-    def encode(self, tokenizer: Any, max_length: int, root: str | None, heldout: float, cache: Path) -> dict[str, Encoded]:
+    def encode(
+        self, tokenizer: Any, max_length: int, root: str | None, heldout: float, cache: Path
+    ) -> dict[str, Encoded]:
         """See :meth:`Task.encode`."""
         return encoding.encode_once(
             tokenizer,

@@ -39,7 +39,7 @@ class TextTask(SequenceTask):
     columns: list[str] = field(default_factory=list)
     label: str = "label"
     folder: str | None = None
-    files: dict[str, Names] = field(default_factory=lambda: {"train": "train.parquet", "validation": "validation.parquet"})
+    files: dict[str, Names] = field(default_factory=lambda: {s: f"{s}.parquet" for s in ("train", "validation")})
     optional: list[str] = field(default_factory=list)
     partial: str | None = None
     hub: str | None = None
@@ -122,7 +122,7 @@ class TextTask(SequenceTask):
         local = self._local(root)
         if local is None or not local[1]:
             return None
-        return f"{self.name}: read from {self.partial}, a subset or another cut of the data; never compare with published scores"
+        return f"read from {self.partial}: a subset or another cut of {self.name}; never compare with published scores"
 
     def problems(self, root: str | None) -> list[str]:
         """See :meth:`Task.problems`: missing root, files or columns, unknown formats, a hub that is switched off."""
@@ -132,19 +132,16 @@ class TextTask(SequenceTask):
         off = hub.switched_off()
         if self.hub is not None and (off is None or hub.in_library_cache(self.hub, self.hub_config)):
             return []
-        reads = f"task={self.name} reads {' and '.join(self._in(self.folder, root)[1])}" if self.folder else f"task={self.name}"
-        if self.folder and self._base(self.folder, root) is None:
-            state = "data.root is unset"
-        else:
-            state = "which is missing" if self.folder else "has no task.folder"
-        remedy = "set KDEXP_DATA or data.root=..." if self.folder and not self._fixed() else "correct task.folder or task.files"
+        if self.folder is None:
+            return [f"task={self.name} reads task.hub={self.hub}, but the hub is switched off ({off}): unset it."]
+        reads = f"task={self.name} reads {' and '.join(self._in(self.folder, root)[1])}"
+        state = "data.root is unset" if self._base(self.folder, root) is None else "this is missing"
+        below = self._base(self.folder, None) is None
+        remedy = "set KDEXP_DATA or data.root=..." if below else "correct task.folder or task.files"
         if self.hub is None:
-            return [f"{reads}; {state}: {remedy}"]
-        return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {str(off).partition('=')[0]}."]
-
-    def _fixed(self) -> bool:
-        """Whether the folder does not depend on the data root."""
-        return self.folder is not None and self._base(self.folder, None) is not None
+            return [f"{reads}; {state}: {remedy}."]
+        switch = str(off).partition("=")[0]
+        return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {switch}."]
 
     def _column_problems(self, path: Path) -> list[str]:
         try:
@@ -155,16 +152,16 @@ class TextTask(SequenceTask):
         for key, columns in (("columns", self.columns), ("label", [self.label])):
             missing = [c for c in columns if c not in present]
             if missing:
-                out.append(
-                    f"task={self.name}: {path} has no column {', '.join(missing)} (it has {', '.join(present)}): change task.{key}."
-                )
+                have = f"has no column {', '.join(missing)} (it has {', '.join(present)})"
+                out.append(f"task={self.name}: {path} {have}: change task.{key}.")
         return out
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
     def source_state(self, root: str | None, cache: Path | None) -> str:
         """Paths, sizes and times of the files, and the settings that decide what is read from them."""
-        found = {s: [str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns] for s, p in self._files(root, cache).items()}
+        stats = {split: (path.resolve(), path.stat()) for split, path in self._files(root, cache).items()}
+        found = {split: [str(path), stat.st_size, stat.st_mtime_ns] for split, (path, stat) in stats.items()}
         settings = [self.columns, self.label, self.kind, self.label_names]
         return hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
 

@@ -12,7 +12,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.collect import collect, settings_columns
+from analysis.collect import collect
+from analysis.grid import build
+from analysis.select import settings_columns
 from tests.analysis.synthetic import grid, make_result, write_mlflow, write_points, write_run
 
 
@@ -132,6 +134,7 @@ def test_runs_of_an_older_grid_are_left_out_unless_included(study: Path) -> None
     [
         ({"task__data_hash": "f" * 64}, "task rte: different data: .*ffffffffffff"),
         ({"selection": "validation"}, "different epoch selection: .*validation"),
+        ({"runtime__dtype": "bf16"}, "different number formats: .*bf16"),
         ({"science__recipe": {"learning_rate": 1e-4}}, r"recipe.learning_rate = .*by=recipe.learning_rate"),
     ],
 )
@@ -241,6 +244,10 @@ def test_ten_thousand_runs_in_seconds(tmp_path: Path) -> None:
     start = time.perf_counter()
     again = collect("big", tmp_path)
     second = time.perf_counter() - start
-    print(f"10,000 runs: {first:.1f} s, again {second:.1f} s")
+    start = time.perf_counter()
+    table = build(found)
+    third = time.perf_counter() - start
+    print(f"10,000 runs: {first:.1f} s, again {second:.1f} s, table {third:.1f} s")
+    assert {row.cells[0].n for row in table.rows if row.kind == "method" and row.cells[0]} == {500}
     assert len(found.runs) == len(again.runs) == 10_000
     assert first < 20 and second < 10

@@ -11,7 +11,7 @@ import pytest
 from analysis import curves, figures
 from analysis.collect import collect
 from analysis.grid import build
-from tests.analysis.synthetic import grid, make_result, write_points, write_run
+from tests.analysis.synthetic import grid, make_result, write_mlflow, write_points, write_run
 
 
 def texts(path: Path) -> str:
@@ -67,6 +67,11 @@ def test_curves_read_stages_on_one_axis_and_survive_a_torn_line(study: Path, tmp
     )
     rows = curves.read(path)
     assert rows[-1] == ("finetune", 1, 350, "selection/accuracy", 0.7)
+    lines = path.read_text().splitlines()
+    noise = '{"t": 0, "stage": "system", "epoch": 0, "step": 9000, "values": {"cpu": 99.9}}'
+    teacher = '{"t": 0, "stage": "teacher", "epoch": 1, "step": 700, "values": {"selection/accuracy": 0.9}}'
+    path.write_text("\n".join([teacher, *(one for line in lines for one in (line, noise))]))
+    assert curves.read(path) == rows  # the machine's load and the teacher's history move nothing
     history = curves.histories(found)
     assert set(history["run"]) == set(found.runs["run"])
     for name, draw in (("learning", curves.learning_curves), ("matching", curves.matching_losses)):
@@ -74,3 +79,20 @@ def test_curves_read_stages_on_one_axis_and_survive_a_torn_line(study: Path, tmp
         assert "rte" in texts(figures.save(figure, tmp_path / name)[0])
     assert curves.learning_curves(found, history[history["key"] == "train/loss"]) is None
     assert curves.matching_losses(found, history[history["key"] == "train/loss"]) is None
+
+
+def test_curves_come_from_mlflow_where_the_files_are_gone(tmp_path: Path) -> None:
+    import mlflow
+
+    results = [make_result("quickstart", "rte", "att_kl", "first", seed) for seed in (0, 1)]
+    uri = write_mlflow(tmp_path, "quickstart", results)
+    client = mlflow.MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("quickstart").experiment_id
+    for run in client.search_runs([experiment], "tags.`kdexp.kind` = 'run'"):
+        for step in (100, 200):
+            client.log_metric(run.info.run_id, "distill.prediction/selection/accuracy", 0.6 + step / 1e4, step=step)
+            client.log_metric(run.info.run_id, "teacher/selection/accuracy", 0.9, step=step)
+    found = collect("quickstart", tmp_path, incomplete="allow")
+    history = curves.histories(found)
+    assert sorted(history["value"]) == [0.61, 0.61, 0.62, 0.62] and set(history["key"]) == {"selection/accuracy"}
+    assert curves.learning_curves(found, history) is not None

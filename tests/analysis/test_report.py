@@ -116,15 +116,18 @@ def test_a_real_browser_shows_it(study: Path, width: int) -> None:
     assert report.main(["study=quickstart", f"root={study}", "source=folders"]) == 0
     page = study / "quickstart" / "report.html"
     probe = """<script>window.addEventListener("load", function () {
-      var table = document.querySelector("#scores table"), head = table.tHead.rows[0].cells; head[head.length - 1].click();
+      var table = document.querySelector("#scores table"), head = table.tHead.rows[0].cells;
+      head[head.length - 1].click();
       var first = table.tBodies[0].rows[0].textContent;
-      document.title = "WIDE=" + (document.documentElement.scrollWidth - document.documentElement.clientWidth) + ";FIRST=" + first; });</script>"""
+      var page = document.documentElement;
+      document.title = "WIDE=" + (page.scrollWidth - page.clientWidth) + ";FIRST=" + first; });</script>"""
     probed = page.with_name("probed.html")
     # an iframe gives the page exactly the width of a phone; Chromium's own window does not go below 500 pixels
     probed.write_text(page.read_text().replace("</body>", probe + "</body>"))
     outer = page.with_name("outer.html")
     outer.write_text(
-        f"<!doctype html><iframe src='probed.html' style='width:{width}px;height:900px;border:0' onload='setTimeout(()=>{{"
+        f"<!doctype html><iframe src='probed.html' style='width:{width}px;height:900px;border:0' "
+        "onload='setTimeout(()=>{"
         "document.body.dataset.title=this.contentDocument.title},300)'></iframe>"
     )
     common = [

@@ -135,9 +135,18 @@ def test_notes_name_what_a_reader_must_know(tmp_path: Path) -> None:
     notes = "\n".join(table(root).notes)
     assert "Not above the majority answer: kd / first on rte; kd / last on rte." in notes
     assert "no run without distillation" in notes and "rte 277 (± 5.9)" in notes and "held-out part of train" in notes
+    assert "the median standard deviation over seeds is" in notes and re.search(r"about \d+ seeds each", notes)
     (next((root / "quickstart").glob("rte-kd-last-s1-*")) / "result.json").unlink()
     notes = "\n".join(table(root, collected={"incomplete": "allow"}).notes)
     assert "INCOMPLETE: 1 runs are missing: rte-kd-last-s1" in notes
+
+
+def test_a_run_without_a_finite_score_is_named(tmp_path: Path) -> None:
+    results = [make_result("quickstart", "rte", "kd", "first", s) for s in (0, 1)]
+    results[0]["scores"]["validation"]["accuracy"] = math.nan
+    found = table(make(tmp_path, results))
+    assert row_of(found, "kd", "first").cells[0].n == 1
+    assert any("WITHOUT A FINITE SCORE" in note and results[0]["run"]["name"] in note for note in found.notes)
 
 
 def test_metric_can_be_named_and_an_unknown_one_is_refused(study: Path) -> None:

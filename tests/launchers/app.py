@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).parent
 REAL = HERE.parents[1] / "conf"
@@ -20,14 +21,23 @@ def problems(config: dict) -> list[str]:
     return found
 
 
+def stages(config: dict, known: Any = None) -> list[Any]:
+    """One teacher a task."""
+    from kdexp.stage import Stage
+
+    teacher = Stage("teacher", "", {"task": config["task"]["name"]}, shared=True)
+    return [teacher, Stage("distill.prediction", "", config, {"teacher": teacher})]
+
+
 def main() -> int:
     """Run the command line."""
     import hydra
 
-    from kdexp import config, errors, launchers
+    from kdexp import config, errors, launchers, plan
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
     config.problems = problems
+    plan.stages = stages
     launchers.register()
     from kdexp.launchers.grid import Grid
     from kdexp.launchers.local import Local

@@ -32,8 +32,22 @@ def test_points_of_a_teacher_that_is_being_built_wait_behind_others() -> None:
 
 def test_a_built_teacher_holds_nobody_up() -> None:
     needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
-    schedule = Schedule([point("a1"), point("a2"), point("b1")], needs, built=lambda key: key == "A")
-    assert [schedule.next([]).name for _ in range(3)] == ["a1", "a2", "b1"]
+    schedule = Schedule([point("a1"), point("a2"), point("b1")], needs)
+    first = schedule.next([])
+    schedule.finished(first)
+    assert schedule.next([first]).name == "a2"
+
+
+def test_a_run_that_trains_its_student_has_its_teacher(tmp_path: Path) -> None:
+    a1, a2, b1 = point("a1", folder=tmp_path), point("a2"), point("b1")
+    needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
+    schedule = Schedule([a1, b1, a2, point("a3")], {**needs, "a3": frozenset({"A"})}, {"A": "teacher", "B": "teacher"})
+    first = schedule.next([])
+    a1.folder.mkdir()
+    (a1.folder / "metrics.jsonl").write_text('{"stage": "teacher"}\n')
+    assert schedule.next([first]).name == "b1"
+    (a1.folder / "metrics.jsonl").write_text('{"stage": "teacher"}\n{"stage": "distill.prediction"}\n')
+    assert schedule.next([first, b1]).name == "a2"
 
 
 def test_longest_first() -> None:

@@ -265,3 +265,13 @@ def test_status_of_a_study(shell: Shell, capsys: pytest.CaptureFixture[str], mon
     assert study.main(["status", "plane", f"root={shell.where / 'multirun'}"]) == 2
     assert "there are: plain" in capsys.readouterr().err
     assert study.main(["plain"]) == 2
+
+
+def test_the_shipped_quickstart_can_be_looked_at(tmp_path: Path) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    command = [sys.executable, "-m", "kdexp", "+experiment=quickstart", "dry=true"]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "study quickstart: " in done.stdout
+    assert "shared   teacher: 2 to build (once each)" in done.stdout
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,211 @@
+"""Checkpoint-following KD, our reading of Pro-KD (Rezagholizadeh et al. 2022, arXiv 2110.08532).
+
+The teacher's fine-tuning keeps its trajectory. Stage 1: the student follows the teacher's checkpoints in order, a stage
+each. Stage 2: hard labels. The paper beyond its first page is not verified, so this is a reading and not the method.
+
+Softening goes with time, not with the checkpoint: the i-th of n parts of stage 1 is softened alike whichever
+checkpoint teaches in it, so that the orders differ in nothing else.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdexp import checks
+from kdexp.methods import distill
+from kdexp.plan import Facts
+from kdexp.stage import Stage
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdexp.store import Finished
+    from kdexp.train import Run
+
+CHOICES = {
+    "order": ("forward", "final", "best", "reversed", "shuffled"),
+    "optimiser": ("fresh", "one_schedule"),
+    "stage2_start": ("last", "best"),
+}
+FOLDER = "trajectory/{number:02d}"
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    """Say what would stop this plan, as sentences for people."""
+    found, objective, teacher = distill.problems(config), config["objective"], config["teacher"]
+    for key, known in CHOICES.items():
+        if objective.get(key) not in known:
+            found.append(f"objective.{key}={objective.get(key)} is unknown; choose one of: {', '.join(known)}.")
+    if objective["schedule"] != "two_phase":
+        found.append(f"objective.schedule={objective['schedule']}: checkpoints first, then hard labels; use two_phase.")
+    if not teacher["finetune"]:
+        found.append("teacher.finetune=false: a teacher that is not fine-tuned here has no trajectory to follow.")
+    if teacher["recipe"]["patience"] is not None:
+        found.append("teacher.recipe.patience: a teacher that may stop early has no fixed number of checkpoints; use null.")
+    searched = objective.get("order") == "best" or objective.get("stage2_start") == "best"
+    if searched and config["selection"] == "last":
+        found.append("selection=last: a best checkpoint is searched by score; use selection=heldout, or stage2_start=last.")
+    try:
+        checkpoints(config)
+    except ValueError as error:
+        found.append(str(error))
+    return found
+
+
+def checkpoints(config: dict[str, Any]) -> int:
+    """Return how many checkpoints the teacher leaves behind; the last one is the end of its fine-tuning.
+
+    Raises:
+        ValueError: an unknown unit or dtype, or updates where the recipe counts epochs.
+    """
+    kept, recipe = config["objective"].get("trajectory") or {}, config["teacher"]["recipe"]
+    every, unit = kept.get("every"), kept.get("unit")
+    if kept.get("dtype") not in ("fp32", "bf16"):
+        raise ValueError(f"objective.trajectory.dtype={kept.get('dtype')} is unknown; choose fp32 or bf16.")
+    if unit not in ("epoch", "step") or not isinstance(every, int) or every < 1:
+        raise ValueError(
+            f"objective.trajectory: every={every}, unit={unit}: a checkpoint every so many (1 or more) epochs or steps."
+        )
+    if unit == "epoch" and recipe["steps"] is not None:
+        return 1
+    if unit == "step" and recipe["steps"] is None:
+        raise ValueError(
+            "objective.trajectory.unit=step with teacher.recipe.steps=null: the plan must know how many checkpoints there "
+            "will be; give teacher.recipe.steps=..., or use unit=epoch."
+        )
+    whole = recipe["epochs"] if unit == "epoch" else recipe["steps"]
+    return -(-int(whole) // every)
+
+
+def plan(config: dict[str, Any], facts: Facts) -> Stage:
+    """Return stage 2; its parents are the students that followed the checkpoints, and the teacher with its trajectory."""
+    objective, count = config["objective"], checkpoints(config)
+    ordinary = distill.teacher_stage(config, facts)
+    own = {**ordinary.settings, "trajectory": dict(objective["trajectory"])}
+    teacher = Stage("teacher", "kdexp.methods.pro_kd.trajectory", own, shared=True)
+    start = distill.start_stage(config, facts, teacher)
+    if objective["order"] == "best":
+        found = [follow(config, facts, teacher, start, [number] * count) for number in range(1, count + 1)]
+        last = choose(config, facts, [path[-1] for path in found])
+    else:
+        path = follow(config, facts, teacher, start, sequence(objective["order"], count, config["seed"]))
+        last = path[-1] if objective["stage2_start"] == "last" else choose(config, facts, path)
+    return distill.phase_stage(config, facts, "prediction", teacher, last)
+
+
+def sequence(order: str, count: int, seed: int) -> list[int]:
+    """Return which checkpoint (from 1) teaches in each of the ``count`` parts of stage 1."""
+    import random
+
+    forward = list(range(1, count + 1))
+    if order == "shuffled":
+        return random.Random(f"checkpoints {seed}").sample(forward, count)
+    return {"forward": forward, "reversed": forward[::-1], "final": [count] * count}[order]
+
+
+def follow(config: dict[str, Any], facts: Facts, teacher: Stage, start: Stage | None, order: list[int]) -> list[Stage]:
+    """Return the stages of stage 1: part i follows checkpoint ``order[i]`` for ``objective.epochs.intermediate`` epochs."""
+    count, stages = len(order), []
+    recipe = distill.phase_recipe(config, "intermediate")
+    for part, number in enumerate(order, 1):
+        terms = distill.phase_terms(config, "intermediate")
+        for spec in terms.values():
+            if spec["_target_"].endswith(".ProKD"):
+                spec |= {"checkpoint": part, "checkpoints": count}
+        span = {"span": [part - 1, count]} if config["objective"]["optimiser"] == "one_schedule" else {}
+        stage = distill.training(
+            config, facts, f"pro_kd.follow.{part}", "follow", terms, {**recipe, **span}, teacher, start,
+            teaches=FOLDER.format(number=number),
+        )  # fmt: skip
+        stages.append(stage)
+        start = stage
+    return stages
+
+
+def choose(config: dict[str, Any], facts: Facts, candidates: list[Stage]) -> Stage:
+    """Return the stage that passes the best of several students on, by score on the selecting split."""
+    parents = {f"candidate_{number:02d}": stage for number, stage in enumerate(candidates, 1)}
+    return Stage("pro_kd.choose", "kdexp.methods.pro_kd.pick", distill.common(config, facts), parents)
+
+
+def pick(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
+    """Copy the weights of the best candidate; of equals, the first."""
+    import shutil
+
+    task, split = run.task(), stage.settings["selection"]
+    found = {role: parent.summary["scores"][split][task.metric] for role, parent in inputs.items()}
+    best = max(found, key=lambda role: found[role])
+    run.say(f"best of {len(found)}: {best} with {task.metric} {found[best]:.4f} on {split} ({found})")
+    shutil.copyfile(inputs[best].folder / "model.safetensors", work / "model.safetensors")
+    return {"init": inputs[best].summary["init"], "chosen": best, "candidates": found, "scores": inputs[best].summary["scores"]}
+
+
+def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
+    """Fine-tune the teacher as ever and keep its weights and training logits on the way, a folder a checkpoint."""
+    from dataclasses import replace
+
+    from kdexp import machine, models, optim, signal, train
+    from kdexp.evaluation import predict, scores
+
+    settings, task = stage.settings, run.task()
+    recipe, kept = settings["recipe"], settings["trajectory"]
+    data = run.data(recipe["max_length"])
+    total = optim.updates(len(data["train"]), recipe)
+    steps = marks(total, -(-len(data["train"]) // recipe["batch_size"]), kept)
+    _estimate(models.count(run.config["teacher"], task), len(steps), kept["dtype"], work, run)
+
+    def show(name: str, student: Any, step: int, of: int, examples: int) -> None:
+        if step in steps:
+            _keep(student.model, work / FOLDER.format(number=steps.index(step) + 1), kept["dtype"])
+        run.show(name, student, step, of, examples)
+
+    summary = train.teacher(stage, inputs, work, replace(run, show=show))
+    summary["checkpoints"] = []
+    for number, step in enumerate(steps, 1):
+        folder = work / FOLDER.format(number=number)
+        model = models.load_teacher(run.config["teacher"], task, folder).to(run.device)
+        signal.keep_logits(folder, predict(model, data["train"], run), recipe["max_length"])
+        summary["checkpoints"].append({"step": step, "scores": scores(model, data, task, run)})
+    return summary
+
+
+def marks(total: int, per_epoch: int, kept: dict[str, Any]) -> list[int]:
+    """Return after which updates a checkpoint is kept; the last update always is one."""
+    every = kept["every"] * (per_epoch if kept["unit"] == "epoch" else 1)
+    return sorted({*range(every, total + 1, every), total})
+
+
+def _estimate(parameters: int, count: int, dtype: str, work: Path, run: Run) -> None:
+    """Say what the trajectory takes on disk before it is made.
+
+    Raises:
+        ValueError: it would not fit.
+    """
+    import shutil
+
+    need = parameters * count * (2 if dtype == "bf16" else 4) / 2**20
+    free = shutil.disk_usage(work).free / 2**20
+    run.say(f"the teacher's trajectory: {count} checkpoints in {dtype}, {need:,.0f} MiB in the store ({free:,.0f} MiB free)")
+    if need > free:
+        raise ValueError(
+            f"{count} checkpoints of the teacher need {need:,.0f} MiB, and {work} has {free:,.0f} MiB free: use "
+            "objective.trajectory.dtype=bf16, a larger objective.trajectory.every, or runtime.store on another disk."
+        )
+
+
+def _keep(model: nn.Module, folder: Path, dtype: str) -> None:
+    """Write a model's weights to a folder of their own, whole or not at all."""
+    import os
+
+    import torch
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
+    tensors = {
+        name: value.detach().to("cpu", kind if value.is_floating_point() else value.dtype, copy=True).contiguous()
+        for name, value in model.state_dict().items()
+    }
+    save_file(tensors, folder / "new.safetensors")
+    os.replace(folder / "new.safetensors", folder / "model.safetensors")

@@ -1,0 +1,150 @@
+"""Tokenised splits: what is in them, how they are padded, and that many processes share one piece of work."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdexp import tokenizer as tokenizers
+from kdexp.tasks.base import Encoded
+from kdexp.tasks.encoding import encode, encode_once, load
+from kdexp.tasks.rows import Rows
+from kdexp.tasks.text import TextTask
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def bert(tiny_bert_dir: Path) -> Any:
+    return tokenizers.load(tiny_bert_dir)
+
+
+def csv_task(folder: Path) -> TextTask:
+    files = {"train": "train.csv", "validation": "validation.csv"}
+    return TextTask(name="tiny", columns=["text"], label_names=["bad", "good"], folder=str(folder), files=files)
+
+
+SECOND = ["so fresh", "the light felt quite stale", "calm"]
+PAIRS = Rows(["the day was warm", "cold", "kind"], SECOND, np.array([1, 0, 1]))
+
+
+def test_ids_are_those_of_the_tokenizer(bert: Any) -> None:
+    found = encode(bert, PAIRS, 32)
+    for i, (a, b) in enumerate(zip(PAIRS.first, PAIRS.second or [], strict=True)):
+        wanted = bert(a, b)
+        part = slice(found.offsets[i], found.offsets[i + 1])
+        assert found.tokens[part].tolist() == wanted["input_ids"]
+        assert found.types is not None
+        assert found.types[part].tolist() == wanted["token_type_ids"]
+    assert (len(found), found.truncated, found.pad) == (3, 0, bert.pad_token_id)
+
+
+def test_truncation_is_counted(bert: Any) -> None:
+    found = encode(bert, PAIRS, 8)
+    assert found.lengths.max() == 8
+    assert found.truncated == int(np.sum(encode(bert, PAIRS, 99).lengths > 8)) == 2
+    with pytest.raises(ValueError, match="max_length=4: at least 5"):
+        encode(bert, PAIRS, 4)
+
+
+def test_model_without_segments(tiny_roberta_dir: Path) -> None:
+    tokenizer = tokenizers.load(tiny_roberta_dir)
+    found = encode(tokenizer, PAIRS, 64)
+    assert found.types is None
+    assert "token_type_ids" not in found.batch(np.array([0]))
+
+
+def test_batch_is_padded(bert: Any) -> None:
+    found = encode(bert, PAIRS, 32)
+    batch = found.batch(np.array([2, 0]))
+    wanted = bert(["kind", "the day was warm"], ["calm", "so fresh"], padding=True, return_tensors="pt")
+    for key in ("input_ids", "attention_mask", "token_type_ids"):
+        assert batch[key].tolist() == wanted[key].tolist()
+    assert batch["labels"].tolist() == [1, 1]
+    assert batch["index"].tolist() == [2, 0]
+    assert tuple(found.batch(np.array([2]), pad_to=16)["input_ids"].shape) == (1, 16)
+    with pytest.raises(ValueError, match="pad_to=4 is shorter"):
+        found.batch(np.array([1]), pad_to=4)
+
+
+def test_cached_and_read_fast(tmp_path: Path, tiny_csv_task: Path, bert: Any) -> None:
+    task = csv_task(tiny_csv_task)
+    first = task.encode(bert, 32, None, 0.1, tmp_path)
+    start = time.perf_counter()
+    again = task.encode(bert, 32, None, 0.1, tmp_path)
+    assert time.perf_counter() - start < 0.5  # milliseconds on an idle machine
+    assert {k: len(v) for k, v in again.items()} == {"train": 58, "heldout": 6, "validation": 32}
+    for name, split in first.items():
+        assert np.array_equal(split.tokens, again[name].tokens)
+    assert not again["train"].tokens.flags.writeable
+    assert len(list((tmp_path / "encoded").glob("*/meta.json"))) == 1
+    task.encode(bert, 16, None, 0.1, tmp_path)
+    task.encode(bert, 32, None, 0.2, tmp_path)
+    assert len(list((tmp_path / "encoded").glob("*/meta.json"))) == 3
+
+
+def test_damaged_entry_is_made_anew(tmp_path: Path, bert: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def once() -> dict[str, Encoded]:
+        return encode_once(bert, 16, "k", lambda: {"train": PAIRS}, tmp_path)
+
+    wanted = once()["train"].tokens.tolist()
+    [array] = (tmp_path / "encoded").glob("*/train.tokens.npy")
+    array.write_bytes(array.read_bytes()[:-8])
+    assert load(array.parent) is None
+    assert once()["train"].tokens.tolist() == wanted
+    assert "is damaged" in caplog.text
+    assert not list((tmp_path / "encoded").glob(".new-*"))
+
+
+def test_digest_ignores_earlier_calls(tiny_bert_dir: Path, tiny_roberta_dir: Path, bert: Any) -> None:
+    before = tokenizers.digest(bert)
+    bert(["a", "b c"], padding=True, truncation=True, max_length=4)
+    assert tokenizers.digest(bert) == before == tokenizers.digest(tokenizers.load(tiny_bert_dir))
+    assert tokenizers.digest(tokenizers.load(tiny_roberta_dir)) != before
+
+
+def test_tokenizer_problems(tmp_path: Path, bert: Any) -> None:
+    assert tokenizers.problems(bert, len(bert), max_length=128) == []
+    assert "ids up to" in tokenizers.problems(bert, 50)[0]
+    assert "recipe.max_length=512" in tokenizers.problems(bert, len(bert), max_length=512)[0]
+    with pytest.raises(ValueError, match="no tokenizer can be loaded"):
+        tokenizers.load(tmp_path)
+
+
+WORKER = """
+import json, sys
+from pathlib import Path
+from kdexp import tokenizer
+from kdexp.tasks import encoding
+from kdexp.tasks.text import TextTask
+made = []
+original = encoding.encode
+encoding.encode = lambda *a: made.append(1) or original(*a)
+files = {"train": "train.csv", "validation": "validation.csv"}
+task = TextTask(name="tiny", columns=["text"], label_names=["bad", "good"], folder=sys.argv[1], files=files)
+bert = tokenizer.load(sys.argv[2])
+out = task.encode(bert, 32, None, 0.1, Path(sys.argv[3]))
+print(json.dumps([len(made), int(out["train"].tokens.sum()), "torch" in sys.modules]))
+"""
+
+
+def test_four_processes_do_the_work_once(tmp_path: Path, tiny_csv_task: Path, tiny_bert_dir: Path) -> None:
+    command = [sys.executable, "-c", WORKER, str(tiny_csv_task), str(tiny_bert_dir), str(tmp_path / "cache")]
+    workers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) for _ in range(4)]
+    results = [json.loads(w.communicate(timeout=200)[0].splitlines()[-1]) for w in workers]
+    assert sorted(r[0] for r in results) == [0, 0, 0, 3]
+    assert len({r[1] for r in results}) == 1
+
+
+def test_no_heavy_import_before_work() -> None:
+    code = "import sys, kdexp.batching; from kdexp.tasks import text, pydocs_area, pydocs_match; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
+    heavy = {"torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "pyarrow"}
+    assert not heavy & set(loaded.stdout.split())
