@@ -62,7 +62,13 @@ def main(argv: list[str] | None = None) -> int:
     environment()
     resolvers()
     launchers.register()
-    sys.argv = ["kdexp", *arguments]
+    refused = launchers.experiment_sweep(arguments)
+    if refused:
+        complain([refused])
+        return 2
+    # debug=NAME is laid over everything else, an experiment too, so it is composed last.
+    debug = [a for a in arguments if a.startswith(("debug=", "+debug="))]
+    sys.argv = ["kdexp", *(a for a in arguments if a not in debug), *("+" + a.lstrip("+") for a in debug)]
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(one)()

@@ -15,14 +15,13 @@ def cross(config: dict[str, Any]) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
     from kdexp import tracking
 
-    found: list[str] = []
-    found += _source(config["teacher"])
-    found += tracking.problems(config.get("tracking") or {})
-    found += _sizes(config)
-    found += _task(config)
-    found += _init(config)
-    found += _objective(config)
-    return found
+    found = _source(config["teacher"]) + tracking.problems(config.get("tracking") or {})
+    wrong_task = _task(config)
+    if found:  # the teacher's sizes may be unknown: what depends on them comes next time
+        return found + wrong_task
+    found += _sizes(config) + wrong_task
+    wrong_init = _init(config)
+    return found + wrong_init + _objective(config, layers=not wrong_init)
 
 
 def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:
@@ -165,7 +164,8 @@ def _method(path: str, config: dict[str, Any]) -> list[str]:
     return ask(config) if ask is not None else []
 
 
-def _objective(config: dict[str, Any]) -> list[str]:
+def _objective(config: dict[str, Any], layers: bool) -> list[str]:
+    """Check the objective; ``layers`` says whether the init is sound, so that mappings can be worked out."""
     objective = config["objective"]
     found = _method(objective.get("plan") or "kdexp.methods.distill.plan", config)
     if objective["schedule"] != "single" and not objective.get("intermediate"):
@@ -186,7 +186,7 @@ def _objective(config: dict[str, Any]) -> list[str]:
             if not wrong:
                 mappings.append((where, spec, target(spec)))
     for where, spec, cls in mappings:
-        found += _needs(config, where, spec, cls)
+        found += _needs(config, where, spec, cls, layers)
     if config["mapping"].get("name") != "auto" and mappings and not any(c.layers != "none" for _, _, c in mappings):
         found.append(
             f"mapping={config['mapping'].get('name')} has no effect with objective={objective['name']}: "
@@ -195,7 +195,7 @@ def _objective(config: dict[str, Any]) -> list[str]:
     return found
 
 
-def _needs(config: dict[str, Any], where: str, spec: dict[str, Any], cls: Any) -> list[str]:
+def _needs(config: dict[str, Any], where: str, spec: dict[str, Any], cls: Any, layers: bool) -> list[str]:
     """Check what one objective wants against what the models can give."""
     teacher, student, found = config["teacher"], config["student"], []
     if not isinstance(spec.get("weight", 1.0), int | float):
@@ -212,16 +212,26 @@ def _needs(config: dict[str, Any], where: str, spec: dict[str, Any], cls: Any) -
         )
     if not cls.regression and config["task"].get("kind") == "regression":
         found.append(f"{where} is not defined for scores (task={config['task'].get('name')} is a regression): use kd.")
-    if cls.layers != "none":
+    if layers and cls.layers != "none":
         try:
             pairs(config, spec, cls)
         except ValueError as error:
             found.append(f"{where}: {error}")
     try:
-        build(spec, RESERVED)
+        built = build(spec, RESERVED)
+        if config["recipe"]["steps"] is None:
+            built.fits(epochs(config, where.split(".")[1]))
     except (ValueError, TypeError) as error:
         found.append(f"{where}: {error}")
     return found
+
+
+def epochs(config: dict[str, Any], phase: str) -> int:
+    """Return how many epochs a phase has, if the recipe counts epochs."""
+    objective = config["objective"]
+    own = objective.get("epochs") or {}
+    found = own.get("prediction" if objective["schedule"] == "joint" else phase)
+    return int(config["recipe"]["epochs"] if found is None else found)
 
 
 def pairs(config: dict[str, Any], spec: dict[str, Any], cls: Any) -> list[tuple[int, int]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -248,12 +249,18 @@ def _schema_problems(config: dict[str, Any]) -> list[str]:
 
 
 def _typed(name: str, schema: type, values: dict[str, Any]) -> list[str]:
-    """Check one group against its dataclass: unknown keys, missing values, wrong types, values below 1."""
+    """Check one group against its dataclass: unknown keys, missing values, wrong types, values of 0 and below."""
+    return list(_typed_once(name, schema, json.dumps(values)))
+
+
+@lru_cache(maxsize=4096)
+def _typed_once(name: str, schema: type, text: str) -> tuple[str, ...]:
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    found, known = [], [f.name for f in fields(schema)]
-    for key, value in values.items():
+    found, known = [], {f.name: f.type for f in fields(schema)}
+    node = OmegaConf.structured(schema)
+    for key, value in json.loads(text).items():
         if key not in known:
             found.append(f"{name}.{key} is unknown.{near(key, known)} Known keys: {', '.join(known)}.")
             continue
@@ -261,11 +268,10 @@ def _typed(name: str, schema: type, values: dict[str, Any]) -> list[str]:
             found.append(f"{name}.{key} has no value: give {name}.{key}=...")
             continue
         try:
-            OmegaConf.structured(schema)[key] = value
+            node[key] = value
         except (OmegaConfBaseException, ValueError):
-            kind = next(f.type for f in fields(schema) if f.name == key)
-            found.append(f"{name}.{key}={value!r} has the wrong type: {kind} is needed.")
+            found.append(f"{name}.{key}={value!r} has the wrong type: {known[key]} is needed.")
             continue
         if key in POSITIVE and isinstance(value, int | float) and value <= 0:
             found.append(f"{name}.{key}={value}: must be above 0.")
-    return found
+    return tuple(found)

@@ -39,8 +39,10 @@ def rate(step: int, total: int, recipe: dict[str, Any]) -> float:
     """Return the learning rate of update ``step`` (from 0) of ``total``: a pure function, so resuming needs no state.
 
     Linear warm-up over ``warmup`` (a share of all updates below 1, else a number of updates), then linear decay to 0
-    or constant.
+    or constant. ``recipe["span"] = [i, n]``: this phase is part i (from 0) of n equal ones under one schedule.
     """
+    before, parts = recipe.get("span") or (0, 1)
+    step, total = before * total + step, parts * total
     warmup = float(recipe["warmup"])
     ramp = warmup * total if warmup < 1 else min(warmup, total)
     peak = float(recipe["learning_rate"])

@@ -38,7 +38,8 @@ def facts(config: dict[str, Any]) -> Facts:
     stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
     identity = _origin(teacher["source"], teacher["revision"], teacher["sha256"], stamp)
     runtime = config["runtime"]
-    return Facts(_fingerprint(task, config["data"]["root"]), identity, decide_dtype(runtime["dtype"], runtime["device"]))
+    cache = Path(runtime["store"]).expanduser().absolute() / "cache"
+    return Facts(_fingerprint(task, config["data"]["root"], cache), identity, decide_dtype(runtime["dtype"], runtime["device"]))
 
 
 @lru_cache(maxsize=64)
@@ -51,10 +52,10 @@ def _origin(source: str, revision: str | None, sha256: str | None, stamp: tuple)
 _FINGERPRINTS: dict[str, str] = {}
 
 
-def _fingerprint(task: Any, root: str | None) -> str:
+def _fingerprint(task: Any, root: str | None, cache: Path) -> str:
     name = f"{task!r}@{Path(root).absolute() if root else None}"
     if name not in _FINGERPRINTS:
-        _FINGERPRINTS[name] = task.fingerprint(root)
+        _FINGERPRINTS[name] = task.fingerprint(root, cache)
     return _FINGERPRINTS[name]
 
 

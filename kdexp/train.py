@@ -70,7 +70,7 @@ class Run:
 
 
 def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
-    """Fine-tune the teacher on the task, measure it, and refuse one that cannot teach."""
+    """Fine-tune the teacher on the task (unless it is a classifier already), measure it, keep its logits on train."""
     task, settings = run.task(), stage.settings
     recipe = settings.get("recipe") or run.config["teacher"]["recipe"]
     data = run.data(recipe["max_length"])
@@ -87,13 +87,12 @@ def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     model.eval()
     models.save(model, work)
     summary["majority"] = majority(data, task)
-    _floor(summary, task, run)
     signal.keep_logits(work, predict(model, data["train"], run), recipe["max_length"])
     return summary
 
 
 def _floor(summary: dict[str, Any], task: Task, run: Run) -> None:
-    """Refuse a teacher that does not beat the majority answer by the configured margin."""
+    """Refuse a teacher (its stage's summary) that does not beat the majority answer by the configured margin."""
     score = summary["scores"]["validation"][task.metric]
     trivial = summary["majority"]["validation"][task.metric]
     margin = run.config["teacher"]["floor_margin"]
@@ -114,6 +113,8 @@ def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     data = run.data(recipe["max_length"])
     specs = settings["terms"]
     finetuned = inputs["teacher"].folder if "teacher" in inputs else None
+    if "teacher" in inputs:
+        _floor(inputs["teacher"].summary, task, run)
     student, started = _student(stage, inputs, finetuned, task, run)
     student.to(run.device)
     one = _member(student, specs, stage, inputs, data, task, run, work, recipe)

@@ -39,7 +39,9 @@ class Point:
     @property
     def labels(self) -> dict[str, str]:
         """Short names for tables."""
-        return {key: str((self.config.get(key) or {}).get("name", "")) for key in LABELS}
+        from kdexp.runs import label
+
+        return {key: label(self.config, key) if self.config.get(key) else "" for key in LABELS}
 
 
 @dataclass(frozen=True)

@@ -84,24 +84,34 @@ def expand(
 
     Args:
         form: what :func:`choose_form` returned.
-        command: the command line, key -> overrides (several = a sweep). It wins over the form wherever they meet.
+        command: the command line, key -> overrides (several = a sweep). It wins over the form wherever they meet:
+            a value that the form has somewhere chooses those points (``task=rte`` keeps what ``zip`` pairs with it),
+            another value replaces the form's.
         parse: reads one override.
 
     Raises:
         ValueError: unknown keys, lists of unequal length in a ``zip``, values that cannot be read.
     """
-    outer = [dict(choice) for choice in _product([[{key: text} for text in texts] for key, texts in command.items()])]
+    points = _combinations(form, "hydra.sweeper", parse)
+    for key, texts in command.items():
+        points = [point for text in texts for point in _set(points, key, text)]
     seen: set[tuple[str, ...]] = set()
-    points = []
-    for inner in _combinations(form, "hydra.sweeper", parse):
-        own = {key: text for key, text in inner.assignment.items() if key not in command}
-        for fixed in outer:
-            assignment = {**fixed, **own}
-            mark = tuple(sorted(assignment.values()))
-            if mark not in seen:
-                seen.add(mark)
-                points.append(Combination(assignment, inner.exclusions))
-    return points
+    out = []
+    for point in points:
+        own = {key: text for key, text in point.assignment.items() if key not in command}
+        assignment = {**{key: point.assignment[key] for key in command}, **own}
+        mark = tuple(sorted(assignment.values()))
+        if mark not in seen:
+            seen.add(mark)
+            out.append(Combination(assignment, point.exclusions))
+    return out
+
+
+def _set(points: list[Combination], key: str, text: str) -> list[Combination]:
+    """Choose the points that have a value already, with all that was written beside it; else give it to every point."""
+    if any(point.assignment.get(key) == text for point in points):
+        points = [point for point in points if point.assignment.get(key) in (text, None)]
+    return [Combination({**point.assignment, key: text}, point.exclusions) for point in points]
 
 
 def values(key: str, spec: Any, parse: Parse = default_parser) -> list[str]:

@@ -27,7 +27,7 @@ MODULES = (
     "kdexp.features",
     "kdexp.methods.distill",
     "kdexp.tasks.text",
-    "kdexp.tracking",
+    "kdexp.tracking.preload",
 )
 
 for name in MODULES:

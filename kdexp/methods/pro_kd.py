@@ -12,7 +12,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp import checks
 from kdexp.methods import distill
 from kdexp.plan import Facts
 from kdexp.stage import Stage
@@ -68,7 +67,7 @@ def checkpoints(config: dict[str, Any]) -> int:
             f"objective.trajectory: every={every}, unit={unit}: a checkpoint every so many (1 or more) epochs or steps."
         )
     if unit == "epoch" and recipe["steps"] is not None:
-        return 1
+        return 1  # only the end is sure
     if unit == "step" and recipe["steps"] is None:
         raise ValueError(
             "objective.trajectory.unit=step with teacher.recipe.steps=null: the plan must know how many checkpoints there "
@@ -111,11 +110,11 @@ def follow(config: dict[str, Any], facts: Facts, teacher: Stage, start: Stage | 
     for part, number in enumerate(order, 1):
         terms = distill.phase_terms(config, "intermediate")
         for spec in terms.values():
-            if spec["_target_"].endswith(".ProKD"):
+            if spec["_target_"] == "kdexp.objectives.pro_kd.ProKD":
                 spec |= {"checkpoint": part, "checkpoints": count}
         span = {"span": [part - 1, count]} if config["objective"]["optimiser"] == "one_schedule" else {}
         stage = distill.training(
-            config, facts, f"pro_kd.follow.{part}", "follow", terms, {**recipe, **span}, teacher, start,
+            config, facts, f"pro_kd.part{part}.checkpoint{number}", "follow", terms, {**recipe, **span}, teacher, start,
             teaches=FOLDER.format(number=number),
         )  # fmt: skip
         stages.append(stage)
@@ -152,7 +151,7 @@ def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) 
     recipe, kept = settings["recipe"], settings["trajectory"]
     data = run.data(recipe["max_length"])
     total = optim.updates(len(data["train"]), recipe)
-    steps = marks(total, -(-len(data["train"]) // recipe["batch_size"]), kept)
+    steps = marks(total, -(-len(data["train"]) // recipe["batch_size"]), kept, recipe)
     _estimate(models.count(run.config["teacher"], task), len(steps), kept["dtype"], work, run)
 
     def show(name: str, student: Any, step: int, of: int, examples: int) -> None:
@@ -170,8 +169,10 @@ def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) 
     return summary
 
 
-def marks(total: int, per_epoch: int, kept: dict[str, Any]) -> list[int]:
-    """Return after which updates a checkpoint is kept; the last update always is one."""
+def marks(total: int, per_epoch: int, kept: dict[str, Any], recipe: dict[str, Any]) -> list[int]:
+    """Return after which updates a checkpoint is kept, as many as :func:`checkpoints` says; the last one always is."""
+    if kept["unit"] == "epoch" and recipe["steps"] is not None:
+        return [total]
     every = kept["every"] * (per_epoch if kept["unit"] == "epoch" else 1)
     return sorted({*range(every, total + 1, every), total})
 

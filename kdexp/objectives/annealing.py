@@ -39,20 +39,25 @@ class Annealing(Objective):
     Works on scores likewise (one logit). Phase 2 is ``finetune``.
 
     Args:
-        tau_max: number of steps; at most the phase's epochs.
+        tau_max: number of steps, at most the phase's epochs; None = 7 (official README), or the epochs if they are fewer.
         clamp: keep the factor at 1 at most.
     """
 
     factor: Tensor
 
-    def __init__(self, tau_max: int = 7, clamp: bool = True) -> None:
+    def __init__(self, tau_max: int | None = None, clamp: bool = True) -> None:
         super().__init__()
         self.tau_max, self.clamp = tau_max, clamp
-        self.register_buffer("factor", torch.tensor(1.0 / tau_max))
+        self.register_buffer("factor", torch.tensor(1.0 / (tau_max or 7)))
+
+    def fits(self, epochs: int) -> None:
+        """Refuse a phase that is shorter than the schedule."""
+        self.begin_epoch(0, epochs)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Set this epoch's factor."""
-        self.factor.fill_(annealing_factors(epochs, self.tau_max, self.clamp)[epoch])
+        tau_max = min(7, epochs) if self.tau_max is None else self.tau_max
+        self.factor.fill_(annealing_factors(epochs, tau_max, self.clamp)[epoch])
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss with the current factor."""

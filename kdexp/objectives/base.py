@@ -100,6 +100,9 @@ class Objective(nn.Module):
     def inherit(self, folders: dict[str, Path]) -> None:
         """Hear where the results of the stage's parents are, by role; for parts that an earlier stage has learned."""
 
+    def fits(self, epochs: int) -> None:
+        """Refuse a phase of ``epochs`` epochs that a schedule of this objective cannot fill, with a ValueError."""
+
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Hear that epoch ``epoch`` (from 0) of ``epochs`` starts; for objectives with a schedule."""
 

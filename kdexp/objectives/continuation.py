@@ -79,7 +79,7 @@ class Continuation(Objective):
     The paper does not give the margin; 0 is our default (then the hinge is the annealed squared error).
 
     Args:
-        tau_max: steps of phi.
+        tau_max: steps of phi, at most the epochs; None = 10 (paper), or the epochs if they are fewer.
         margin: of the hinge; its scale belongs to the variant.
         variant: ``per_sample_squared_norm`` or ``mean_mse`` (whose hinge sees a whole micro-batch, so that
             accumulation is not exact).
@@ -92,7 +92,7 @@ class Continuation(Objective):
 
     def __init__(
         self,
-        tau_max: int = 10,
+        tau_max: int | None = None,
         margin: float = 0.0,
         variant: str = "per_sample_squared_norm",
         denominator: float | None = None,
@@ -104,17 +104,22 @@ class Continuation(Objective):
         self.tau_max, self.margin, self.variant = tau_max, margin, variant
         self.denominator, self.ramp_end, self.clamp = denominator, ramp_end, clamp
         self.register_buffer("psi", torch.tensor(0.0))
-        self.register_buffer("phi", torch.tensor(1.0 / tau_max))
+        self.register_buffer("phi", torch.tensor(1.0 / (tau_max or 10)))
 
     def setup(self, context: Context) -> None:
         super().setup(context)
         self.is_regression = context.regression
 
+    def fits(self, epochs: int) -> None:
+        """Refuse a phase that is shorter than the schedule."""
+        self.begin_epoch(0, epochs)
+
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Set this epoch's psi and phi."""
         denominator = 4 * epochs / 3 if self.denominator is None else self.denominator
         ramp_end = 2 * epochs // 3 if self.ramp_end is None else self.ramp_end
-        self.phi.fill_(continuation_phi(epochs, self.tau_max, self.clamp)[epoch])
+        tau_max = min(10, epochs) if self.tau_max is None else self.tau_max
+        self.phi.fill_(continuation_phi(epochs, tau_max, self.clamp)[epoch])
         self.psi.fill_(continuation_psi(epochs, denominator, ramp_end)[epoch])
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:

@@ -53,6 +53,16 @@ def test_the_command_line_wins_everywhere() -> None:
     ]  # fmt: skip
 
 
+def test_a_value_of_the_form_chooses_its_points_with_all_beside_them() -> None:
+    form = {"zip": [{"task": ["a", "b"], "epochs": [1, 2]}], "params": {"seed": [1, 2]}}
+    assert texts(form, {"task": ["task=b"]}) == [["task=b", "epochs=2", "seed=1"], ["task=b", "epochs=2", "seed=2"]]
+    form = {"union": [{"params": {"o": "kd,ft"}}, {"params": {"o": "hid"}, "set": {"e": 1}}]}
+    assert texts(form, {"o": ["o=kd", "o=hid"]}) == [["o=kd"], ["o=hid", "e=1"]]
+    assert texts(form, {"o": ["o=new"]}) == [["o=new"], ["o=new", "e=1"]]
+    form = {"union": [{"params": {"o": "kd"}}, {"params": {"p": "1"}}]}
+    assert texts(form, {"o": ["o=kd"]}) == [["o=kd"], ["o=kd", "p=1"]]
+
+
 def test_set_takes_lists_and_texts_as_they_are() -> None:
     assert texts({"set": {"init.layers": [1, 8, 12], "name": "a,b"}}) == [["init.layers=[1,8,12]", "name='a,b'"]]
 
