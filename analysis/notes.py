@@ -61,7 +61,7 @@ def _seeds(rows: list[Row]) -> list[str]:
     if not spread:
         return []
     typical = median(spread)
-    needed = power.seeds_needed(1.0, typical, paired=False)
+    needed = power.seeds_needed(1.0, typical, paired=False, most=1_000_000)
     return [
         f"Spread: the median standard deviation over seeds is {typical:.1f} points; to tell two rows that are 1 point "
         f"apart on one task would take about {needed} seeds each (t-test, power 0.8)."

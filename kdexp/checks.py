@@ -17,8 +17,8 @@ def cross(config: dict[str, Any]) -> list[str]:
 
     found = _source(config["teacher"]) + tracking.problems(config.get("tracking") or {})
     wrong_task = _task(config)
-    if found:  # the teacher's sizes may be unknown: what depends on them comes next time
-        return found + wrong_task
+    if any(config["teacher"].get(key) is None for key in ("num_layers", "hidden_size", "num_heads")):
+        return found + wrong_task  # what depends on the teacher's sizes comes next time
     found += _sizes(config) + wrong_task
     wrong_init = _init(config)
     return found + wrong_init + _objective(config, layers=not wrong_init)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -59,3 +59,26 @@ def majority(data: dict[str, Encoded], task: Task) -> dict[str, dict[str, float]
         for name, split in data.items()
         if name != "train" and len(split)
     }
+
+
+def floor(summary: dict[str, Any], task: Task, teacher: dict[str, Any]) -> None:
+    """Refuse a teacher that does not beat the majority answer by the configured margin.
+
+    Args:
+        summary: of its stage.
+        teacher: the group ``teacher`` of the configuration.
+
+    Raises:
+        ValueError: it cannot teach; the likely causes are named.
+    """
+    score = summary["scores"]["validation"][task.metric]
+    trivial = summary["majority"]["validation"][task.metric]
+    margin = teacher["floor_margin"]
+    if score < trivial + margin:
+        raise ValueError(
+            f"teacher {teacher['name']} reaches {task.metric} {score:.3f} on {task.name}; the majority "
+            f"answer has {trivial:.3f} and teacher.floor_margin asks for {margin} more. Likely causes: it was never "
+            "fine-tuned on this task (teacher.finetune=false), its labels are in another order than the data's, or its "
+            "recipe is too short (teacher.recipe.epochs, teacher.recipe.learning_rate). Lower teacher.floor_margin only "
+            "if you want a student of a poor teacher."
+        )

@@ -239,6 +239,8 @@ def _threads(asked: int | None) -> int:
 
 def _stages(stages: list[Stage], store: Any, run: Any) -> dict[str, tuple[Any, bool]]:
     """Build or fetch every stage that the last one needs; key -> (finished, was there already)."""
+    from kdexp.evaluation import floor
+
     done: dict[str, tuple[Any, bool]] = {}
     last = stages[-1]
     found = store.get(last.key)
@@ -247,6 +249,8 @@ def _stages(stages: list[Stage], store: Any, run: Any) -> dict[str, tuple[Any, b
             have = store.get(stage.key)
             if have is not None:
                 done[stage.key] = (have, True)
+                if stage.name == "teacher":
+                    floor(have.summary, run.task(), run.config["teacher"])
         return done
     for stage in stages:
         kept = store.get(stage.key)
@@ -256,6 +260,8 @@ def _stages(stages: list[Stage], store: Any, run: Any) -> dict[str, tuple[Any, b
         action = getattr(importlib.import_module(module), name)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
         done[stage.key] = store.build(stage, lambda work, a=action, s=stage, i=inputs: a(s, i, work, run), run.say)
+        if stage.name == "teacher":
+            floor(done[stage.key][0].summary, run.task(), run.config["teacher"])
         run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
     return done
 

@@ -91,21 +91,6 @@ def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     return summary
 
 
-def _floor(summary: dict[str, Any], task: Task, run: Run) -> None:
-    """Refuse a teacher (its stage's summary) that does not beat the majority answer by the configured margin."""
-    score = summary["scores"]["validation"][task.metric]
-    trivial = summary["majority"]["validation"][task.metric]
-    margin = run.config["teacher"]["floor_margin"]
-    if score < trivial + margin:
-        raise ValueError(
-            f"teacher {run.config['teacher']['name']} reaches {task.metric} {score:.3f} on {task.name}; the majority "
-            f"answer has {trivial:.3f} and teacher.floor_margin asks for {margin} more. Likely causes: it was never "
-            "fine-tuned on this task (teacher.finetune=false), its labels are in another order than the data's, or its "
-            "recipe is too short (teacher.recipe.epochs, teacher.recipe.learning_rate). Lower teacher.floor_margin only "
-            "if you want a student of a poor teacher."
-        )
-
-
 def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
     """Carry out one phase: initialise or continue the student, train it on the phase's objectives, measure it."""
     settings, config, task = stage.settings, run.config, run.task()
@@ -113,8 +98,6 @@ def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     data = run.data(recipe["max_length"])
     specs = settings["terms"]
     finetuned = inputs["teacher"].folder if "teacher" in inputs else None
-    if "teacher" in inputs:
-        _floor(inputs["teacher"].summary, task, run)
     student, started = _student(stage, inputs, finetuned, task, run)
     student.to(run.device)
     one = _member(student, specs, stage, inputs, data, task, run, work, recipe)

@@ -19,4 +19,4 @@ class Random(Init):
 
     def layers(self, student_layers: int, teacher_layers: int) -> None:
         """Return None: no layer of the teacher is used."""
-        return None
+        return

@@ -85,7 +85,7 @@ def shared_stages(points: list[Point]) -> tuple[dict[str, frozenset[str]], dict[
         teacher = point.config["teacher"]
         said = json.dumps([point.config["task"], point.config["data"].get("root")], sort_keys=True)
         known = plan.Facts(said, f"{teacher.get('source')}@{teacher.get('revision')}", point.config["runtime"]["dtype"])
-        found = {stage.key: stage.name for stage in plan.stages(point.config, known)}
+        found = {stage.key: stage.name for stage in plan.stages(point.config, known) if stage.shared}
         keys[point.id] = set(found)
         count.update(found.keys())
         names.update(found)

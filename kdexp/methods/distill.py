@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from kdexp import checks
-from kdexp.targets import RESERVED, build, target
 from kdexp.plan import Facts, method
 from kdexp.stage import Stage
+from kdexp.targets import RESERVED, build, target
 
 
 def plan(config: dict[str, Any], facts: Facts) -> Stage:
@@ -71,7 +71,16 @@ def start_stage(config: dict[str, Any], facts: Facts, teacher: Stage | None) -> 
     if config["objective"].get("start", "raw") == "raw":
         return None
     hard = {"finetune": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
-    return training(config, facts, "student.start", "prediction", hard, config["recipe"], first_teacher(config, teacher), shared=True)
+    return training(
+        config,
+        facts,
+        "student.start",
+        "prediction",
+        hard,
+        config["recipe"],
+        first_teacher(config, teacher),
+        shared=True,
+    )
 
 
 def first_teacher(config: dict[str, Any], teacher: Stage | None) -> Stage | None:
@@ -103,7 +112,11 @@ def phase_terms(config: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]
     terms = {}
     for name, spec in checks.terms(config, phase).items():
         layers = [list(pair) for pair in checks.pairs(config, spec, target(spec))]
-        terms[name] = {**{k: v for k, v in spec.items() if k not in RESERVED or k == "_target_"}, "weight": spec.get("weight", 1.0), "pairs": layers}
+        terms[name] = {
+            **{k: v for k, v in spec.items() if k not in RESERVED or k == "_target_"},
+            "weight": spec.get("weight", 1.0),
+            "pairs": layers,
+        }
     return terms
 
 

@@ -36,7 +36,9 @@ def problems(config: dict[str, Any]) -> list[str]:
         if name not in LATENT:
             found.append(f"objective.stages.{name} is unknown; known: {', '.join(LATENT)}.")
         elif epochs is not None and (not isinstance(epochs, int) or epochs < 0):
-            found.append(f"objective.stages.{name}={epochs}: whole epochs, 0 leaves the stage out, null takes recipe.epochs.")
+            found.append(
+                f"objective.stages.{name}={epochs}: whole epochs, 0 leaves the stage out, null takes recipe.epochs."
+            )
     return found
 
 

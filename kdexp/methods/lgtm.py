@@ -37,8 +37,16 @@ def problems(config: dict[str, Any]) -> list[str]:
     found, own = distill.problems(config), config["objective"].get("co_teacher") or {}
     for key, known in KNOWN.items():
         if own.get(key) not in known:
-            found.append(f"objective.co_teacher.{key}={own.get(key)} is unknown; choose one of: {', '.join(map(str, known))}.")
-    for key, low, high in (("share", 0, 1), ("a_t", -1e-9, 1 + 1e-9), ("epsilon", 0, 1), ("learning_rate", 0, 1), ("temperature", 0, 1e3)):
+            found.append(
+                f"objective.co_teacher.{key}={own.get(key)} is unknown; choose one of: {', '.join(map(str, known))}."
+            )
+    for key, low, high in (
+        ("share", 0, 1),
+        ("a_t", -1e-9, 1 + 1e-9),
+        ("epsilon", 0, 1),
+        ("learning_rate", 0, 1),
+        ("temperature", 0, 1e3),
+    ):
         value = own.get(key)
         if not isinstance(value, int | float) or not low < value < high:
             found.append(f"objective.co_teacher.{key}={value}: a number between {low:g} and {high:g} is needed.")
@@ -47,7 +55,9 @@ def problems(config: dict[str, Any]) -> list[str]:
     if config["task"].get("kind") == "regression":
         found.append(f"objective=lgtm is not defined for scores (task={config['task'].get('name')}): use kd.")
     if config["recipe"]["accumulation"] != 1:
-        found.append("recipe.accumulation: LGTM's teacher moves between micro-batches; use 1 and a smaller recipe.batch_size.")
+        found.append(
+            "recipe.accumulation: LGTM's teacher moves between micro-batches; use 1 and a smaller recipe.batch_size."
+        )
     return found
 
 
@@ -90,7 +100,14 @@ def learn_together(stage: Stage, inputs: dict[str, Finished], work: Path, run: R
     if own["zero_head"]:
         for model in (student, teacher):
             _zero(model)
-    make = partial(Together, teacher=teacher.to(run.device), rows=rows, own=own, seed=settings["seed"], total=_updates(data, recipe))
+    make = partial(
+        Together,
+        teacher=teacher.to(run.device),
+        rows=rows,
+        own=own,
+        seed=settings["seed"],
+        total=_updates(data, recipe),
+    )
     one = train._member(student.to(run.device), settings["terms"], stage, inputs, data, task, run, work, recipe, make)
     summary = train._train(stage, one, None, data, recipe, settings["seed"], run)
     student.eval()

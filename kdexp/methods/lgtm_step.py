@@ -33,7 +33,18 @@ class Together(Member):
         seed, total: of the run; updates of the phase.
     """
 
-    def __init__(self, model: nn.Module, terms: list, recipe: dict[str, Any], *rest: Any, teacher: nn.Module, rows: Encoded, own: dict[str, Any], seed: int, total: int) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        terms: list,
+        recipe: dict[str, Any],
+        *rest: Any,
+        teacher: nn.Module,
+        rows: Encoded,
+        own: dict[str, Any],
+        seed: int,
+        total: int,
+    ) -> None:
         terms[0].objective.teacher = teacher
         super().__init__(model, terms, recipe, *rest)
         self.teacher, self.rows, self.own, self.seed, self.total = teacher, rows, own, seed, total
@@ -60,7 +71,9 @@ class Together(Member):
         return {"logits": self._forward(self.teacher, batch)}
 
     def _teacher_loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: dict) -> Tensor:
-        return lgtm_teacher_loss(student_logits, teacher_logits, batch["labels"], self.own["a_t"], self.own["temperature"])
+        return lgtm_teacher_loss(
+            student_logits, teacher_logits, batch["labels"], self.own["a_t"], self.own["temperature"]
+        )
 
     def _move_teacher(self, batch: dict, step: int) -> None:
         """One step of the teacher on its loss, less its influence times a learning rate."""
@@ -93,13 +106,18 @@ class Together(Member):
         held = self._held_out(step, batch["input_ids"].device)
         logits = self._answers(batch)
         self.model.train()
-        soft = sum(self.weights[n] * o({"logits": self._forward(self.model, batch)}, logits, batch) for n, o in self.objectives.items())
+        soft = sum(
+            self.weights[n] * o({"logits": self._forward(self.model, batch)}, logits, batch)
+            for n, o in self.objectives.items()
+        )
         gradients = torch.autograd.grad(soft, self.mine)
         ahead = adam_ahead(self.optimizer, self.mine, gradients, optim.rate(step, self.total, self.recipe))
         self.model.eval()
         self.teacher.eval()
         with moved(self.mine, ahead):
-            direction = torch.autograd.grad(cross_entropy(self._forward(self.model, held, True), held["labels"]), self.mine)
+            direction = torch.autograd.grad(
+                cross_entropy(self._forward(self.model, held, True), held["labels"]), self.mine
+            )
         norm = torch.stack([v.square().sum() for v in direction]).sum().sqrt()
         epsilon = float(self.own["epsilon"] / norm.clamp(min=1e-12))
         sides = []
@@ -137,7 +155,9 @@ def moved(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> Iterator[No
 
 
 @torch.no_grad()
-def adam_ahead(optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], rate: float) -> list[Tensor]:
+def adam_ahead(
+    optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor], gradients: Sequence[Tensor], rate: float
+) -> list[Tensor]:
     """Return where AdamW's next step would bring parameters, without taking it.
 
     Args:

@@ -41,10 +41,14 @@ def problems(config: dict[str, Any]) -> list[str]:
     if not teacher["finetune"]:
         found.append("teacher.finetune=false: a teacher that is not fine-tuned here has no trajectory to follow.")
     if teacher["recipe"]["patience"] is not None:
-        found.append("teacher.recipe.patience: a teacher that may stop early has no fixed number of checkpoints; use null.")
+        found.append(
+            "teacher.recipe.patience: a teacher that may stop early has no fixed number of checkpoints; use null."
+        )
     searched = objective.get("order") == "best" or objective.get("stage2_start") == "best"
     if searched and config["selection"] == "last":
-        found.append("selection=last: a best checkpoint is searched by score; use selection=heldout, or stage2_start=last.")
+        found.append(
+            "selection=last: a best checkpoint is searched by score; use selection=heldout, or stage2_start=last."
+        )
     try:
         checkpoints(config)
     except ValueError as error:
@@ -104,8 +108,13 @@ def sequence(order: str, count: int, seed: int) -> list[int]:
 
 
 def follow(config: dict[str, Any], facts: Facts, teacher: Stage, start: Stage | None, order: list[int]) -> list[Stage]:
-    """Return the stages of stage 1: part i follows checkpoint ``order[i]`` for ``objective.epochs.intermediate`` epochs."""
+    """Return the stages of stage 1: part i follows checkpoint ``order[i]`` for ``objective.epochs.intermediate`` epochs.
+
+    The whole path is in each part's key: parts are not shared between orders, since only a finished run's last weights
+    are kept and two runs must not tidy up each other's.
+    """
     count, stages = len(order), []
+    path = {"path": [config["objective"]["order"], *order]}
     recipe = distill.phase_recipe(config, "intermediate")
     for part, number in enumerate(order, 1):
         terms = distill.phase_terms(config, "intermediate")
@@ -115,7 +124,7 @@ def follow(config: dict[str, Any], facts: Facts, teacher: Stage, start: Stage | 
         span = {"span": [part - 1, count]} if config["objective"]["optimiser"] == "one_schedule" else {}
         stage = distill.training(
             config, facts, f"pro_kd.part{part}.checkpoint{number}", "follow", terms, {**recipe, **span}, teacher, start,
-            teaches=FOLDER.format(number=number),
+            teaches=FOLDER.format(number=number), more=path,
         )  # fmt: skip
         stages.append(stage)
         start = stage
@@ -137,14 +146,19 @@ def pick(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dic
     best = max(found, key=lambda role: found[role])
     run.say(f"best of {len(found)}: {best} with {task.metric} {found[best]:.4f} on {split} ({found})")
     shutil.copyfile(inputs[best].folder / "model.safetensors", work / "model.safetensors")
-    return {"init": inputs[best].summary["init"], "chosen": best, "candidates": found, "scores": inputs[best].summary["scores"]}
+    return {
+        "init": inputs[best].summary["init"],
+        "chosen": best,
+        "candidates": found,
+        "scores": inputs[best].summary["scores"],
+    }
 
 
 def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
     """Fine-tune the teacher as ever and keep its weights and training logits on the way, a folder a checkpoint."""
     from dataclasses import replace
 
-    from kdexp import machine, models, optim, signal, train
+    from kdexp import models, optim, signal, train
     from kdexp.evaluation import predict, scores
 
     settings, task = stage.settings, run.task()
@@ -187,7 +201,9 @@ def _estimate(parameters: int, count: int, dtype: str, work: Path, run: Run) -> 
 
     need = parameters * count * (2 if dtype == "bf16" else 4) / 2**20
     free = shutil.disk_usage(work).free / 2**20
-    run.say(f"the teacher's trajectory: {count} checkpoints in {dtype}, {need:,.0f} MiB in the store ({free:,.0f} MiB free)")
+    run.say(
+        f"the teacher's trajectory: {count} checkpoints in {dtype}, {need:,.0f} MiB in the store ({free:,.0f} MiB free)"
+    )
     if need > free:
         raise ValueError(
             f"{count} checkpoints of the teacher need {need:,.0f} MiB, and {work} has {free:,.0f} MiB free: use "

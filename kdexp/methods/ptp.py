@@ -93,7 +93,9 @@ def pretrain(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) ->
     student.eval()
     models.save(student, work)
     measured = {"scores": scores(student, data, four, run), "majority": majority(data, four)}
-    return summary | models.describe(student) | measured | {"init": started, "thresholds": thresholds, "classes": counts}
+    return (
+        summary | models.describe(student) | measured | {"init": started, "thresholds": thresholds, "classes": counts}
+    )
 
 
 def _relabelled(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[dict[str, Encoded], list[float]]:
@@ -112,10 +114,12 @@ def _relabelled(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[di
     verdicts = {}
     for name in ["train"] + ([judged] if judged != "last" else []):
         logits = torch.from_numpy(predict(model, data[name], run))
-        verdicts[name] = ptp_confidence(logits, torch.as_tensor(data[name].labels))
+        verdicts[name] = ptp_confidence(logits, torch.tensor(data[name].labels))
     given = [init.get("t1"), init.get("t2")]
     if None in given:
-        given = [g if g is not None else m for g, m in zip(given, ptp_median_thresholds(*verdicts["train"]), strict=True)]
+        given = [
+            g if g is not None else m for g, m in zip(given, ptp_median_thresholds(*verdicts["train"]), strict=True)
+        ]
     labels = {name: ptp_labels(*verdict, *given).numpy() for name, verdict in verdicts.items()}
     return {name: replace(data[name], labels=labels[name]) for name in labels}, [float(t) for t in given]
 

@@ -35,9 +35,13 @@ def problems(config: dict[str, Any]) -> list[str]:
     if unknown:
         found.append(f"objective.filters.{sorted(unknown)[0]} is unknown; known: dropout, backbone, {', '.join(OWN)}.")
     if filters.get("backbone", "eval") not in ("eval", "train"):
-        found.append(f"objective.filters.backbone={filters['backbone']} is unknown; choose eval or train (its dropout on).")
+        found.append(
+            f"objective.filters.backbone={filters['backbone']} is unknown; choose eval or train (its dropout on)."
+        )
     if len(_matched(config)) != 1:
-        found.append("objective.plan=kdexp.methods.ted.plan needs one term under objective.intermediate with teacher_filter=trained.")
+        found.append(
+            "objective.plan=kdexp.methods.ted.plan needs one term under objective.intermediate with teacher_filter=trained."
+        )
     return found
 
 
@@ -83,7 +87,13 @@ def filter_stage(config: dict[str, Any], facts: Facts, side: str, teacher: Stage
         return distill.training(
             config, facts, name, "filters", terms, recipe, first, start, action=action, shared=True, more=more
         )
-    settings = {**distill.common(config, facts), "terms": terms, "recipe": recipe, "seed": config["teacher"]["seed"], **more}
+    settings = {
+        **distill.common(config, facts),
+        "terms": terms,
+        "recipe": recipe,
+        "seed": config["teacher"]["seed"],
+        **more,
+    }
     return Stage(name, action, settings, {"teacher": teacher}, shared=True)
 
 

@@ -24,7 +24,13 @@ def test_ernie_tiny_goes_through_its_stages(distil, store):
     assert set(result["mapping"]) == {"att_mse", "hid_seq"}
 
 
-@pytest.mark.parametrize("words", [(), ("objective.co_teacher.start=finetuned", "objective.co_teacher.rows=legacy_dev", "objective.start=fine_tuned")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("objective.co_teacher.start=finetuned", "objective.co_teacher.rows=legacy_dev", "objective.start=fine_tuned"),
+    ],
+)
 def test_lgtm_trains_both(distil, store, words):
     result = distil("objective=lgtm", "init.source=pretrained", "recipe.epochs=2", *words)
     learned = store()["lgtm"][0]["summary"]

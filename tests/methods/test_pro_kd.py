@@ -17,12 +17,19 @@ def parts(result: dict) -> list[str]:
 
 
 def test_the_student_follows_the_checkpoints_in_order(distil, store, tmp_path):
-    result = distil("objective=pro_kd", "objective.epochs.prediction=1", "objective.trajectory.dtype=bf16", "runtime.keep_weights=all")
+    result = distil(
+        "objective=pro_kd",
+        "objective.epochs.prediction=1",
+        "objective.trajectory.dtype=bf16",
+        "runtime.keep_weights=all",
+    )
     assert parts(result) == ["pro_kd.part1.checkpoint1", "pro_kd.part2.checkpoint2", "distill.prediction"]
     stages = store()
     teacher = stages["teacher"][0]
     assert [c["step"] for c in teacher["summary"]["checkpoints"]] == [4, 8]  # 58 rows, 16 a batch, 2 epochs
-    assert {"trajectory/01/model.safetensors", "trajectory/02/model.safetensors", "model.safetensors"} <= set(teacher["files"])
+    assert {"trajectory/01/model.safetensors", "trajectory/02/model.safetensors", "model.safetensors"} <= set(
+        teacher["files"]
+    )
     settings = [stages[name][0]["settings"] for name in parts(result)[:2]]
     assert [s["teaches"] for s in settings] == ["trajectory/01", "trajectory/02"]
     assert [s["terms"]["pro_kd"]["checkpoint"] for s in settings] == [1, 2]
@@ -52,9 +59,18 @@ def test_controls_share_the_trajectory(distil, store):
 @pytest.mark.slow
 @pytest.mark.parametrize("softening", ["none", "kl_temperature"])
 def test_other_softenings_and_the_best_part(distil, softening):
-    words = [f"objective.intermediate.pro_kd.softening={softening}", "objective.stage2_start=best", "teacher.recipe.steps=6"]
+    words = [
+        f"objective.intermediate.pro_kd.softening={softening}",
+        "objective.stage2_start=best",
+        "teacher.recipe.steps=6",
+    ]
     result = distil("objective=pro_kd", *words, "objective.trajectory.unit=step", "objective.trajectory.every=4")
-    assert parts(result) == ["pro_kd.part1.checkpoint1", "pro_kd.part2.checkpoint2", "pro_kd.choose", "distill.prediction"]
+    assert parts(result) == [
+        "pro_kd.part1.checkpoint1",
+        "pro_kd.part2.checkpoint2",
+        "pro_kd.choose",
+        "distill.prediction",
+    ]
 
 
 def test_orders():
@@ -110,8 +126,18 @@ def test_a_trajectory_that_does_not_fit_is_refused(tmp_path):
 
 
 def test_what_cannot_work_is_said_first(kdexp, arguments):
-    words = ["objective.order=backward", "objective.trajectory.unit=step", "teacher.recipe.patience=1", "selection=last"]
+    words = [
+        "objective.order=backward",
+        "objective.trajectory.unit=step",
+        "teacher.recipe.patience=1",
+        "selection=last",
+    ]
     done = kdexp([*arguments, "objective=pro_kd", "objective.stage2_start=best", *words])
     assert done.returncode == 2
-    for told in ("objective.order=backward is unknown", "give teacher.recipe.steps", "teacher.recipe.patience", "selection=last"):
+    for told in (
+        "objective.order=backward is unknown",
+        "give teacher.recipe.steps",
+        "teacher.recipe.patience",
+        "selection=last",
+    ):
         assert told in done.stderr

@@ -36,7 +36,13 @@ def test_other_selections_need_no_held_out_rows(distil, store):
 
 
 def test_what_cannot_work_is_said_first(kdexp, arguments):
-    scores = ["task.kind=regression", "task.label=score", "task.label_names=[]", "task.metrics=[pearson]", "task.metric=pearson"]
+    scores = [
+        "task.kind=regression",
+        "task.label=score",
+        "task.label_names=[]",
+        "task.metrics=[pearson]",
+        "task.metric=pearson",
+    ]
     for words, told in (
         (scores, "init=ptp is not defined for scores"),
         (["init.select=best"], "heldout_train, fixed_epochs, legacy_dev"),

@@ -15,7 +15,7 @@ PLANS = {
     "ted": ["objective=ted"],
     "pro_kd": ["objective=pro_kd", "objective.epochs.prediction=1"],
     "ptp": ["objective=pkd", "mapping=pea_kd", "init=ptp", "init.t1=0.6", "init.t2=0.6", "student=l2_sps2"],
-    "lgtm": ["objective=lgtm", "init.source=pretrained"],
+    "lgtm": ["objective=lgtm", "init.source=pretrained", "recipe.epochs=3"],
 }
 
 
@@ -81,7 +81,7 @@ def test_a_plan_killed_in_any_stage_continues_there(compose, arguments, tmp_path
     config = compose([*arguments, *PLANS[name]])
     calm, _ = carry_out(config, tmp_path / "calm", None)
     rough, attempts = carry_out(config, tmp_path / "rough", 3)
-    assert attempts > 4
+    assert attempts > 3
     one, two = (load_file(folder / "model.safetensors") for folder in (calm, rough))
     assert set(one) == set(two)
     for key in one:

@@ -47,8 +47,18 @@ def test_starts_cross_with_objectives_and_share_their_stages(distil, store):
 @pytest.mark.slow
 def test_filters_of_unequal_widths_nonlinear_on_scores(distil):
     sizes = ["student.hidden_size=16", "student.num_heads=2", "student.intermediate_size=32", "init=random"]
-    scores = ["task.kind=regression", "task.label=score", "task.label_names=[]", "task.metrics=[pearson]", "task.metric=pearson"]
-    switches = ["objective.intermediate.ted.output=8", "objective.intermediate.ted.nonlinear=true", "objective.filters.backbone=train"]
+    scores = [
+        "task.kind=regression",
+        "task.label=score",
+        "task.label_names=[]",
+        "task.metrics=[pearson]",
+        "task.metric=pearson",
+    ]
+    switches = [
+        "objective.intermediate.ted.output=8",
+        "objective.intermediate.ted.nonlinear=true",
+        "objective.filters.backbone=train",
+    ]
     result = distil("objective=ted", *sizes, *scores, *switches)
     assert names(result)[-1] == "ted.match"
     assert result["init"]["copied"] == 0
@@ -66,10 +76,15 @@ def test_filters_of_another_shape_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     term, shape = TedMatch(), Shape(num_layers=2, hidden_size=8, num_heads=2)
-    term.setup(Context(student=shape, teacher=shape, pairs=[(1, 1), (2, 2)], num_labels=2, regression=False, num_train=4))
+    term.setup(
+        Context(student=shape, teacher=shape, pairs=[(1, 1), (2, 2)], num_labels=2, regression=False, num_train=4)
+    )
     for role in ("student_filters", "teacher_filters"):
         (tmp_path / role).mkdir()
-        save_file({"0.linear.weight": torch.zeros(8, 8), "0.linear.bias": torch.zeros(8)}, tmp_path / role / "filters.safetensors")
+        save_file(
+            {"0.linear.weight": torch.zeros(8, 8), "0.linear.bias": torch.zeros(8)},
+            tmp_path / role / "filters.safetensors",
+        )
     with pytest.raises(ValueError, match="do not fit stage II"):
         term.inherit({role: tmp_path / role for role in ("student_filters", "teacher_filters")})
 
