@@ -7,6 +7,7 @@ import pandas as pd
 
 from analysis import records
 from analysis.points import Missing
+from analysis.select import settings_columns
 
 SHOWN = 20
 
@@ -56,7 +57,10 @@ def comparable(runs: pd.DataFrame, *, allow: bool, by: tuple[str, ...]) -> list[
                 if key not in by
             }
             keys.pop("selection", None)
-            if keys:
+            shown = (
+                settings_columns(group, by, strict=False).groupby(list(by))["settings_hash"].nunique() if by else None
+            )
+            if keys and (shown is None or shown.max() > 1):
                 said = "; ".join(
                     f"{key} = {' / '.join(str(value) for value in values[:5])}"
                     for key, values in list(keys.items())[:5]

@@ -21,7 +21,7 @@ import yaml
 
 from analysis import cli, stats
 from analysis.collect import Collected
-from analysis.select import select
+from analysis.select import select, settings_columns
 
 KINDS = {"contrast": ("a", "b"), "spread": ("a", "b", "over"), "chain": ("of",), "gap": ("a", "b", "large", "small")}
 OPTIONAL = {"within", "metric", "above", "expect"}
@@ -70,7 +70,9 @@ def _scores(found: Collected, wanted: dict[str, Any], claim: dict[str, Any], ext
     runs = select(found.runs, wanted)
     if claim["tasks"] != "all":
         runs = runs[runs["task"].isin(claim["tasks"])]
-    keep = ["task", "seed", *dict.fromkeys([*claim.get("within", []), *extra])]
+    within = claim.get("within", [])
+    runs = settings_columns(runs, [key for key in within if "." in key], strict=False)
+    keep = ["task", "seed", *dict.fromkeys([*within, *extra])]
     scores = found.scores[(found.scores["who"] == "student") & (found.scores["split"] == "validation")]
     scores = scores.merge(runs[["run", "metric", *keep]].rename(columns={"metric": "chosen"}), on="run")
     metric = claim.get("metric", "chosen")

@@ -31,7 +31,8 @@ COMMON: dict[str, Key] = {
     "extra": Key("finished runs that the study's last grid does not list", "leave", ("leave", "include")),
     "mixture": Key("runs of one cell that differ in data, selection or settings", "refuse", ("refuse", "allow")),
     "by": Key(
-        "settings that get a column of their own, as recipe.learning_rate,objective.prediction.kd.temperature", ""
+        "settings with columns of their own, as recipe.learning_rate,student.sharing; auto: those that the grid varies; none",
+        "auto",
     ),
 }
 

@@ -20,6 +20,7 @@ import pandas as pd
 
 from analysis import checks, points, records
 from analysis.cache import VERSION, Item, rows
+from analysis.select import telling
 
 
 @dataclass
@@ -35,6 +36,7 @@ class Collected:
     notes: list[str] = field(default_factory=list)
     order: dict[str, list[str]] = field(default_factory=dict)  # label -> its values in the order of the study's grid
     uri: str = ""  # of the tracking store, empty where folders were read
+    by: tuple[str, ...] = ()  # dotted settings that tables show as columns
 
     def long(self) -> pd.DataFrame:
         """The tidy table, a row a score with all of its run; ``metric`` is the score's, ``chosen`` the task's."""
@@ -50,13 +52,14 @@ def collect(
     incomplete: str = "refuse",
     extra: str = "leave",
     mixture: str = "refuse",
-    by: Iterable[str] = (),
+    by: str | Iterable[str] = "auto",
     cache: bool = True,
 ) -> Collected:
     """Collect a study; ``ValueError`` when it is unknown, or incomplete or a mixture and that is not allowed.
 
     ``extra``: ``leave`` takes only runs that the study's last grid (``study.json``) lists, ``include`` takes all.
-    ``by``: dotted settings that may differ within a cell because the table will show them.
+    ``by``: dotted settings that may differ within a cell because tables show them; ``auto``: those that the grid in
+    ``study.json`` varies, without which nothing says that a difference is meant.
     """
     folder = Path(root) / study
     notes: list[str] = []
@@ -81,11 +84,14 @@ def collect(
     if listed is None:
         notes.append(f"{folder / 'study.json'} is not there: which runs the study should have is not known")
     checks.complete(study, said, runs, missing, allow=incomplete == "allow")
-    notes += checks.comparable(runs, allow=mixture == "allow", by=tuple(by))
+    shown = tuple(by) if by != "auto" else telling(runs) if listed is not None and extra == "leave" else ()
+    if by == "auto" and shown:
+        notes.append(f"The grid varies {', '.join(shown)}: shown as columns (by=... chooses others, by=none none)")
+    notes += checks.comparable(runs, allow=mixture == "allow", by=shown)
     order = {
         key: list(dict.fromkeys(str(p.get("labels", {}).get(key, "")) for p in listed or [])) for key in records.LABELS
     }
-    return Collected(study, folder, said, runs, scores, missing, notes, order, uri if source == "mlflow" else "")
+    return Collected(study, folder, said, runs, scores, missing, notes, order, uri if source == "mlflow" else "", shown)
 
 
 # ------------------------------------------------------------------------------------------------------------ sources

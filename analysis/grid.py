@@ -89,12 +89,12 @@ class Grid:
         return pd.DataFrame(out)
 
 
-def build(found: Collected, *, layout: str = "grid", metric: str = "", by: tuple[str, ...] = ()) -> Grid:
+def build(found: Collected, *, layout: str = "grid", metric: str = "") -> Grid:
     """The grid of a collected study.
 
     ``metric``: one for all tasks, instead of each task's chosen one; ``ValueError`` if no run has it.
     """
-    runs = settings_columns(found.runs, by) if by else found.runs
+    runs = settings_columns(found.runs, found.by) if found.by else found.runs
     long = found.scores.merge(runs.rename(columns={"metric": "chosen"}), on="run", how="inner", sort=False)
     long = long[long["metric"] == (metric or long["chosen"])]
     long = long[long["split"].str.startswith("validation") & (long["split"] != "validation_last")]
@@ -105,7 +105,7 @@ def build(found: Collected, *, layout: str = "grid", metric: str = "", by: tuple
             f"recorded: {', '.join(have)}"
         )
     columns = _columns(long, found.order)
-    keys = _keys(runs, LAYOUTS[layout], by)
+    keys = _keys(runs, LAYOUTS[layout], found.by)
     rows = _reference_rows(long, runs, columns, keys) + _method_rows(long, runs, columns, keys, found.order)
     for row in rows:
         row.cells = [_cell(list(values.values())) for values in row.values]

@@ -38,7 +38,9 @@ def _extra_names(grid: Grid) -> list[str]:
 
 def header(grid: Grid) -> list[str]:
     """Column titles; the chosen metric is named in each."""
-    return [*grid.keys, "n", *[f"{c.name} ({c.metric})" for c in grid.columns], "average", *_extra_names(grid)]
+    short = [key.rsplit(".", 1)[-1] for key in grid.keys]
+    keys = [word if short.count(word) == 1 else key for key, word in zip(grid.keys, short, strict=True)]
+    return [*keys, "n", *[f"{c.name} ({c.metric})" for c in grid.columns], "average", *_extra_names(grid)]
 
 
 def _labels(grid: Grid, row: Row) -> list[str]:

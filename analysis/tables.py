@@ -57,7 +57,9 @@ def collected(options: dict[str, str]) -> Collected:
     )
 
 
-def _by(options: dict[str, str]) -> tuple[str, ...]:
+def _by(options: dict[str, str]) -> str | tuple[str, ...]:
+    if options["by"] in ("auto", "none"):
+        return "auto" if options["by"] == "auto" else ()
     return tuple(key for key in options["by"].split(",") if key)
 
 
@@ -73,7 +75,7 @@ def run(options: dict[str, str]) -> Collected:
     written: list[Path] = []
     pages = []
     for metric in metrics:
-        table = build(found, layout=options["layout"], metric=metric, by=_by(options))
+        table = build(found, layout=options["layout"], metric=metric)
         stem = "-".join(filter(None, ["scores", "" if options["layout"] == "grid" else options["layout"], metric]))
         folder = found.folder / "tables"
         pages.append(render.markdown(table))
@@ -86,7 +88,7 @@ def run(options: dict[str, str]) -> Collected:
     if options["figure"] == "yes":
         from analysis.figures import heat_map, save
 
-        drawn = build(found, metric="" if options["metric"] == "all" else options["metric"], by=_by(options))
+        drawn = build(found, metric="" if options["metric"] == "all" else options["metric"])
         written += save(heat_map(drawn), found.folder / "figures" / "scores")
     print(*pages, sep="\n")
     print("Written:", *written, sep="\n  ")

@@ -88,6 +88,9 @@ def _line(name: str, number: dict[str, Any], entry: dict[str, Any], runs: pd.Dat
     inside = "–" if math.isnan(low) else ("yes" if low <= 0 <= high else "no")
     mean = float(np.mean(ours)) if ours else math.nan
     spread = float(np.std(ours, ddof=1)) if len(ours) > 1 else math.nan
+    if len(scores) > len(ours):
+        caveat = "; ".join(filter(None, [number["caveat"], "ours averages several settings a seed"]))
+        number = {**number, "caveat": caveat}
     return Line(
         name,
         number["task"],

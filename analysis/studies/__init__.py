@@ -17,7 +17,6 @@ def reproduce(
     purpose: str,
     *,
     layout: str = "grid",
-    by: str = "",
     claims: tuple[str, ...] = (),
     arguments: Sequence[str] | None = None,
 ) -> int:
@@ -25,7 +24,6 @@ def reproduce(
     keys = {
         **tables.KEYS,
         "study": cli.Key(cli.STUDY.help, study),
-        "by": cli.Key(tables.KEYS["by"].help, by),
         "layout": cli.Key(tables.KEYS["layout"].help, layout, tables.KEYS["layout"].values),
     }
     return cli.main(f"analysis.studies.{study}", purpose, keys, lambda options: _run(options, claims), arguments)

@@ -9,9 +9,7 @@ from analysis.studies import reproduce
 
 def main(arguments: list[str] | None = None) -> int:
     """The command: ``python -m analysis.studies.pea_kd [key=value ...]``."""
-    return reproduce(
-        "pea_kd", __doc__ or "", layout="methods", by="student.sharing", claims=("pea",), arguments=arguments
-    )
+    return reproduce("pea_kd", __doc__ or "", layout="methods", claims=("pea",), arguments=arguments)
 
 
 if __name__ == "__main__":

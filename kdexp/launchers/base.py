@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -28,6 +29,7 @@ class Point:
         folder: where the run lives.
         config: the resolved configuration.
         overrides: the overrides that make it, for people.
+        trial: number of the trial of a search that it belongs to.
     """
 
     id: str
@@ -35,6 +37,7 @@ class Point:
     folder: Path
     config: dict[str, Any]
     overrides: list[str] = field(default_factory=list)
+    trial: int | None = None
 
     @property
     def labels(self) -> dict[str, str]:
@@ -49,15 +52,18 @@ class Outcome:
     """How a point ended.
 
     Attributes:
-        state: ``finished``, ``failed``, ``interrupted``, or ``skipped`` (it was finished before).
+        state: ``finished``, ``failed``, ``interrupted``, ``skipped`` (it was finished before), ``pruned`` (a search
+            stopped it), or ``again`` (it failed and is tried again).
         seconds: wall-clock time of this attempt; 0 when skipped.
         error: the first line of what went wrong.
+        note: what people shall read instead of the score.
     """
 
     point: Point
     state: str
     seconds: float = 0.0
     error: str | None = None
+    note: str | None = None
 
     @property
     def log(self) -> Path:
@@ -73,6 +79,58 @@ class Interrupted(KeyboardInterrupt):
         super().__init__("interrupted")
 
 
+class Source:
+    """Where a launcher gets its points from: a grid's list, or a search that decides as results come in.
+
+    Attributes:
+        size: more points than these will never run at once.
+        devices: the values of ``runtime.device`` of all points.
+    """
+
+    size: int = 1
+    devices: frozenset[str] = frozenset({"auto"})
+
+    def __bool__(self) -> bool:
+        """Tell whether points are left, or may still come."""
+        raise NotImplementedError
+
+    def next(self, running: list[Point]) -> Point | None:
+        """Take the point to start now; None = there is none at this moment, ask again."""
+        raise NotImplementedError
+
+    def again(self, point: Point) -> None:
+        """Take a point back that was not carried out to its end."""
+        raise NotImplementedError
+
+    def ended(self, outcome: Outcome) -> Outcome:
+        """Hear how a point ended; returns what people shall see of it."""
+        return outcome
+
+    def unwanted(self, running: list[Point]) -> list[Point]:
+        """Look at the points that run; returns those that shall be stopped now."""
+        return []
+
+
+class Listed(Source):
+    """A list of points, in its order."""
+
+    def __init__(self, points: Sequence[Point]):
+        self.waiting = list(points)
+        self.size = len(self.waiting)
+        self.devices = devices(points)
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting)
+
+    def next(self, running: list[Point]) -> Point | None:
+        """See :class:`Source`."""
+        return self.waiting.pop(0)
+
+    def again(self, point: Point) -> None:
+        """See :class:`Source`."""
+        self.waiting.append(point)
+
+
 class Launcher:
     """Carries points out. A subclass is chosen by ``hydra/launcher=NAME`` and gets that file's keys as arguments.
 
@@ -80,10 +138,9 @@ class Launcher:
         runs: name of the module that carries a run out; tests put their own here.
     """
 
-    slots = 1
-
     def __init__(self, runs: str = RUNS):
         self.runs_module = runs
+        self.costs: dict[str, float] = {}
 
     @property
     def runs(self) -> ModuleType:
@@ -91,10 +148,19 @@ class Launcher:
         return importlib.import_module(self.runs_module)
 
     def launch(self, points: list[Point], board: Board) -> list[Outcome]:
-        """Carry all points out; a failed one never stops the others.
+        """Carry all points out; see :meth:`serve`."""
+        return self.serve(self.schedule(points), board)
+
+    def schedule(self, points: list[Point]) -> Source:
+        """Decide in which order the points of a grid start."""
+        return Listed(points)
+
+    def serve(self, source: Source, board: Board) -> list[Outcome]:
+        """Carry out what ``source`` hands out, until it has no more; a failed point never stops the others.
 
         Raises:
             Interrupted: a person stopped it. Running points are left so that the same command continues them.
+            ValueError: the launcher cannot work here (a package that it needs is missing).
         """
         raise NotImplementedError
 
@@ -103,6 +169,11 @@ class Launcher:
         status = files.read_json(point.folder / "status.json") or {}
         lines = [line for line in str(status.get("error") or "").splitlines() if line.strip()]
         return lines[0] if lines else "no reason was recorded; see its log"
+
+
+def devices(points: Sequence[Point]) -> frozenset[str]:
+    """Return the values of ``runtime.device`` of all points."""
+    return frozenset(str((point.config.get("runtime") or {}).get("device", "auto")) for point in points)
 
 
 def held(point: Point) -> bool:

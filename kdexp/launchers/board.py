@@ -18,7 +18,12 @@ MARKS = {
     "failed": "[red]failed[/]",
     "interrupted": "[yellow]interrupted[/]",
     "skipped": "[green]finished elsewhere[/]",
+    "pruned": "[blue]pruned[/]",
+    "again": "[red]failed, tried again[/]",
 }
+
+
+ENDS = ("finished", "skipped", "failed", "interrupted")
 
 
 class Board:
@@ -41,7 +46,7 @@ class Board:
     @property
     def done_count(self) -> int:
         """Points that need nothing more in this session."""
-        return self.skipped + sum(self.counts.values())
+        return self.skipped + sum(count for state, count in self.counts.items() if state != "again")
 
     def start(self, slots: int, live: bool = True) -> None:
         """Begin; ``slots`` runs at once. ``live=False`` leaves the terminal to the runs' own output."""
@@ -69,7 +74,7 @@ class Board:
         self._active.pop(outcome.point.name, None)
         self.counts[outcome.state] += 1
         found = score(result(outcome.point)) if outcome.state in ("finished", "skipped") else None
-        said = f"{found[0]} {100 * found[1]:.1f}" if found else (outcome.error or "")
+        said = outcome.note or (f"{found[0]} {100 * found[1]:.1f}" if found else (outcome.error or ""))
         place = f"{self.done_count}/{self.total}"
         mark = MARKS[outcome.state]
         self.console.print(f"{place:>9}  {mark}  {escape(outcome.point.name)}  {escape(said)}  {outcome.seconds:.1f} s")
@@ -85,7 +90,7 @@ class Board:
         self._progress.update(self._task, completed=self.done_count, text=text + self._eta())
 
     def _eta(self) -> str:
-        ended = self.counts["finished"]
+        ended = self.counts["finished"] + self.counts["pruned"]
         if not ended:
             return ""
         left = self.total - self.done_count
@@ -112,9 +117,9 @@ def summary(study: str, outcomes: list[Outcome], elapsed: float, command: str, c
     for outcome in outcomes:
         counts[outcome.state] = counts.get(outcome.state, 0) + 1
     table = Table(title=f"study {study}: {len(outcomes)} runs, {duration(elapsed)}", title_justify="left")
-    for state in ("finished", "skipped", "failed", "interrupted"):
+    for state in ENDS:
         table.add_column(state, justify="right")
-    table.add_row(*(str(counts.get(state, 0)) for state in ("finished", "skipped", "failed", "interrupted")))
+    table.add_row(*(str(counts.get(state, 0)) for state in ENDS))
     console.print(table)
     wrong = [outcome for outcome in outcomes if outcome.state == "failed"]
     for outcome in wrong:

@@ -6,11 +6,11 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from kdexp.launchers.base import Point, result, seconds
+from kdexp.launchers.base import Outcome, Point, Source, devices, result, seconds
 
 
 @dataclass
-class Schedule:
+class Schedule(Source):
     """Points that wait to be started.
 
     A point whose shared stage is just being built by another running point would only wait for it, so points of other
@@ -22,6 +22,7 @@ class Schedule:
         names: key -> the stage's name.
         cost: point id -> expected seconds, where known.
         built: keys that are known to be built.
+        patient: rather start nothing than a point that would only wait (each waits on a paid machine).
     """
 
     waiting: list[Point]
@@ -29,18 +30,39 @@ class Schedule:
     names: dict[str, str] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     built: set[str] = field(default_factory=set)
+    patient: bool = False
+
+    def __post_init__(self) -> None:
+        self.size = len(self.waiting)
+        self.devices = devices(self.waiting)
 
     def __len__(self) -> int:
         return len(self.waiting)
 
-    def next(self, running: list[Point]) -> Point:
-        """Take the point to start now."""
+    def __bool__(self) -> bool:
+        return bool(self.waiting)
+
+    def next(self, running: list[Point]) -> Point | None:
+        """Take the point to start now; None = the others wait for a stage that is being built (see ``patient``)."""
         busy = {key for point in running for key in self._building(point)}
-        free = [point for point in self.waiting if not busy & self._missing(point)] or self.waiting
+        free = [point for point in self.waiting if not busy & self._missing(point)]
+        if not free and self.patient:
+            return None
+        free = free or self.waiting
         # The first of the longest; a point of unknown length counts as it was written.
         chosen = max(free, key=lambda point: self.cost.get(point.id, 0.0))
         self.waiting.remove(chosen)
         return chosen
+
+    def again(self, point: Point) -> None:
+        """See :class:`~kdexp.launchers.base.Source`."""
+        self.waiting.append(point)
+
+    def ended(self, outcome: Outcome) -> Outcome:
+        """See :class:`~kdexp.launchers.base.Source`."""
+        if outcome.state in ("finished", "skipped"):
+            self.finished(outcome.point)
+        return outcome
 
     def finished(self, point: Point) -> None:
         """Hear that a point has ended well, and so that its stages are built."""

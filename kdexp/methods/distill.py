@@ -121,9 +121,10 @@ def phase_terms(config: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]
 
 
 def training(
-    config: dict[str, Any], facts: Facts, name: str, phase: str, terms: dict[str, dict[str, Any]], recipe: dict[str, Any],
+    config: dict[str, Any], facts: Facts, name: str, phase: str, terms: dict[str, Any], recipe: dict[str, Any],
     teacher: Stage | None = None, start: Stage | None = None, *, action: str = "kdexp.train.distill",
-    teaches: str | None = None, shared: bool = False, parents: dict[str, Stage] | None = None, more: dict[str, Any] | None = None,
+    teaches: str | None = None, shared: bool = False, parents: dict[str, Stage] | None = None,
+    more: dict[str, Any] | None = None,
 ) -> Stage:  # fmt: skip
     """Return a stage that trains the student.
 

@@ -11,8 +11,9 @@ task_adaptive              fine-tuned  task's text    latent
 task_specific              fine-tuned  task's text    latent + soft and hard labels
 ========================== =========== ============== ===============================
 
-Stand-ins, ours: the latent loss (unknown) is whatever ``objective.intermediate`` names, and the task's own text, without
-its labels, takes the place of general text. So ``general_enhanced`` and ``task_adaptive`` do the same work twice.
+Stand-ins, ours: the latent loss (unknown) is whatever ``objective.intermediate`` names, and the task's own text,
+without its labels, takes the place of general text. So
+``general_enhanced`` and ``task_adaptive`` do the same work twice.
 """
 
 from __future__ import annotations

@@ -62,7 +62,7 @@ def problems(config: dict[str, Any]) -> list[str]:
 
 
 def plan(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return the one stage in which both learn; a fine-tuned teacher is its parent only where something starts from it."""
+    """Return the one stage in which both learn; a fine-tuned teacher is its parent where something starts from it."""
     own = dict(config["objective"]["co_teacher"])
     fine = own["start"] == "finetuned"
     needed = fine or build(config["init"]).needs_teacher
@@ -136,7 +136,7 @@ def _split(data: dict[str, Encoded], own: dict[str, Any], seed: int) -> tuple[di
     aside = max(1, round(own["share"] * len(train)))
     if aside >= len(train):
         raise ValueError(
-            f"objective.co_teacher.share={own['share']} of {len(train)} training rows leaves none to learn from: lower it."
+            f"objective.co_teacher.share={own['share']} of {len(train)} training rows leaves none to learn: lower it."
         )
     return {**data, "train": subset(train, np.sort(order[aside:]))}, subset(train, np.sort(order[:aside]))
 

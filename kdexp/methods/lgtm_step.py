@@ -102,7 +102,7 @@ class Together(Member):
         self.optimizer.zero_grad(set_to_none=True)
 
     def influence(self, batch: dict, step: int) -> list[Tensor]:
-        """Return the finite difference of the teacher's gradient along the student's held-out gradient, by parameter."""
+        """Return the finite difference of the teacher's gradients along the student's held-out gradient."""
         held = self._held_out(step, batch["input_ids"].device)
         logits = self._answers(batch)
         self.model.train()
@@ -132,7 +132,7 @@ class Together(Member):
         return [z if a is None else (a - b) / (2 * epsilon) for z, a, b in zip(zero, *sides, strict=True)]
 
     def _held_out(self, step: int, device: torch.device) -> dict[str, Tensor]:
-        """Return the batch of held-out rows that belongs to an update: cycled, in an order that only the seed decides."""
+        """Return the held-out rows that belong to an update: cycled, in an order that only the seed decides."""
         size = min(self.recipe["batch_size"], len(self.rows))
         each = -(-len(self.rows) // size)
         stream = batches(self.rows.lengths, size, self.seed + EVAL_SEED, step // each, bucket=False)

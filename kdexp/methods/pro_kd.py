@@ -74,15 +74,15 @@ def checkpoints(config: dict[str, Any]) -> int:
         return 1  # only the end is sure
     if unit == "step" and recipe["steps"] is None:
         raise ValueError(
-            "objective.trajectory.unit=step with teacher.recipe.steps=null: the plan must know how many checkpoints there "
-            "will be; give teacher.recipe.steps=..., or use unit=epoch."
+            "objective.trajectory.unit=step with teacher.recipe.steps=null: the plan must know how many checkpoints "
+            "there will be; give teacher.recipe.steps=..., or use unit=epoch."
         )
     whole = recipe["epochs"] if unit == "epoch" else recipe["steps"]
     return -(-int(whole) // every)
 
 
 def plan(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return stage 2; its parents are the students that followed the checkpoints, and the teacher with its trajectory."""
+    """Return stage 2; its parents are the students that followed the checkpoints and the teacher that left them."""
     objective, count = config["objective"], checkpoints(config)
     ordinary = distill.teacher_stage(config, facts)
     own = {**ordinary.settings, "trajectory": dict(objective["trajectory"])}
@@ -108,7 +108,7 @@ def sequence(order: str, count: int, seed: int) -> list[int]:
 
 
 def follow(config: dict[str, Any], facts: Facts, teacher: Stage, start: Stage | None, order: list[int]) -> list[Stage]:
-    """Return the stages of stage 1: part i follows checkpoint ``order[i]`` for ``objective.epochs.intermediate`` epochs.
+    """Return the parts of stage 1: part i follows checkpoint ``order[i]`` for ``objective.epochs.intermediate`` epochs.
 
     The whole path is in each part's key: parts are not shared between orders, since only a finished run's last weights
     are kept and two runs must not tidy up each other's.

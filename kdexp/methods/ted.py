@@ -40,7 +40,8 @@ def problems(config: dict[str, Any]) -> list[str]:
         )
     if len(_matched(config)) != 1:
         found.append(
-            "objective.plan=kdexp.methods.ted.plan needs one term under objective.intermediate with teacher_filter=trained."
+            "objective.plan=kdexp.methods.ted.plan needs one term under objective.intermediate with "
+            "teacher_filter=trained."
         )
     return found
 

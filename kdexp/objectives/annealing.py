@@ -39,7 +39,7 @@ class Annealing(Objective):
     Works on scores likewise (one logit). Phase 2 is ``finetune``.
 
     Args:
-        tau_max: number of steps, at most the phase's epochs; None = 7 (official README), or the epochs if they are fewer.
+        tau_max: number of steps, at most the phase's epochs; None = 7 (official README), or fewer epochs.
         clamp: keep the factor at 1 at most.
     """
 

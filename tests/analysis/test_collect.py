@@ -142,6 +142,9 @@ def test_mixtures_are_refused_unless_told(study: Path, changes: dict[str, object
     result = make_result("quickstart", "rte", "kd", "first", 0, **changes)
     write_run(study, result)
     with pytest.raises(ValueError, match=words):
+        folders(study, by=())
+    (study / "quickstart" / "study.json").unlink()  # without the grid nothing says that a difference is meant
+    with pytest.raises(ValueError, match=words):
         folders(study)
     assert any(note.startswith("mixture allowed") for note in folders(study, mixture="allow").notes)
 
@@ -152,6 +155,33 @@ def test_by_allows_what_the_table_shows(study: Path) -> None:
     assert set(settings_columns(found.runs, ["recipe.learning_rate"])["recipe.learning_rate"]) == {"5e-05", "0.0001"}
     with pytest.raises(ValueError, match="no run has such a setting"):
         settings_columns(found.runs, ["recipe.lr"])
+
+
+def test_what_the_grid_varies_is_told_apart_without_being_asked(tmp_path: Path) -> None:
+    """A rate that follows the task is no column; of two settings in step, one is; seeds of a teacher are none."""
+    results = []
+    for task, rate in (("rte", 1e-4), ("cola", 2e-5)):
+        for seed in (1, 2):
+            for sharing, weight in (("none", 1), ("sps1", 5)):
+                result = make_result("quickstart", task, "pkd", "first", seed)
+                result["science"]["recipe"]["learning_rate"] = rate * weight
+                result["science"]["student"]["sharing"] = sharing
+                result["science"]["teacher"]["seed"] = seed
+                result["run"]["id"] = f"{len(results):064x}"
+                result["run"]["name"] = f"r{len(results)}"
+                results.append(result)
+                write_run(tmp_path, result)
+    write_points(tmp_path, "quickstart", results)
+    found = folders(tmp_path)
+    assert found.by == ("student.sharing",)
+    assert any("The grid varies student.sharing" in note for note in found.notes)
+    table = build(found)
+    assert [row.labels for row in table.rows if row.kind == "method"] == [
+        ("pkd", "first", "none"),
+        ("pkd", "first", "sps1"),
+    ]
+    with pytest.raises(ValueError, match=r"by=recipe.learning_rate,student.sharing would show it"):
+        folders(tmp_path, by=())
 
 
 def test_a_run_logged_twice_counts_once(study: Path) -> None:

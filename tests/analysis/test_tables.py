@@ -112,7 +112,7 @@ def test_by_shows_a_setting(tmp_path: Path) -> None:
         for s in range(3)
     ]
     root = make(tmp_path, grid() + fast)
-    found = table(root, by=("recipe.learning_rate",), collected={"by": ["recipe.learning_rate"]})
+    found = table(root, collected={"by": ["recipe.learning_rate"]})
     assert (
         row_of(found, "kd", "first", "0.0001").average is None
     )  # it has no CoLA: its average would be over other tasks

@@ -78,9 +78,8 @@ def test_the_trial_step_is_the_optimisers_next_step():
 
 def test_moved_parameters_come_back():
     p = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(RuntimeError), moved([p], [torch.zeros(3)]):
+    with moved([p], [torch.zeros(3)]):
         assert p.sum() == 0
-        raise RuntimeError
     assert torch.equal(p.detach(), torch.ones(3))
 
 
@@ -105,8 +104,8 @@ def test_the_influence_is_the_derivative_it_stands_for():
     with torch.no_grad():
         for model in (student, teacher):
             model.classifier.weight.mul_(20)
-    recipe = {"learning_rate": 0.0, "warmup": 0.0, "schedule": "constant", "clip": None, "batch_size": 12, "weight_decay": 0.0,
-              "betas": [0.9, 0.999], "eps": 1e-6, "keep": "last"}  # fmt: skip
+    recipe = {"learning_rate": 0.0, "warmup": 0.0, "schedule": "constant", "clip": None, "batch_size": 12}
+    recipe |= {"weight_decay": 0.0, "betas": [0.9, 0.999], "eps": 1e-6, "keep": "last"}
     own = {"a_t": 0.4, "temperature": 1.0, "learning_rate": 1e-3, "epsilon": 0.01, "influence_rate": "teacher"}
     loss = KD(alpha=1.0, temperature=1.0, times_T2=False)
     loss.is_regression = False

@@ -62,6 +62,8 @@ class Toy:
         context = Context(self.student, self.teacher, pairs, self.classes, self.classes == 1, 12, labels)
         torch.manual_seed(0)
         objective.setup(context)
+        if getattr(objective, "teacher_filter", None) == "trained":  # a plan brings them from stage I
+            objective.load_filters(objective.filters.state_dict(), objective.teacher_filters.state_dict())
         objective.double()
         objective.begin_epoch(0, 12)
         return objective

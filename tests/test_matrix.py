@@ -1,0 +1,65 @@
+"""Every objective with every init on two architectures, on toy sizes: through the program's own entry, in one process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kdexp import config as configs
+from kdexp import runs
+from kdexp.__main__ import CONFIG_PATH
+from tests.test_runs import toy
+
+OBJECTIVES = sorted(p.stem for p in (Path(CONFIG_PATH) / "objective").glob("*.yaml"))
+INITS = ["random", "first", "last", "spread", "layers"]
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, tiny_csv_task):
+    from hydra import compose, initialize_config_dir
+
+    from kdexp import __main__, launchers
+
+    monkeypatch.chdir(tmp_path)
+    __main__.environment()
+    __main__.resolvers()
+    launchers.register()
+
+    def one(model: Path, *overrides: str) -> dict:
+        given = [*toy(model, tiny_csv_task), "recipe.steps=2", "teacher.recipe.steps=2", "task.limit_train=32", *overrides]
+        with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
+            config = configs.resolve(compose("config", overrides=given))
+        assert configs.problems(config) == []
+        return runs.execute(config)
+
+    return one
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_objective(run, request, objective, family):
+    result = run(request.getfixturevalue(f"tiny_{family}_dir"), f"objective={objective}", *EXTRA.get(objective, []))
+    assert 0 <= result["scores"]["validation"]["accuracy"] <= 1
+    assert result["cost"]["steps"] >= 2
+
+
+EXTRA: dict[str, list[str]] = {
+    "pro_kd": ["recipe.steps=null", "teacher.recipe.steps=null"],
+}
+
+
+@pytest.mark.parametrize("init", INITS)
+@pytest.mark.parametrize("objective", ["finetune", "kd", "hid_seq", "att_kl"])
+def test_init(run, tiny_bert_dir, objective, init):
+    extra = ["init.chosen=[1,3]"] if init == "layers" else []
+    result = run(tiny_bert_dir, f"objective={objective}", f"init={init}", *extra)
+    expected = {"random": None, "first": [1, 2], "last": [3, 4], "spread": [2, 4], "layers": [1, 3]}[init]
+    assert result["init"]["layers"] == expected
+
+
+def test_regression(run, tiny_bert_dir):
+    scores = ["task.kind=regression", "task.label=score", "task.label_names=[]", "task.metrics=[pearson,spearman]", "task.metric=pearson"]
+    for objective in ("finetune", "kd", "hid_seq"):
+        result = run(tiny_bert_dir, *scores, f"objective={objective}")
+        assert set(result["scores"]["validation"]) == {"pearson", "spearman"}
