@@ -31,7 +31,7 @@ COMMON: dict[str, Key] = {
     "extra": Key("finished runs that the study's last grid does not list", "leave", ("leave", "include")),
     "mixture": Key("runs of one cell that differ in data, selection or settings", "refuse", ("refuse", "allow")),
     "by": Key(
-        "settings with columns of their own, as recipe.learning_rate,student.sharing; auto: those that the grid varies; none",
+        "settings with columns of their own, as student.sharing,recipe.epochs; auto: those that the grid varies; none",
         "auto",
     ),
 }

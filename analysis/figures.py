@@ -157,7 +157,7 @@ def critical_difference(grid: Grid) -> Figure | None:
     axis.axvspan(float(ranks.min()), min(edge, len(rows)), color=COLOURS[4], alpha=0.15)
     chi, p = stats.friedman(blocks)
     axis.set_title(
-        f"Mean rank over {len(counted)} tasks (1 = best); shaded: within {gap:.2f} (critical difference) of it\n"
+        f"Mean rank over {len(counted)} tasks (1 = best); shaded: best + critical difference {gap:.2f}\n"
         f"Friedman chi² = {chi:.2f}, p = {p:.3g}",
         fontsize=8,
     )

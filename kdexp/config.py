@@ -44,6 +44,7 @@ class Teacher:
     finetune: bool = True
     seed: int = 1
     floor_margin: float = 0.02
+    evaluation_mode: bool = True
 
 
 @dataclass
@@ -80,6 +81,9 @@ class Recipe:
     patience: int | None = None
     keep: str = "best"
     bucket: bool = True
+    shuffle: bool = True
+    examples: int | None = None
+    dropout_epochs: int | None = None
 
 
 @dataclass

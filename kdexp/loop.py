@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kdexp import optim
 from kdexp.batching import batches
-from kdexp.member import Member
+from kdexp.member import Member, seed_of
 from kdexp.objectives.base import Features
 from kdexp.tasks.base import Encoded
 
@@ -52,12 +52,13 @@ def train(gang: list[Member], signal: Callable[[dict], Features] | None, data: E
     Raises:
         Interrupted: ``plan.stop()`` became true; all students' states are on disk.
     """
-    recipe, total = plan.recipe, optim.updates(len(data), plan.recipe)
-    epochs = -(-total // -(-len(data) // recipe["batch_size"]))
+    recipe, rows = plan.recipe, subset(len(data), plan.recipe["examples"])
+    total = optim.updates(len(rows), recipe)
+    epochs = -(-total // -(-len(rows) // recipe["batch_size"]))
     saved = time.monotonic()
     first = gang[0].progress
     for epoch in range(first.epoch, epochs):
-        stream = batches(data.lengths, recipe["batch_size"], plan.seed, epoch, bucket=recipe["bucket"])
+        stream = batches(data.lengths[rows], recipe["batch_size"], plan.seed, epoch, shuffle=recipe["shuffle"], bucket=recipe["bucket"])
         for member in gang:
             member.begin_epoch(epoch, epochs)
         for number in range(first.batch, len(stream)):
@@ -65,7 +66,8 @@ def train(gang: list[Member], signal: Callable[[dict], Features] | None, data: E
             if not active:
                 break
             step = active[0].progress.step
-            for micro, (batch, index) in enumerate(_micro_batches(data, stream[number], plan)):
+            for micro, (batch, index) in enumerate(_micro_batches(data, rows[stream[number]], plan)):
+                torch.manual_seed(seed_of(plan.seed, step, micro) + 1)  # for a teacher that keeps its dropout on
                 target = signal(batch) if signal else None
                 for member in active:
                     member.backward(batch, target, index, plan.seed, step, micro)
@@ -87,6 +89,13 @@ def train(gang: list[Member], signal: Callable[[dict], Features] | None, data: E
                     raise Interrupted(f"stopped at step {step + 1} of {total}; the same command continues there")
         for member in gang:
             member.progress.epoch, member.progress.batch = epoch + 1, 0
+
+
+def subset(n: int, examples: int | None) -> np.ndarray:
+    """Return the ids of the training examples that a recipe uses: all, or the same random ``examples`` every time."""
+    if examples is None or examples >= n:
+        return np.arange(n)
+    return np.sort(np.random.default_rng(0).permutation(n)[:examples])
 
 
 def _micro_batches(data: Encoded, index: np.ndarray, plan: Schedule) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:

@@ -52,6 +52,11 @@ def loss(
     return total, torch.stack([v.detach() for v in values])  # type: ignore[return-value]
 
 
+def seed_of(seed: int, step: int, micro: int) -> int:
+    """Return the generators' seed of one micro-batch: a pure function, so a resumed run draws the same numbers."""
+    return ((seed * 1_000_003 + step) * 64 + micro) * 2
+
+
 class Member:
     """A student in training.
 
@@ -98,7 +103,7 @@ class Member:
 
     def backward(self, batch: dict, target: Features | None, whole: dict, seed: int, step: int, micro: int) -> None:
         """Add one micro-batch's gradients. ``whole`` is the batch it is part of."""
-        torch.manual_seed((seed * 1_000_003 + step) * 64 + micro)
+        torch.manual_seed(seed_of(seed, step, micro))
         shares = {name: self._share(o, batch, whole) for name, o in self.objectives.items()}  # type: ignore[arg-type]
         total, values = self.run(
             self.model, self.objectives, self.weights, shares, batch, target, self.want, self.cast
@@ -138,6 +143,7 @@ class Member:
         return values
 
     last: dict[str, float] = {}
+    training = True
     training = True
     """False keeps the model itself in evaluation mode: for stages that train other parts on a frozen model."""
 

@@ -216,6 +216,7 @@ def _carry_out(config: dict[str, Any], where: Path, stop: Callable[[], bool], tr
     known = plan.facts(config)
     stages = plan.stages(config, known)
     store = Store(Path(runtime["store"]), runtime["lock_timeout_s"])
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root / "cache" / "inductor"))  # shared by all processes
     with progress.Display(config, where.name, runtime["progress"]) as display:
         run = Run(
             config=config, device=torch.device(device), dtype=known.dtype, threads=threads, cache=store.root / "cache",

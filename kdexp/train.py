@@ -65,8 +65,17 @@ class Run:
 
     def data(self, max_length: int) -> dict[str, Encoded]:
         """Return the tokenised splits (cached on disk, shared by all processes)."""
+        from kdexp import tokenizer
+
         root, heldout = self.config["data"]["root"], self.config["data"]["heldout"]
-        return self.task().encode(models.tokenizer(self.config["teacher"]), max_length, root, heldout, self.cache)
+        reader = models.tokenizer(self.config["teacher"])
+        found = tokenizer.problems(reader, self.config["teacher"]["vocab_size"], "teacher", max_length)
+        if found:
+            raise ValueError(" ".join(found))
+        splits = self.task().encode(reader, max_length, root, heldout, self.cache)
+        if splits["train"].truncated:
+            self.say(f"{splits['train'].truncated} of {len(splits['train'])} training texts were cut at {max_length} tokens")
+        return splits
 
 
 def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
@@ -128,15 +137,15 @@ def _signal(
     folder = None if finetuned is None or teaches == "pretrained" else finetuned / (teaches or "")
     if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
         return None
-    want = features.wanted(objectives, 1)
-    stored = signal.Stored.open(folder, recipe["max_length"], run.device) if folder and not want else None
+    want, quiet = features.wanted(objectives, 1), run.config["teacher"]["evaluation_mode"]
+    stored = signal.Stored.open(folder, recipe["max_length"], run.device) if folder and not want and quiet else None
     if stored is not None:
         return stored
     big = run.config["teacher"]
     model = models.load_teacher(big, task, folder) if folder else models.load_pretrained(big, task)
     model.to(run.device)
     features.probe(model, _probe_batch(data, run), want, "teacher")
-    return signal.Live(model, want, run.cast)
+    return signal.Live(model, want, run.cast, evaluation=quiet)
 
 
 def _student(stage: Stage, inputs: dict[str, Finished], finetuned: Path | None, task: Task, run: Run) -> tuple[nn.Module, dict]:
@@ -215,7 +224,8 @@ def _flops(model: nn.Module, config: dict[str, Any], data: Encoded, recipe: dict
     small = sum(p.numel() for p in models.layers(model).parameters())
     width, inner = config["teacher"]["hidden_size"], config["teacher"]["intermediate_size"] or 0
     big = config["teacher"]["num_layers"] * (4 * width**2 + 2 * width * inner)
-    share = optim.updates(len(data), recipe) * recipe["batch_size"] / max(1, len(data))
+    examples = min(len(data), recipe["examples"] or len(data))
+    share = optim.updates(examples, recipe) * recipe["batch_size"] / max(1, len(data))
     return float(share * data.lengths.sum() * (6 * small + 2 * big))
 
 

@@ -142,6 +142,7 @@ def training(
     settings = {
         **common(config, facts),
         "phase": phase,
+        "teacher_evaluation_mode": config["teacher"]["evaluation_mode"],
         "student": {k: v for k, v in config["student"].items() if k != "name"},
         "terms": terms,
         "recipe": recipe,

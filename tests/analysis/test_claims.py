@@ -115,6 +115,29 @@ def test_gap_is_a_difference_of_differences(tmp_path: Path) -> None:
     assert one.verdict == "supported" and one.effect == pytest.approx(6, abs=1)
 
 
+def test_the_shipped_ted_claim_compares_equal_starts(tmp_path: Path) -> None:
+    """TED, LWD and KD crossed with the start; the fine-tuned start is worth more than any method."""
+    results = []
+    for objective, gain in (("ted", 0.06), ("lwd", 0.03), ("kd", 0.0)):
+        for start, head in (("raw", 0.0), ("fine_tuned", 0.1)):
+            for seed in range(3):
+                result = make_result("s", "rte", objective, "first", seed, shift=gain + head)
+                result["scores"]["validation"]["accuracy"] -= 0.02 if objective == "kd" else 0.0  # level the objectives
+                result["science"]["objective"]["start"] = start
+                results.append(result)
+    found = study(tmp_path, results)
+    assert found.by == ("objective.start",)
+    shipped = next(claim for claim in claims.load() if claim["id"] == "ted.over_lwd_over_kd")
+    one = claims.evaluate(found, [shipped])[0]
+    assert one.verdict == "supported" and one.effect == pytest.approx(3, abs=1)
+    halves = [
+        r for r in results if (r["labels"]["objective"], r["science"]["objective"]["start"]) != ("kd", "fine_tuned")
+    ]
+    write_points(tmp_path, "s", halves)
+    published = claims.evaluate(collect("s", tmp_path, "folders"), [shipped])[0]
+    assert published.effect == pytest.approx(3, abs=1.5)  # a lacking start does not tilt the comparison
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

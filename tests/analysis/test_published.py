@@ -104,7 +104,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
     assert cli.main("analysis.published", "", cli.COMMON, run, ["study=quickstart"]) == 2
     assert "nothing published is matched" in capsys.readouterr().err
-    result = make_result("pea_kd", "rte", "pkd", "first", 1, science__student={"sharing": "none"})
+    result = make_result("pea_kd", "rte", "pkd", "first", 1, labels__student="l3", science__student={"sharing": "none"})
     write_run(tmp_path, result)
     write_points(tmp_path, "pea_kd", [result])
     assert (

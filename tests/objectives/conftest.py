@@ -56,13 +56,13 @@ class Toy:
             return torch.tensor([0.5, 3.0, 4.2, 1.0])
         return torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0, 1, 2])
 
-    def setup(self, objective: Objective, chosen: Any = "auto") -> Objective:
+    def setup(self, objective: Objective, chosen: Any = "auto", stage_one: bool = True) -> Objective:
         pairs = mapping.resolve(chosen, type(objective), self.student.num_layers, self.teacher.num_layers)
         labels = None if self.classes == 1 else self.labels().tolist()
         context = Context(self.student, self.teacher, pairs, self.classes, self.classes == 1, 12, labels)
         torch.manual_seed(0)
         objective.setup(context)
-        if getattr(objective, "teacher_filter", None) == "trained":  # a plan brings them from stage I
+        if stage_one and getattr(objective, "teacher_filter", None) == "trained":  # what TED's plan brings
             objective.load_filters(objective.filters.state_dict(), objective.teacher_filters.state_dict())
         objective.double()
         objective.begin_epoch(0, 12)

@@ -122,7 +122,7 @@ def test_pad_aware_needs_a_mask():
 
 def test_filters_must_be_loaded(toy):
     models = toy(student=Shape(2, 6, 2))
-    stage2 = models.setup(ted.TedMatch(output=4))
+    stage2 = models.setup(ted.TedMatch(output=4), stage_one=False)
     inputs = models.features(models.student), models.features(models.teacher), models.batch()
     with pytest.raises(AssertionError, match="not loaded"):
         stage2(*inputs)
