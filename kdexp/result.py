@@ -31,6 +31,7 @@ def assemble(
     data = run.data(config["recipe"]["max_length"])
     summaries = [(s, *done[s.key]) for s in stages if s.key in done]
     teacher = next((f.summary | {"key": s.key} for s, f, _ in summaries if s.name == "teacher"), None)
+    efficiency = _efficiency(config, task, summaries, run)
     kept = config["runtime"]["keep_weights"] != "none"
     return {
         "schema": SCHEMA,
@@ -49,11 +50,11 @@ def assemble(
         "scores": last["scores"],
         "teacher": teacher and {
             "name": config["teacher"]["name"], "scores": teacher["scores"], "parameters": teacher["parameters"],
-            "layers": teacher["layers"], "key": teacher["key"],
+            "layers": teacher["layers"], "key": teacher["key"], "efficiency": efficiency.get("teacher"),
         },
         "student": {
             "parameters": last["parameters"], "layers": last["layers"], "hidden_size": last["hidden_size"],
-            "size_bytes": last["size_bytes"], "weights": str(store.root / stages[-1].key) if kept else None,
+            "size_bytes": last["size_bytes"], "efficiency": efficiency.get("student"), "weights": str(store.root / stages[-1].key) if kept else None,
             "learned_parts": {s.name: f.summary.get("learned_parts", {}) for s, f, _ in summaries if f.summary.get("learned_parts")},
         },
         "mapping": {name: pairs for _, f, _ in summaries for name, pairs in f.summary.get("mapping", {}).items()},
@@ -76,3 +77,13 @@ def assemble(
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }  # fmt: skip
+
+
+def _efficiency(config: dict[str, Any], task: Any, summaries: list[Any], run: Any) -> dict[str, Any]:
+    """Measure the exported student and its teacher where ``runtime.efficiency`` asks for it."""
+    if not config["runtime"]["efficiency"]:
+        return {}
+    from kdexp import efficiency
+
+    have = {s.name: f.folder for s, f, _ in summaries if "model.safetensors" in f.meta["files"]}
+    return efficiency.of_run(run, task, {"student": have.get(summaries[-1][0].name), "teacher": have.get("teacher")})

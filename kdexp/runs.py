@@ -164,6 +164,7 @@ def _execute(config: dict[str, Any], overrides: list[str], where: Path) -> dict[
             return result
         except (Interrupted, KeyboardInterrupt) as error:
             log.warning("interrupted: %s", error or "Ctrl-C")
+            status["signal"] = stop.asked or None  # which one: a cluster's launcher queues the job again after SIGUSR2
             mark("interrupted", str(error) or "Ctrl-C")
             tracker.close("interrupted")
             raise

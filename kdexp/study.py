@@ -18,16 +18,28 @@ if TYPE_CHECKING:
 
 ROOT = "multirun"
 USAGE = "usage: python -m kdexp.study status NAME [root=multirun]"
-COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan"}
+COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "pruned": "blue"}
+STATES = ("finished", "pruned", "running", "failed", "interrupted", "new")
 
 
 def write(folder: Path, name: str, scale: str, command: str, points: list[Point]) -> None:
     """Write study.json atomically: all points of the study as it is now, finished or not."""
-    listed = [
-        {"id": p.id, "name": p.name, "labels": p.labels, "seed": p.config.get("seed"), "overrides": p.overrides}
-        for p in points
-    ]
-    files.write_json(folder / "study.json", {"study": name, "scale": scale, "command": command, "points": listed})
+    write_rows(folder, name, scale, command, [row(point) for point in points])
+
+
+def row(point: Point) -> dict[str, Any]:
+    """Return what study.json holds of a point."""
+    seed = point.config.get("seed")
+    return {"id": point.id, "name": point.name, "labels": point.labels, "seed": seed, "overrides": point.overrides}
+
+
+def write_rows(folder: Path, name: str, scale: str, command: str, rows: list[dict[str, Any]], **more: Any) -> None:
+    """Write study.json atomically from rows of :func:`row`.
+
+    Args:
+        more: further keys; ``pruned`` has the rows of runs that a search gave up, which no table waits for.
+    """
+    files.write_json(folder / "study.json", {"study": name, "scale": scale, "command": command, "points": rows, **more})
 
 
 def read(name: str, root: str | Path = ROOT) -> dict[str, Any]:
@@ -52,12 +64,14 @@ def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
     from kdexp.launchers.base import score, seconds
     from kdexp.runs import state
 
-    out = []
-    for point in read(name, root)["points"]:
+    out, found = [], read(name, root)
+    for point in [*found["points"], *found.get("pruned", [])]:
         folder = Path(root) / name / point["name"]
         now = state(folder)
         result = files.read_json(folder / "result.json") if now == "finished" else None
         status = files.read_json(folder / "status.json") or {}
+        if now == "interrupted" and status.get("pruned"):
+            now = "pruned"
         metric, value = score(result) or (None, None)
         out.append(
             {
@@ -70,7 +84,7 @@ def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
 
 
 def status(name: str, root: str | Path = ROOT) -> int:
-    """Print a study's runs and their states; returns 0 when all are finished, else 1."""
+    """Print a study's runs and their states; returns 0 when all are finished (or pruned by a search), else 1."""
     from rich.console import Console
     from rich.table import Table
 
@@ -91,12 +105,13 @@ def status(name: str, root: str | Path = ROOT) -> int:
             console.print(f"failed: {row['name']}: {row['error']}", markup=False, style="red", soft_wrap=True)
             console.print(f"        log: {Path(root) / name / row['name'] / 'run.log'}", markup=False, soft_wrap=True)
     counts = Counter(row["state"] for row in found)
-    said = ", ".join(f"{counts[s]} {s}" for s in ("finished", "running", "failed", "interrupted", "new") if counts[s])
+    said = ", ".join(f"{counts[s]} {s}" for s in STATES if counts[s])
+    whole = counts["finished"] + counts["pruned"] == len(found)
     spent = sum(row["seconds"] or 0.0 for row in found)
     console.print(f"{len(found)} runs: {said}; {spent:.0f} s of runs so far", markup=False)
-    if counts["finished"] < len(found):
+    if not whole:
         console.print(f"continue: {read(name, root)['command']}", markup=False, soft_wrap=True)
-    return 0 if counts["finished"] == len(found) else 1
+    return 0 if whole else 1
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -60,6 +60,15 @@ def test_a_run_and_the_same_command_again(kdexp, overrides, tmp_path):
     assert again.returncode == 0 and (folder / "result.json").stat().st_mtime_ns == before
 
 
+def test_efficiency_is_measured_when_asked_for(kdexp, overrides, tmp_path):
+    done = kdexp(["runtime.efficiency=true", *overrides])
+    assert done.returncode == 0, done.stderr
+    (result,) = results(tmp_path, "adhoc").values()
+    small, big = result["student"]["efficiency"], result["teacher"]["efficiency"]
+    assert 0 < small["gflop_per_example"] < big["gflop_per_example"]
+    assert 0 < small["cpu_batch1_median_ms"] <= small["cpu_batch1_p95_ms"] and small["cpu_batch32_median_ms"] > 0
+
+
 def test_plan_show_and_a_second_run_share_the_teacher(kdexp, overrides, tmp_path):
     shown = kdexp(["plan=show", *overrides])
     assert shown.returncode == 0 and "2 of 2 stages would run" in shown.stdout

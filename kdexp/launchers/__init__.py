@@ -1,13 +1,16 @@
 """Hydra sweepers of kdexp's own, and the launchers they hand points to.
 
-Both are chosen as everywhere in Hydra: ``hydra/sweeper=grid``, ``hydra/launcher=basic|local``.
+Both are chosen as everywhere in Hydra: ``hydra/sweeper=grid|optuna``, ``hydra/launcher=basic|local|submitit|ray``.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-SWEEPERS = {"hydra_plugins.kdexp.Grid": ("kdexp.launchers.grid", "Grid")}
+SWEEPERS = {
+    "hydra_plugins.kdexp.Grid": ("kdexp.launchers.grid", "Grid"),
+    "hydra_plugins.kdexp.Optuna": ("kdexp.launchers.optuna", "Optuna"),
+}
 """Names that conf/hydra/sweeper/*.yaml use -> where the class is. Hydra 1.3 wants plugins to be called
 ``hydra_plugins.*``; they are registered under such a name, so that no package of that name has to be installed."""
 

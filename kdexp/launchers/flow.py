@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 from rich.console import Console
 
@@ -44,11 +48,11 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
     outcomes = [Outcome(point, "skipped") for point in ready]
     began = time.time()
     if todo:
-        if hasattr(launcher, "costs"):
-            launcher.costs = expected(todo, ready)
+        launcher.costs = expected(todo, ready)
         board = Board(len(points), len(ready))
         try:
-            outcomes += launcher.launch(todo, board)
+            with tracked(points[0]):
+                outcomes += launcher.launch(todo, board)
         except Interrupted as stopped:
             board.close()
             summary(name, outcomes + stopped.outcomes, time.time() - began, command())
@@ -59,6 +63,43 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
     if any(outcome.state == "failed" for outcome in outcomes):
         raise SystemExit(1)
     return outcomes
+
+
+SYNC_S = 60.0
+
+
+@contextmanager
+def tracked(point: Point) -> Iterator[None]:
+    """Make the tracking store ready before a study's first run, and complete it after the last.
+
+    Runs feed the store themselves; what one of them could not send (it was killed, the store was busy) is sent at the
+    end, so that tables see everything. Nothing here ends a study: a failure is one warning.
+    """
+    settings = point.config.get("tracking") or {}
+    if not settings.get("enabled"):
+        yield
+        return
+    from kdexp import tracking
+
+    tracking.prepare(str(settings["uri"]))
+    yield
+    root, study = point.folder.parent.parent, point.folder.parent.name
+    try:
+        if tracking.behind(root, study):
+            _sync(root, study)
+    except Exception as error:
+        print(f"warning: tracking is behind ({error}); python -m kdexp.tracking sync study={study}", file=sys.stderr)
+
+
+def _sync(root: Path, study: str) -> None:
+    """Bring the store up to date in a process of its own: this one stays light, and a dead store ends with it."""
+    package = Path(__file__).resolve().parents[2]
+    code = f"import sys; sys.path.insert(0, {str(package)!r}); from kdexp.tracking.__main__ import main; sys.exit(main(sys.argv[1:]))"
+    ask = [sys.executable, "-c", code, "sync", f"root={root}", f"study={study}"]
+    done = subprocess.run(ask, capture_output=True, text=True, timeout=SYNC_S, check=False)
+    if done.returncode:
+        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
+        raise RuntimeError(lines[-1])
 
 
 def show(name: str, points: list[Point], states: dict[str, str]) -> None:

@@ -87,11 +87,16 @@ class Grid(Sweeper):
                 raise ValueError(f"{override.input_line}: {key} belongs to the whole study; give it one value.")
         form = choose_form(self.form, str(self.master.get("scale", "full")))
         combinations = expand(form, command, parser.parse_override)
-        return _Builder(self.context.config_loader, self.master).build(combinations)
+        return Builder(self.context.config_loader, self.master).build(combinations)
 
 
-class _Builder:
-    """Composes and checks combinations; collects what is wrong with any of them."""
+class Builder:
+    """Composes and checks combinations; collects what is wrong with any of them.
+
+    Args:
+        loader: Hydra's configuration loader.
+        master: the sweep's own composed configuration, with its ``hydra`` node.
+    """
 
     def __init__(self, loader: Any, master: DictConfig):
         from kdexp.launchers.compose import Composer
@@ -101,13 +106,18 @@ class _Builder:
         self.excluded: dict[int, int] = {}
 
     def build(self, combinations: list[Combination]) -> list[Point]:
+        """Return the points of a grid, each once.
+
+        Raises:
+            kdexp.config.ConfigError: points cannot work; it holds the problems of all of them.
+        """
         from kdexp.config import ConfigError
 
         points: dict[str, Point] = {}
         twice = 0
         self.excluded = {id(e): 0 for c in combinations for e in c.exclusions}
         for combination in combinations:
-            point = self._point(combination)
+            point = self.point(combination)
             if point is None:
                 continue
             twice += point.id in points
@@ -122,7 +132,8 @@ class _Builder:
             raise ConfigError([f"the points belong to several studies ({', '.join(names)}): start them one by one."])
         return list(points.values())
 
-    def _point(self, combination: Combination) -> Point | None:
+    def point(self, combination: Combination) -> Point | None:
+        """Return one point; None if it is excluded or wrong (``wrong`` then says why)."""
         from kdexp import config as configs
         from kdexp import runs
         from kdexp.launchers.compose import CompositionError

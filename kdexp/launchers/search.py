@@ -291,9 +291,9 @@ def journal(path: Path) -> Any:
     """Open a journal file as Optuna's storage, under a lock that the system frees when a process is killed."""
     from filelock import FileLock
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import BaseJournalFileLock, JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend
 
-    class Lock(BaseJournalFileLock):
+    class Lock:  # what JournalFileBackend asks of a lock
         def __init__(self) -> None:
             self.lock = FileLock(path.parent / ".optuna" / "journal.lock")
 

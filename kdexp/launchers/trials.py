@@ -42,7 +42,7 @@ class Tail:
         found = []
         for self.offset, points in lines(self.path, self.offset):
             for point in points or []:
-                if point.key == self.name and point.step not in self.steps:
+                if point.name == self.name and point.step not in self.steps:
                     self.steps.append(point.step)
                     found.append((len(self.steps), point.value))
         return found

@@ -120,9 +120,9 @@ def learn_together(stage: Stage, inputs: dict[str, Finished], work: Path, run: R
 
 
 def _updates(data: dict[str, Encoded], recipe: dict[str, Any]) -> int:
-    from kdexp import optim
+    from kdexp import loop, optim
 
-    return optim.updates(len(data["train"]), recipe)
+    return optim.updates(len(loop.subset(len(data["train"]), recipe["examples"])), recipe)
 
 
 def _split(data: dict[str, Encoded], own: dict[str, Any], seed: int) -> tuple[dict[str, Encoded], Encoded]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdexp import features, optim
 from kdexp.batching import batches
-from kdexp.member import Member
+from kdexp.member import Member, seed_of
 from kdexp.objectives.finetune import cross_entropy
 from kdexp.objectives.lgtm import lgtm_teacher_loss
 from kdexp.tasks.base import Encoded
@@ -54,7 +54,7 @@ class Together(Member):
 
     def backward(self, batch: dict, target: Any, whole: dict, seed: int, step: int, micro: int) -> None:
         """Move the teacher, then add the student's gradients from its new answers."""
-        torch.manual_seed((seed * 1_000_003 + step) * 64 + 63)
+        torch.manual_seed(seed_of(seed, step, 63))
         self._move_teacher(batch, step)
         super().backward(batch, self._answers(batch), whole, seed, step, micro)
 

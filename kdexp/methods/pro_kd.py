@@ -158,14 +158,14 @@ def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) 
     """Fine-tune the teacher as ever and keep its weights and training logits on the way, a folder a checkpoint."""
     from dataclasses import replace
 
-    from kdexp import models, optim, signal, train
+    from kdexp import loop, models, optim, signal, train
     from kdexp.evaluation import predict, scores
 
     settings, task = stage.settings, run.task()
     recipe, kept = settings["recipe"], settings["trajectory"]
     data = run.data(recipe["max_length"])
-    total = optim.updates(len(data["train"]), recipe)
-    steps = marks(total, -(-len(data["train"]) // recipe["batch_size"]), kept, recipe)
+    rows = len(loop.subset(len(data["train"]), recipe["examples"]))
+    steps = marks(optim.updates(rows, recipe), -(-rows // recipe["batch_size"]), kept, recipe)
     _estimate(models.count(run.config["teacher"], task), len(steps), kept["dtype"], work, run)
 
     def show(name: str, student: Any, step: int, of: int, examples: int) -> None:

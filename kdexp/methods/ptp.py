@@ -104,16 +104,18 @@ def _relabelled(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[di
 
     import torch
 
-    from kdexp import models
+    from kdexp import models, signal
     from kdexp.evaluation import predict
     from kdexp.inits.ptp import ptp_confidence, ptp_labels, ptp_median_thresholds
 
     init, data = stage.settings["init"], run.data(stage.settings["recipe"]["max_length"])
     model = models.load_teacher(run.config["teacher"], run.task(), inputs["teacher"].folder).to(run.device)
     judged = stage.settings["selection"]
+    stored = signal.Stored.open(inputs["teacher"].folder, stage.settings["recipe"]["max_length"], torch.device("cpu"))
     verdicts = {}
     for name in ["train"] + ([judged] if judged != "last" else []):
-        logits = torch.from_numpy(predict(model, data[name], run))
+        known = stored if name == "train" else None
+        logits = known.logits if known else torch.from_numpy(predict(model, data[name], run))
         verdicts[name] = ptp_confidence(logits, torch.tensor(data[name].labels))
     given = [init.get("t1"), init.get("t2")]
     if None in given:

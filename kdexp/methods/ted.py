@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdexp.train import Run
 
 FILTERS = "filters.safetensors"
-OWN = ("epochs", "steps", "batch_size", "learning_rate", "warmup")
+OWN = ("epochs", "steps", "examples", "batch_size", "learning_rate", "warmup")
 
 
 def problems(config: dict[str, Any]) -> list[str]:

@@ -143,6 +143,19 @@ class TextTask(SequenceTask):
         switch = str(off).partition("=")[0]
         return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {switch}."]
 
+    def needs_hub(self, root: str | None, cache: Path) -> list[str]:
+        """Say that the hub is needed but does not answer; [] if the files are here, fetched before, or the hub answers."""
+        if self.hub is None or self._local(root) is not None or hub.switched_off():
+            return []
+        fetched = hub.place(cache, self.hub, self.hub_config, self.hub_revision)
+        if fetched.is_dir() or hub.in_library_cache(self.hub, self.hub_config):
+            return []
+        from kdexp import network
+
+        silent = network.silence()
+        remedy = "check the network, or give the files with KDEXP_DATA or data.root=..."
+        return [f"task={self.name} is read from the hub ({self.hub}), but {silent}: {remedy}"] if silent else []
+
     def _column_problems(self, path: Path) -> list[str]:
         try:
             present = files.header(path)

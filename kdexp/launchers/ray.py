@@ -1,0 +1,150 @@
+"""``hydra/launcher=ray``: every run is a task of a Ray cluster, which finds a machine with room for it.
+
+Each task starts the run as a process of its own, so memory and threads are the run's alone. A task whose machine dies
+is started again elsewhere and continues from the run's last checkpoint, which lies on the disk that all machines see.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from kdexp.launchers import machine
+from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source
+from kdexp.launchers.board import Board
+from kdexp.launchers.local import at_least_one
+from kdexp.launchers.remote import STOP, in_child
+from kdexp.launchers.schedule import Schedule, shared_stages
+from kdexp.launchers.session import Job, Session, terminated_like_interrupted
+
+
+class Ray(Launcher):
+    """Runs points as tasks of a Ray cluster.
+
+    Args:
+        address: of a running cluster (``auto``, ``ray://head:10001``); None = start one on this machine.
+        slots: runs at once; None = as many as the cluster's cores (or GPUs) hold when it is started.
+        threads: cores a run.
+        gpus: GPUs a run; a part of one is possible.
+        memory_gb: memory a run; None = not counted.
+        retries: how often a run whose machine died is started again.
+        resources: further resources a run needs, by Ray's names.
+
+    Raises:
+        ValueError: a setting cannot work.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        slots: int | None = None,
+        threads: int = 1,
+        gpus: float = 0,
+        memory_gb: float | None = None,
+        retries: int = 3,
+        resources: dict[str, float] | None = None,
+        runs: str = RUNS,
+    ):
+        super().__init__(runs)
+        at_least_one(slots=slots, threads=threads)
+        self.address, self.asked, self.threads, self.gpus = address, slots, threads, gpus
+        self.memory_gb, self.retries, self.resources = memory_gb, retries, dict(resources or {})
+
+    def serve(self, source: Source, board: Board) -> list[Outcome]:
+        """See :class:`~kdexp.launchers.base.Launcher`."""
+        try:
+            import ray
+        except ImportError as error:
+            raise ValueError("hydra/launcher=ray needs the package ray: pip install 'kdexp[ray]', or pip install ray") from error
+        with terminated_like_interrupted():
+            own = {} if self.address else {"num_cpus": machine.cores(), "include_dashboard": False}
+            os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+            try:
+                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True, **own)
+            except ConnectionError as error:
+                raise ValueError(f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}). Start one: ray start --head") from error
+            try:
+                slots = max(1, min(self.asked or self._capacity(ray), source.size))
+                board.start(slots=slots)
+                return _Tasks(self, board, ray, slots).run(source)
+            finally:
+                ray.shutdown()
+
+    def schedule(self, points: list[Point]) -> Source:
+        """See :class:`~kdexp.launchers.base.Launcher`."""
+        needs, shared = shared_stages(points)
+        names = {key: name for key, (name, _) in shared.items()}
+        return Schedule(list(points), needs, names, self.costs, patient=True)
+
+    def _capacity(self, ray: Any) -> int:
+        have = ray.cluster_resources()
+        fits = [have.get("CPU", 1) / self.threads]
+        if self.gpus:
+            fits.append(have.get("GPU", 0) / self.gpus)
+        if int(min(fits)) < 1:
+            raise ValueError(
+                f"hydra.launcher.threads={self.threads}, gpus={self.gpus}: the cluster has {have.get('CPU', 0):g} cores and "
+                f"{have.get('GPU', 0):g} GPUs, so no run would ever start; ask for less, or give slots if it grows by itself."
+            )
+        return int(min(fits))
+
+
+class _Tasks(Session):
+    """Runs in tasks of Ray."""
+
+    def __init__(self, launcher: Ray, board: Board, ray: Any, slots: int):
+        super().__init__(launcher, board)
+        self.settings, self.ray, self.slots = launcher, ray, slots
+        package = str(Path(__file__).resolve().parents[2])
+        path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
+        options: dict[str, Any] = {
+            "num_cpus": launcher.threads, "max_retries": launcher.retries, "resources": launcher.resources or None,
+            "runtime_env": {"env_vars": {"PYTHONPATH": path}},
+        }  # fmt: skip
+        if launcher.gpus:
+            options["num_gpus"] = launcher.gpus
+        if launcher.memory_gb:
+            options["memory"] = int(launcher.memory_gb * 2**30)
+        self.task = ray.remote(in_child).options(**options)
+
+    def room(self) -> int:
+        return self.slots - len(self.jobs)
+
+    def begin(self, points: list[Point]) -> list[Job]:
+        env = {name: str(self.settings.threads) for name in machine.THREADS}
+        started = []
+        for point in points:
+            (point.folder / STOP).unlink(missing_ok=True)
+            job = {
+                "runs": self.settings.runs_module, "config": point.config, "overrides": point.overrides,
+                "folder": str(point.folder), "env": env, "cwd": os.getcwd(),
+            }  # fmt: skip
+            started.append(Job(point, self.task.remote(job), None, time.time()))
+        return started
+
+    def wait(self, seconds: float) -> None:
+        self.ray.wait([job.handle for job in self.jobs], num_returns=1, timeout=seconds)
+
+    def over(self, job: Job) -> tuple[int, str] | None:
+        done, _ = self.ray.wait([job.handle], timeout=0)
+        if not done:
+            return None
+        try:
+            return int(self.ray.get(job.handle)), ""
+        except self.ray.exceptions.TaskCancelledError:
+            return 130, ""
+        except Exception as error:
+            lines = [line for line in str(error).splitlines() if line.strip()]
+            return 1, f"its Ray task was lost: {lines[0] if lines else type(error).__name__}"
+
+    def ask_to_stop(self, job: Job) -> None:
+        job.point.folder.mkdir(parents=True, exist_ok=True)
+        (job.point.folder / STOP).touch()
+
+    def kill(self, job: Job) -> None:
+        self.ray.cancel(job.handle, force=True)
+
+    def release(self, job: Job) -> None:
+        (job.point.folder / STOP).unlink(missing_ok=True)
