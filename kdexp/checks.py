@@ -102,7 +102,9 @@ def _sizes(config: dict[str, Any]) -> list[str]:
     if not 0 <= config["data"]["heldout"] < 1:
         found.append(f"data.heldout={config['data']['heldout']}: a share of train, at least 0 and below 1.")
     if config["selection"] == "heldout" and config["data"]["heldout"] == 0:
-        found.append("selection=heldout with data.heldout=0: nothing is held out; use data.heldout=0.1 or selection=last.")
+        found.append(
+            "selection=heldout with data.heldout=0: nothing is held out; use data.heldout=0.1 or selection=last."
+        )
     for name, recipe in (("recipe", config["recipe"]), ("teacher.recipe", teacher["recipe"])):
         if recipe["batch_size"] % recipe["accumulation"]:
             found.append(
@@ -127,9 +129,13 @@ def _task(config: dict[str, Any], looking: bool) -> list[str]:
         return [f"task: {error}"]
     root = config["data"]["root"]
     if root is not None and not Path(root).expanduser().is_dir():
-        return [f"data.root={root} is no folder: set KDEXP_DATA or data.root to the folder that holds glue/, ... or to null."]
+        return [
+            f"data.root={root} is no folder: set KDEXP_DATA or data.root to the folder that holds glue/, or to null."
+        ]
     if task.metric not in task.metrics:
-        found.append(f"task.metric={task.metric} is not among task.metrics={list(task.metrics)}: add it or choose another.")
+        found.append(
+            f"task.metric={task.metric} is not among task.metrics={list(task.metrics)}: add it or choose another."
+        )
     if not looking and getattr(task, "needs_hub", None):
         cache = Path(config["runtime"]["store"]).expanduser().absolute() / "cache"
         found += task.needs_hub(root, cache)

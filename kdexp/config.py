@@ -249,7 +249,9 @@ def _schema_problems(config: dict[str, Any]) -> list[str]:
             found.append(f"{key}={value} is unknown; choose one of: {', '.join(known)}.{near(str(value), known)}")
     for key in ("init", "objective", "task", "mapping"):
         if not isinstance(config.get(key), dict):
-            found.append(f"{key}={config.get(key)!r} is empty: choose one ({key}=...; python -m kdexp --help lists them).")
+            found.append(
+                f"{key}={config.get(key)!r} is empty: choose one ({key}=...; python -m kdexp --help lists them)."
+            )
     return found
 
 

@@ -27,7 +27,10 @@ def layer_table(config: dict[str, Any]) -> list[str]:
 
     init = build(config["init"])
     layers = init.layers(config["student"]["num_layers"], config["teacher"]["num_layers"])
-    lines = [f"init     {init.name}: " + ("random weights" if layers is None else f"teacher layers {', '.join(map(str, layers))} ({init.source})")]
+    lines = [
+        f"init     {init.name}: "
+        + ("random weights" if layers is None else f"teacher layers {', '.join(map(str, layers))} ({init.source})")
+    ]
     for phase in ("intermediate", "prediction"):
         for name, spec in (config["objective"].get(phase) or {}).items():
             found = checks.pairs(config, spec, target(spec))
@@ -63,13 +66,23 @@ def plan(config: dict[str, Any]) -> None:
     for number, stage in enumerate(stages, 1):
         have = store.get(stage.key, verify=False)
         left = store.root / "work" / stage.key
-        what = f"in the store ({have.meta['seconds']:.1f} s to build)" if have else "begun, would continue" if left.exists() else "would run"
+        what = (
+            f"in the store ({have.meta['seconds']:.1f} s to build)"
+            if have
+            else "begun, would continue"
+            if left.exists()
+            else "would run"
+        )
         roles = ", ".join(f"{role} from {parent.name}" for role, parent in stage.parents.items())
         print(f"{number:>3}. {stage.name:<24} {stage.key[:12]}  {what}" + (f"   ({roles})" if roles else ""))
     past = similar(store, {s.name for s in stages})
     new = [s for s in stages if store.get(s.key, verify=False) is None]
     guess = sum(past.get(s.name, 0.0) for s in new)
-    known = "no finished stage of these kinds to estimate from" if new and not any(s.name in past for s in new) else f"about {guess:.0f} s"
+    known = (
+        "no finished stage of these kinds to estimate from"
+        if new and not any(s.name in past for s in new)
+        else f"about {guess:.0f} s"
+    )
     print(f"     {len(new)} of {len(stages)} stages would run: {known if new else 'nothing to do'}")
 
 

@@ -62,7 +62,7 @@ def composition_problems(arguments: list[str], conf: str) -> list[str]:
     from hydra.core.global_hydra import GlobalHydra
     from omegaconf import open_dict
 
-    overrides = [a for a in arguments if "=" in a and not a.startswith("-") or a.startswith("~")]
+    overrides = [a for a in arguments if ("=" in a and not a.startswith("-")) or a.startswith("~")]
     experiment = [o for o in overrides if o.startswith("+experiment=")]
     found = []
     GlobalHydra.instance().clear()
@@ -114,7 +114,11 @@ def _try(compose: Any, overrides: list[str], override: str, base: Any, conf: str
             every = _paths(base)
             guess = difflib.get_close_matches(key, every, 1, 0.5)
             hint = f" Did you mean {guess[0]}?" if guess else ""
-            listed = f" Keys of {parent or 'the configuration'}: {', '.join(k for k in known if k != 'hydra')}." if known else ""
+            listed = (
+                f" Keys of {parent or 'the configuration'}: {', '.join(k for k in known if k != 'hydra')}."
+                if known
+                else ""
+            )
             return f"{override}: there is no key {key}.{hint}{listed}"
         return f"{override}: {_first_line(error)}"
 

@@ -79,6 +79,6 @@ def floor(summary: dict[str, Any], task: Task, teacher: dict[str, Any]) -> None:
             f"teacher {teacher['name']} reaches {task.metric} {score:.3f} on {task.name}; the majority "
             f"answer has {trivial:.3f} and teacher.floor_margin asks for {margin} more. Likely causes: it was never "
             "fine-tuned on this task (teacher.finetune=false), its labels are in another order than the data's, or its "
-            "recipe is too short (teacher.recipe.epochs, teacher.recipe.learning_rate). Lower teacher.floor_margin only "
-            "if you want a student of a poor teacher."
+            "recipe is too short (teacher.recipe.epochs, teacher.recipe.learning_rate). Lower teacher.floor_margin "
+            "only if you want a student of a poor teacher."
         )

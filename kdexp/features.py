@@ -86,11 +86,11 @@ def forward(model: nn.Module, batch: dict[str, Tensor], want: frozenset[str]) ->
     Returns:
         ``logits`` and exactly the wanted features.
     """
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
+    inputs: dict[str, Any] = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
     hidden = any(name.startswith("hidden.") for name in want)
     taps: dict[str, Any] = {"want": want, "layer": 0, "got": {}}
     if any(name.split(".")[0] in PARTS for name in want):
-        inputs["taps"] = taps  # type: ignore[assignment]
+        inputs["taps"] = taps
     output = model(**inputs, output_hidden_states=hidden, return_dict=True)
     features: Features = {"logits": output.logits, **taps["got"]}
     if hidden:
@@ -104,7 +104,7 @@ def prepare(model: nn.Module) -> None:
     """Install transformers' capture of hidden states ahead of compilation (it takes a lock that cannot be traced)."""
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-    base = getattr(model, model.base_model_prefix, model)  # type: ignore[arg-type]
+    base = getattr(model, str(model.base_model_prefix), model)
     maybe_install_capturing_hooks(base)
 
 
@@ -118,7 +118,7 @@ def check(features: Features, want: frozenset[str], who: str) -> None:
     if missing:
         raise ValueError(
             f"the {who} hands out no {', '.join(missing)}: its attention does not go through transformers' attention "
-            "interface. Choose an objective on logits or hidden states, or set teacher.attention=false to be told earlier."
+            "interface. Choose an objective on logits or hidden states, or set teacher.attention=false."
         )
 
 

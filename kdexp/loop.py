@@ -58,7 +58,14 @@ def train(gang: list[Member], signal: Callable[[dict], Features] | None, data: E
     saved = time.monotonic()
     first = gang[0].progress
     for epoch in range(first.epoch, epochs):
-        stream = batches(data.lengths[rows], recipe["batch_size"], plan.seed, epoch, shuffle=recipe["shuffle"], bucket=recipe["bucket"])
+        stream = batches(
+            data.lengths[rows],
+            recipe["batch_size"],
+            plan.seed,
+            epoch,
+            shuffle=recipe["shuffle"],
+            bucket=recipe["bucket"],
+        )
         for member in gang:
             member.begin_epoch(epoch, epochs)
         for number in range(first.batch, len(stream)):
@@ -74,7 +81,7 @@ def train(gang: list[Member], signal: Callable[[dict], Features] | None, data: E
             for member in active:
                 member.update(optim.rate(step, total, recipe), recipe["clip"])
                 last = number + 1 == len(stream)
-                if recipe["eval_every"] and (step + 1) % recipe["eval_every"] == 0 or last or step + 1 == total:
+                if (recipe["eval_every"] and (step + 1) % recipe["eval_every"] == 0) or last or step + 1 == total:
                     member.evaluate(epoch, recipe["patience"])
                 if (step + 1) % plan.log_every == 0:
                     member.log(epoch)
@@ -98,7 +105,9 @@ def subset(n: int, examples: int | None) -> np.ndarray:
     return np.sort(np.random.default_rng(0).permutation(n)[:examples])
 
 
-def _micro_batches(data: Encoded, index: np.ndarray, plan: Schedule) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+def _micro_batches(
+    data: Encoded, index: np.ndarray, plan: Schedule
+) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
     """Split one batch into equal micro-batches on the device, each with the whole batch's labels and mask beside it.
 
     All are padded to the width of the whole batch, so that accumulating equals one big batch.

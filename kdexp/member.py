@@ -105,9 +105,7 @@ class Member:
         """Add one micro-batch's gradients. ``whole`` is the batch it is part of."""
         torch.manual_seed(seed_of(seed, step, micro))
         shares = {name: self._share(o, batch, whole) for name, o in self.objectives.items()}  # type: ignore[arg-type]
-        total, values = self.run(
-            self.model, self.objectives, self.weights, shares, batch, target, self.want, self.cast
-        )
+        total, values = self.run(self.model, self.objectives, self.weights, shares, batch, target, self.want, self.cast)
         total.backward()
         self._sums = values if self._sums is None else self._sums + values
 

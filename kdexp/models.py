@@ -79,7 +79,9 @@ def load_teacher(teacher: dict[str, Any], task: Task, weights: Path | None = Non
     prefix = model.base_model_prefix + "."
     lost = sorted(k for k in info["missing_keys"] if k.startswith(prefix) and ".pooler." not in k)
     if lost:
-        raise ValueError(f"teacher={teacher['name']}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete.")
+        raise ValueError(
+            f"teacher={teacher['name']}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete."
+        )
     return model
 
 
@@ -105,7 +107,9 @@ def build(config: Any, head: dict[str, Any], teacher: dict[str, Any]) -> nn.Modu
     return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32, **_attention(teacher))
 
 
-def build_student(teacher: dict[str, Any], student: dict[str, Any], task: Task, dropout: float | None, seed: int) -> nn.Module:
+def build_student(
+    teacher: dict[str, Any], student: dict[str, Any], task: Task, dropout: float | None, seed: int
+) -> nn.Module:
     """Make a student with random weights: its teacher's architecture with other sizes.
 
     Args:
@@ -129,9 +133,8 @@ def build_student(teacher: dict[str, Any], student: dict[str, Any], task: Task, 
         config.layer_types = config.layer_types[: student["num_layers"]]
     if dropout is not None:
         for key in vars(config):
-            if key.endswith("dropout_prob") or key.endswith("dropout"):
-                if isinstance(getattr(config, key), float):
-                    setattr(config, key, dropout)
+            if key.endswith(("dropout_prob", "dropout")) and isinstance(getattr(config, key), float):
+                setattr(config, key, dropout)
     torch.manual_seed(seed)
     model = build(config, _head(task), teacher)
     if student["sharing"] != "none":
@@ -147,7 +150,7 @@ def layers(model: nn.Module) -> nn.ModuleList:
     Raises:
         ValueError: an architecture that keeps its layers elsewhere.
     """
-    base = getattr(model, model.base_model_prefix)  # type: ignore[arg-type]
+    base = getattr(model, str(model.base_model_prefix))
     for path in LAYER_LISTS:
         try:
             found = base.get_submodule(path)
@@ -155,7 +158,9 @@ def layers(model: nn.Module) -> nn.ModuleList:
             continue
         if isinstance(found, nn.ModuleList):
             return found
-    raise ValueError(f"{type(model).__name__}: no list of layers under {', '.join(LAYER_LISTS)}; this family is not known.")
+    raise ValueError(
+        f"{type(model).__name__}: no list of layers under {', '.join(LAYER_LISTS)}; this family is not known."
+    )
 
 
 def own_layers(model: nn.Module) -> list[nn.Module]:
@@ -195,7 +200,9 @@ def _load(model: nn.Module, folder: Path) -> nn.Module:
 
     missing, unexpected = load_model(model, folder / "model.safetensors", strict=False)
     if missing or unexpected:
-        raise ValueError(f"{folder}: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}: not this architecture.")
+        raise ValueError(
+            f"{folder}: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}: not this architecture."
+        )
     return model
 
 
@@ -209,7 +216,6 @@ def describe(model: nn.Module) -> dict[str, Any]:
     own, run = len(own_layers(model)), len(layers(model))
     width = int(model.config.hidden_size)  # type: ignore[union-attr, arg-type]
     return {"parameters": parameters(model), "layers": own, "effective_layers": run, "hidden_size": width}
-
 
 
 def count(teacher: dict[str, Any], task: Task, student: dict[str, Any] | None = None) -> int:

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.config import source_folder
-from kdexp.targets import build
 from kdexp.stage import Stage, order
+from kdexp.targets import build
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,9 @@ def facts(config: dict[str, Any]) -> Facts:
     identity = _origin(teacher["source"], teacher["revision"], teacher["sha256"], stamp)
     runtime = config["runtime"]
     cache = Path(runtime["store"]).expanduser().absolute() / "cache"
-    return Facts(_fingerprint(task, config["data"]["root"], cache), identity, decide_dtype(runtime["dtype"], runtime["device"]))
+    return Facts(
+        _fingerprint(task, config["data"]["root"], cache), identity, decide_dtype(runtime["dtype"], runtime["device"])
+    )
 
 
 @lru_cache(maxsize=64)

@@ -45,7 +45,9 @@ class Progress:
     seconds: float = 0.0
 
 
-def save(folder: Path, model: nn.Module, parts: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
+def save(
+    folder: Path, model: nn.Module, parts: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
     """Write a checkpoint; an older one is replaced only when the new one is complete."""
     from safetensors.torch import save_file
 

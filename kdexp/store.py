@@ -67,7 +67,9 @@ class Store:
                 )
         return Finished(folder, meta)
 
-    def build(self, stage: Stage, action: Callable[[Path], dict[str, Any]], say: Callable[[str], None]) -> tuple[Finished, bool]:
+    def build(
+        self, stage: Stage, action: Callable[[Path], dict[str, Any]], say: Callable[[str], None]
+    ) -> tuple[Finished, bool]:
         """Return a finished stage, carrying it out if it is not there; the bool says whether it was there already.
 
         One process builds, others wait. A killed builder leaves its work folder; the next one continues there.
@@ -172,12 +174,17 @@ def main(argv: list[str] | None = None) -> int:
     if verb == "list":
         for f in store.entries():
             state = "record only" if not f.meta["files"] else f"{size(f.folder) / 1e6:.1f} MB"
-            print(f"{f.meta['key'][:12]}  {f.meta['finished']}  {f.meta['seconds']:8.1f} s  {state:>12}  {f.meta['name']}")
+            print(
+                f"{f.meta['key'][:12]}  {f.meta['finished']}  {f.meta['seconds']:8.1f} s  {state:>12}  {f.meta['name']}"
+            )
         print(f"{len(store.entries())} finished stages in {store.root}")
     elif verb == "show" and len(rest) == 1:
         match = [f for f in store.entries() if f.meta["key"].startswith(rest[0])]
         if len(match) != 1:
-            print(f"{len(match)} stages begin with {rest[0]}: give more of the key (python -m kdexp.store list).", file=sys.stderr)
+            print(
+                f"{len(match)} stages begin with {rest[0]}: give more of the key (python -m kdexp.store list).",
+                file=sys.stderr,
+            )
             return 2
         print(json.dumps(match[0].meta, indent=1))
     elif verb == "verify":

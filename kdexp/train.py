@@ -17,12 +17,12 @@ import torch
 from torch import nn
 
 from kdexp import features, loop, machine, member, models, optim, signal
-from kdexp.targets import RESERVED, build
 from kdexp.evaluation import majority, peak_memory_mb, predict, scores
 from kdexp.inits import copying
 from kdexp.objectives.base import Context, Features, Objective, Shape
 from kdexp.stage import Stage
 from kdexp.store import Finished
+from kdexp.targets import RESERVED, build
 from kdexp.tasks.base import Encoded, Task
 
 
@@ -74,7 +74,9 @@ class Run:
             raise ValueError(" ".join(found))
         splits = self.task().encode(reader, max_length, root, heldout, self.cache)
         if splits["train"].truncated:
-            self.say(f"{splits['train'].truncated} of {len(splits['train'])} training texts were cut at {max_length} tokens")
+            self.say(
+                f"{splits['train'].truncated} of {len(splits['train'])} training texts were cut at {max_length} tokens"
+            )
         return splits
 
 
@@ -102,7 +104,7 @@ def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
 
 def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
     """Carry out one phase: initialise or continue the student, train it on the phase's objectives, measure it."""
-    settings, config, task = stage.settings, run.config, run.task()
+    settings, task = stage.settings, run.task()
     recipe = settings["recipe"]
     data = run.data(recipe["max_length"])
     specs = settings["terms"]
@@ -126,9 +128,14 @@ def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
 
 
 def _signal(
-    student: member.Member, finetuned: Path | None, teaches: str | None, data: dict[str, Encoded], recipe: dict[str, Any],
-    task: Task, run: Run,
-) -> Callable[[dict], Features] | None:  # fmt: skip
+    student: member.Member,
+    finetuned: Path | None,
+    teaches: str | None,
+    data: dict[str, Encoded],
+    recipe: dict[str, Any],
+    task: Task,
+    run: Run,
+) -> Callable[[dict], Features] | None:
     """Return the teacher as the loop sees it: None, its stored logits, or the model itself.
 
     ``teaches`` names other weights than the fine-tuned ones: ``pretrained``, or a folder inside the teacher's result.
@@ -148,15 +155,21 @@ def _signal(
     return signal.Live(model, want, run.cast, evaluation=quiet)
 
 
-def _student(stage: Stage, inputs: dict[str, Finished], finetuned: Path | None, task: Task, run: Run) -> tuple[nn.Module, dict]:
+def _student(
+    stage: Stage, inputs: dict[str, Finished], finetuned: Path | None, task: Task, run: Run
+) -> tuple[nn.Module, dict]:
     """Build the student and give it its first weights: those of the phase before, or its init."""
     config = run.config
-    student = models.build_student(config["teacher"], config["student"], task, stage.settings["recipe"]["dropout"], stage.settings["seed"])
+    student = models.build_student(
+        config["teacher"], config["student"], task, stage.settings["recipe"]["dropout"], stage.settings["seed"]
+    )
     if "start" in inputs:
         models.load_weights(student, inputs["start"].folder)
         return student, inputs["start"].summary["init"]
     if "init" in inputs:
-        return student, copying.adopt(student, inputs["init"].folder) | {"layers": inputs["init"].summary["init"]["layers"]}
+        return student, copying.adopt(student, inputs["init"].folder) | {
+            "layers": inputs["init"].summary["init"]["layers"]
+        }
     init = build(config["init"])
     source = None
     if init.copies and init.source == "pretrained":
@@ -167,10 +180,17 @@ def _student(stage: Stage, inputs: dict[str, Finished], finetuned: Path | None, 
 
 
 def _member(
-    model: nn.Module, specs: dict[str, dict[str, Any]], stage: Stage,
-    inputs: dict[str, Finished], data: dict[str, Encoded], task: Task, run: Run, work: Path, recipe: dict[str, Any],
+    model: nn.Module,
+    specs: dict[str, dict[str, Any]],
+    stage: Stage,
+    inputs: dict[str, Finished],
+    data: dict[str, Encoded],
+    task: Task,
+    run: Run,
+    work: Path,
+    recipe: dict[str, Any],
     make: Callable[..., member.Member] = member.Member,
-) -> member.Member:  # fmt: skip
+) -> member.Member:
     """Set the objectives up and put a student with its optimiser together, at its saved progress."""
     terms, big = [], run.config["teacher"]
     for name, spec in specs.items():
@@ -195,13 +215,21 @@ def _member(
         def judge(student: nn.Module) -> dict[str, float]:
             return task.evaluate(predict(student, data[judged], run), data[judged].labels)
 
-    decided = machine.decide_compile(run.config["runtime"]["compile"], str(run.device), _flops(model, run.config, data["train"], recipe), run.threads)
+    decided = machine.decide_compile(
+        run.config["runtime"]["compile"], str(run.device), _flops(model, run.config, data["train"], recipe), run.threads
+    )
     run.facts.setdefault("compile", {})[stage.name] = decided
     return make(
-        model, terms, recipe, work, judge, task.metric, run.cast,
+        model,
+        terms,
+        recipe,
+        work,
+        judge,
+        task.metric,
+        run.cast,
         lambda step, epoch, values: run.write(stage.name, step, epoch, values),
         compiled_loss(str(run.device)) if decided["decided"] else member.loss,
-    )  # fmt: skip
+    )
 
 
 _COMPILED: dict[str, Any] = {}
@@ -230,9 +258,14 @@ def _flops(model: nn.Module, config: dict[str, Any], data: Encoded, recipe: dict
 
 
 def _train(
-    stage: Stage, student: member.Member, target: Callable[[dict], Features] | None, data: dict[str, Encoded],
-    recipe: dict[str, Any], seed: int, run: Run,
-) -> dict[str, Any]:  # fmt: skip
+    stage: Stage,
+    student: member.Member,
+    target: Callable[[dict], Features] | None,
+    data: dict[str, Encoded],
+    recipe: dict[str, Any],
+    seed: int,
+    run: Run,
+) -> dict[str, Any]:
     """Run the loop for a gang of one and return what is worth keeping of it."""
     if student.want:
         features.prepare(student.model)
@@ -240,13 +273,20 @@ def _train(
     runtime = run.config["runtime"]
     began = time.monotonic()
     loop.train(
-        [student], target, data["train"],
+        [student],
+        target,
+        data["train"],
         loop.Schedule(
-            recipe, seed, run.device, log_every=runtime["log_every"], checkpoint_s=runtime["checkpoint_s"], stop=run.stop,
+            recipe,
+            seed,
+            run.device,
+            log_every=runtime["log_every"],
+            checkpoint_s=runtime["checkpoint_s"],
+            stop=run.stop,
             pad_multiple=32 if run.facts["compile"][stage.name]["decided"] else 8,
             tick=lambda m, step, total, examples: run.show(stage.name, m, step, total, examples),
         ),
-    )  # fmt: skip
+    )
     student.log(student.progress.epoch - 1)
     student.finish()
     seconds, examples = student.progress.seconds, student.progress.step * recipe["batch_size"]

@@ -44,7 +44,10 @@ def test_the_default_is_fine(compose):
         (["init=layers"], "init.chosen has no value"),
         (["student.hidden_size=100"], "student.hidden_size=100 is not a multiple of student.num_heads=12"),
         (["student.hidden_size=192"], "use init=random"),
-        (["objective=att_kl", "student.num_heads=6", "init=random"], "student.num_heads=6 must equal teacher.num_heads=12"),
+        (
+            ["objective=att_kl", "student.num_heads=6", "init=random"],
+            "student.num_heads=6 must equal teacher.num_heads=12",
+        ),
         (["objective=att_kl", "teacher=deberta_v3_base", "init=random"], "gives logits and hidden states only"),
         (["task=rte"], "KDEXP_DATA"),
         (["teacher=bert_base"], "HF_HUB_OFFLINE=1"),
@@ -81,10 +84,25 @@ def test_a_misspelt_key_in_an_experiment_file_is_found(compose):
 
 def test_identity_is_science_only(compose):
     base = compose()
-    machinery = ("runtime.threads=2", "study=other", "tracking.enabled=false", "runtime.compile=false", "data.root=/tmp", "runtime.store=/tmp/x")
+    machinery = (
+        "runtime.threads=2",
+        "study=other",
+        "tracking.enabled=false",
+        "runtime.compile=false",
+        "data.root=/tmp",
+        "runtime.store=/tmp/x",
+    )
     for override in machinery:
         assert runs.identity(compose(override)) == runs.identity(base), override
-    for override in ("seed=2", "recipe.epochs=9", "init=last", "selection=last", "objective=finetune", "runtime.dtype=fp32", "data.heldout=0.2"):
+    for override in (
+        "seed=2",
+        "recipe.epochs=9",
+        "init=last",
+        "selection=last",
+        "objective=finetune",
+        "runtime.dtype=fp32",
+        "data.heldout=0.2",
+    ):
         assert runs.identity(compose(override)) != runs.identity(base), override
 
 
@@ -99,7 +117,18 @@ def test_every_shipped_choice_composes(compose):
 
     from kdexp.__main__ import CONFIG_PATH
 
-    for group in ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "runtime", "tracking", "debug"):
+    for group in (
+        "teacher",
+        "student",
+        "init",
+        "mapping",
+        "objective",
+        "task",
+        "recipe",
+        "runtime",
+        "tracking",
+        "debug",
+    ):
         for path in sorted((Path(CONFIG_PATH) / group).glob("*.yaml")):
             key = f"+{group}" if group == "debug" else group
             assert compose(f"{key}={path.stem}")["seed"] == 1, path
@@ -113,4 +142,6 @@ def test_every_experiment_composes(compose):
     for path in sorted((Path(CONFIG_PATH) / "experiment").glob("*.yaml")):
         assert compose(f"+experiment={path.stem}")["study"]
         lines = path.read_text().splitlines()[:6]
-        assert any("python -m kdexp +experiment=" + path.stem in line for line in lines), f"{path}: no command in its head"
+        assert any("python -m kdexp +experiment=" + path.stem in line for line in lines), (
+            f"{path}: no command in its head"
+        )

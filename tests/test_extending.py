@@ -18,12 +18,17 @@ def test_the_examples_work(kdexp, tiny_bert_dir, tiny_csv_task, tmp_path):
     text = (REPOSITORY / "docs" / "extending.md").read_text()
     blocks = re.findall(r"```\w+\n# file: (\S+)\n(.*?)```", text, re.S)
     assert sorted(path for path, _ in blocks) == [
-        "conf/init/outside_in.yaml", "conf/objective/norms.yaml", "kdexp/inits/outside_in.py", "kdexp/objectives/norms.py",
-    ]  # fmt: skip
+        "conf/init/outside_in.yaml",
+        "conf/objective/norms.yaml",
+        "kdexp/inits/outside_in.py",
+        "kdexp/objectives/norms.py",
+    ]
     for path, content in blocks:
         assert not (copy / path).exists(), "an example must not collide with what is shipped"
         (copy / path).write_text(content)
-    done = kdexp(["objective=norms", "init=outside_in", *toy(tiny_bert_dir, tiny_csv_task)], env={"PYTHONPATH": str(copy)})
+    done = kdexp(
+        ["objective=norms", "init=outside_in", *toy(tiny_bert_dir, tiny_csv_task)], env={"PYTHONPATH": str(copy)}
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "outside_in: teacher layers 1, 4" in done.stdout and "intermediate norms" in done.stdout
     assert list((tmp_path / "multirun" / "adhoc").glob("toy-norms-outside_in-s1-*/result.json"))

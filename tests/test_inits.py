@@ -69,7 +69,12 @@ def test_nothing_that_should_be_copied_stays_random():
     from transformers import AutoModelForSequenceClassification, BertConfig
 
     config = BertConfig(
-        num_hidden_layers=2, hidden_size=16, num_attention_heads=2, intermediate_size=64, vocab_size=50, max_position_embeddings=32
+        num_hidden_layers=2,
+        hidden_size=16,
+        num_attention_heads=2,
+        intermediate_size=64,
+        vocab_size=50,
+        max_position_embeddings=32,
     )
     small = AutoModelForSequenceClassification.from_config(config)
     with pytest.raises(ValueError, match=r"should be copied from teacher weight .* which has \(32, 16\)"):

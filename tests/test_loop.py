@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp import features, loop, member, models, signal
+from kdexp import features, loop, member, signal
 from kdexp.objectives.att_kl import AttKL
 from kdexp.objectives.base import Context, Shape
 from kdexp.objectives.hid_seq import HidSeq
@@ -24,7 +24,9 @@ RECIPE = {
 WEIGHTS = {"att_kl": 1.0, "hid_seq": 0.5, "kd": 2.0}
 
 
-def student(folder: Path, seed: int = 1, recipe: dict | None = None, dropout: float = 0.1, run=member.loss) -> member.Member:
+def student(
+    folder: Path, seed: int = 1, recipe: dict | None = None, dropout: float = 0.1, run=member.loss
+) -> member.Member:
     folder.mkdir(parents=True, exist_ok=True)
     model = network(2, seed, dropout)
     terms = []
@@ -110,7 +112,7 @@ def test_accumulation_equals_one_batch(tmp_path):
         m.model.double(), m.objectives.double()
         target = signal.Live(network(4, 99).double(), features.wanted(m.objectives.values(), 1), None)
         data = examples()
-        for micro, (batch, whole) in enumerate(loop._micro_batches(data, np.arange(8), schedule(recipe))):
+        for batch, whole in loop._micro_batches(data, np.arange(8), schedule(recipe)):
             m.backward(batch, target(batch), whole, 7, 0, 0)
         found.append(torch.cat([p.grad.flatten() for p in m.model.parameters() if p.grad is not None]))
     for other in found[1:]:

@@ -1,4 +1,4 @@
-"""Every objective with every init on two architectures, on toy sizes: through the program's own entry, in one process."""
+"""Every objective with every init on two architectures, on toy sizes, through the program's own functions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,13 @@ def run(tmp_path, monkeypatch, tiny_csv_task):
     launchers.register()
 
     def one(model: Path, *overrides: str) -> dict:
-        given = [*toy(model, tiny_csv_task), "recipe.steps=2", "teacher.recipe.steps=2", "task.limit_train=32", *overrides]
+        given = [
+            *toy(model, tiny_csv_task),
+            "recipe.steps=2",
+            "teacher.recipe.steps=2",
+            "task.limit_train=32",
+            *overrides,
+        ]
         with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
             config = configs.resolve(compose("config", overrides=given))
         assert configs.problems(config) == []
@@ -59,7 +65,13 @@ def test_init(run, tiny_bert_dir, objective, init):
 
 
 def test_regression(run, tiny_bert_dir):
-    scores = ["task.kind=regression", "task.label=score", "task.label_names=[]", "task.metrics=[pearson,spearman]", "task.metric=pearson"]
+    scores = [
+        "task.kind=regression",
+        "task.label=score",
+        "task.label_names=[]",
+        "task.metrics=[pearson,spearman]",
+        "task.metric=pearson",
+    ]
     for objective in ("finetune", "kd", "hid_seq"):
         result = run(tiny_bert_dir, *scores, f"objective={objective}")
         assert set(result["scores"]["validation"]) == {"pearson", "spearman"}

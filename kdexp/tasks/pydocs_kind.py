@@ -56,7 +56,9 @@ class PydocsKind(EmbeddedTask):
         for (kind, module), texts in items.items():
             whole[module] += [(kind, text) for text in sorted(texts, key=pydocs.rank)[:PER_MODULE]]
         by_module = {("all", module): pairs for module, pairs in whole.items()}
-        parts = zip(("train", "validation"), cut_by_module(by_module, SHARE, "pydocs_kind", 3 * PER_MODULE), strict=True)
+        parts = zip(
+            ("train", "validation"), cut_by_module(by_module, SHARE, "pydocs_kind", 3 * PER_MODULE), strict=True
+        )
         return {split: _rows(part["all"], PER_CLASS[split]) for split, part in parts}
 
 
