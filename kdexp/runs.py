@@ -16,7 +16,7 @@ from typing import Any
 
 from kdexp import files
 from kdexp.config import ConfigError, problems, science
-from kdexp.stage import Stage, digest
+from kdexp.stage import SCHEMA, Stage, digest
 
 ROOT = "multirun"
 log = logging.getLogger("kdexp")
@@ -24,7 +24,7 @@ log = logging.getLogger("kdexp")
 
 def identity(config: dict[str, Any]) -> str:
     """Return the sha256 (hex) of the science in a resolved configuration: the same science is the same run."""
-    return digest(science(config))
+    return digest({"schema": SCHEMA, **science(config)})
 
 
 def label(config: dict[str, Any], group: str) -> str:

@@ -13,9 +13,10 @@ import pytest
 from kdexp.tasks import pydocs
 from kdexp.tasks.embedded import EmbeddedTask
 from kdexp.tasks.pydocs_area import LABELS, PydocsArea
+from kdexp.tasks.pydocs_kind import PydocsKind
 from kdexp.tasks.pydocs_match import PydocsMatch
 
-TASKS = [PydocsArea, PydocsMatch]
+TASKS = [PydocsArea, PydocsKind, PydocsMatch]
 
 
 @pytest.mark.parametrize("cls", TASKS)
@@ -131,7 +132,8 @@ def test_prose(doc: str, limit: int, expected: list[str]) -> None:
 
 def test_same_rows_in_another_process() -> None:
     code = (
-        "from kdexp.tasks.pydocs_area import PydocsArea; from kdexp.tasks.pydocs_match import PydocsMatch; "
+        "from kdexp.tasks.pydocs_area import PydocsArea; from kdexp.tasks.pydocs_kind import PydocsKind
+from kdexp.tasks.pydocs_match import PydocsMatch; "
         "print(PydocsArea().fingerprint(None), PydocsMatch().fingerprint(None))"
     )
     here = [cls().fingerprint(None) for cls in TASKS]

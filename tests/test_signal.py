@@ -1,0 +1,29 @@
+"""The teacher as a signal: frozen, quiet, and the same from the store."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from kdexp import signal
+from tests.toys import examples, network
+
+
+def test_stored_logits_equal_the_models(tmp_path):
+    data, model = examples(), network(4, 1)
+    live = signal.Live(model, frozenset(), None)
+    rows = [live(data.batch(np.array([i])))["logits"][0].numpy() for i in range(len(data))]
+    signal.keep_logits(tmp_path, np.stack(rows), 32)
+    stored = signal.Stored.open(tmp_path, 32, torch.device("cpu"))
+    batch = data.batch(np.array([4, 0, 9]))
+    torch.testing.assert_close(stored(batch)["logits"], live(batch)["logits"], rtol=1e-5, atol=1e-6)
+    assert signal.Stored.open(tmp_path, 48, torch.device("cpu")) is None, "another length is another text"
+
+
+def test_a_teacher_is_frozen_and_quiet_unless_asked():
+    batch = examples().batch(np.arange(4))
+    quiet = signal.Live(network(2, 1), frozenset(), None)
+    assert torch.equal(quiet(batch)["logits"], quiet(batch)["logits"])
+    assert not any(p.requires_grad for p in quiet.model.parameters())
+    noisy = signal.Live(network(2, 1), frozenset(), None, evaluation=False)
+    assert not torch.equal(noisy(batch)["logits"], noisy(batch)["logits"])
