@@ -7,6 +7,7 @@ and the others go on.
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import time
@@ -109,6 +110,16 @@ def at_least_one(**settings: int | None) -> None:
     for name, value in settings.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"hydra.launcher.{name}={value}: at least 1, or null for this machine's own number.")
+
+
+def needs_package(name: str, extra: str) -> None:
+    """Check that an optional package is installed, without importing it.
+
+    Raises:
+        ValueError: it is not; the message has the command that installs it.
+    """
+    if importlib.util.find_spec(name) is None:
+        raise ValueError(f"hydra/launcher={name} needs the package {name}: pip install 'kdexp[{extra}]' (or pip install {name})")
 
 
 def _forkserver(env: dict[str, str], preload: tuple[str, ...]) -> Any:

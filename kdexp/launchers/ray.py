@@ -14,7 +14,7 @@ from typing import Any
 from kdexp.launchers import machine
 from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source
 from kdexp.launchers.board import Board
-from kdexp.launchers.local import at_least_one
+from kdexp.launchers.local import at_least_one, needs_package
 from kdexp.launchers.remote import STOP, in_child
 from kdexp.launchers.schedule import Schedule, shared_stages
 from kdexp.launchers.session import Job, Session, terminated_like_interrupted
@@ -48,16 +48,15 @@ class Ray(Launcher):
         runs: str = RUNS,
     ):
         super().__init__(runs)
+        needs_package("ray", "ray")
         at_least_one(slots=slots, threads=threads)
         self.address, self.asked, self.threads, self.gpus = address, slots, threads, gpus
         self.memory_gb, self.retries, self.resources = memory_gb, retries, dict(resources or {})
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launchers.base.Launcher`."""
-        try:
-            import ray
-        except ImportError as error:
-            raise ValueError("hydra/launcher=ray needs the package ray: pip install 'kdexp[ray]', or pip install ray") from error
+        import ray
+
         with terminated_like_interrupted():
             own = {} if self.address else {"num_cpus": machine.cores(), "include_dashboard": False}
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")

@@ -16,7 +16,7 @@ from typing import Any
 from kdexp.launchers import machine
 from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source
 from kdexp.launchers.board import Board
-from kdexp.launchers.local import at_least_one
+from kdexp.launchers.local import at_least_one, needs_package
 from kdexp.launchers.remote import STOP, Remote
 from kdexp.launchers.schedule import Schedule, shared_stages
 from kdexp.launchers.session import Job, Session, terminated_like_interrupted
@@ -54,6 +54,7 @@ class Submitit(Launcher):
         runs: str = RUNS,
     ):
         super().__init__(runs)
+        needs_package("submitit", "slurm")
         at_least_one(slots=slots, threads=threads, timeout_min=timeout_min)
         if executor not in EXECUTORS:
             raise ValueError(f"hydra.launcher.executor={executor}: choose one of {', '.join(EXECUTORS)}.")
@@ -63,10 +64,8 @@ class Submitit(Launcher):
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launchers.base.Launcher`."""
-        try:
-            import submitit
-        except ImportError as error:
-            raise ValueError("hydra/launcher=submitit needs the package submitit: pip install 'kdexp[slurm]', or pip install submitit") from error
+        import submitit
+
         local = self.executor == "local"
         count = self.asked or (max(1, machine.cores() // self.threads) if local else 64)
         slots = max(1, min(count, source.size))

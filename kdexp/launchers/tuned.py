@@ -13,10 +13,9 @@ from rich.table import Table
 
 from kdexp.launchers.board import duration
 from kdexp.launchers.search import Search, Settings
-from kdexp.launchers.space import Dimension
+from kdexp.launchers.space import Dimension, overrides
 from kdexp.launchers.trials import said
 
-SHOWN = 8
 NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "open", "WAITING": "waiting"}
 
 
@@ -49,7 +48,9 @@ def summary(search: Search, elapsed: float, command: str) -> None:
     trials = search.trials()
     console.print(f"search {search.folder.name}: {len(trials)} of {search.total} trials ({_counts(trials)}), {duration(elapsed)}", markup=False)
     best = search.best()
-    if best:
+    if best and len(search.settings.metrics) == 1:
+        _best(console, search, best[0])
+    elif best:
         console.print(_table(search, best))
     for line in importances(search):
         console.print(line, markup=False)
@@ -134,17 +135,29 @@ def _counts(trials: list[Any]) -> str:
     return ", ".join(f"{counts[name]} {name}" for name in NAMES.values() if counts[name]) or "none yet"
 
 
-def _table(search: Search, best: list[Any]) -> Table:
+def _best(console: Console, search: Search, trial: Any) -> None:
+    """Print the best trial: its values as they are typed on a command line, and its runs."""
+    metric = said(search.settings.metrics[0], trial.values[0])
+    console.print(f"best: trial {trial.number}, {metric}", markup=False, style="bold")
+    keys = {dimension.name: dimension.key for dimension in search.space}
+    chosen = {keys.get(name, name): value for name, value in trial.params.items()}
+    for text in overrides(chosen).values():
+        console.print(f"  {text}", markup=False)
+    for point in trial.user_attrs.get("points", []):
+        console.print(f"  run {search.folder / point['name']}", markup=False)
+
+
+def _table(search: Search, front: list[Any]) -> Table:
+    """Return the Pareto front as a table, the best in the first metric at the top."""
     metrics = search.settings.metrics
-    title = "best trial" if len(metrics) == 1 else f"Pareto front: {len(best)} trials that no other one beats in everything"
+    title = f"Pareto front: {len(front)} trials that no other one beats in everything"
     table = Table(title=title, title_justify="left")
     table.add_column("trial", justify="right")
     for metric in metrics:
         table.add_column(metric, justify="right")
     for dimension in search.space:
-        table.add_column(dimension.name, overflow="fold")
-    ordered = sorted(best, key=lambda t: t.values[0], reverse=search.settings.directions[0] == "maximize")
-    for trial in ordered[:SHOWN] if len(metrics) == 1 else ordered:
+        table.add_column(dimension.name.rpartition(".")[2], overflow="fold")
+    for trial in sorted(front, key=lambda t: t.values[0], reverse=search.settings.directions[0] == "maximize"):
         scores = [said(metric, value).rpartition(" ")[2] for metric, value in zip(metrics, trial.values, strict=True)]
         chosen = [trial.params.get(d.name, "") for d in search.space]
         table.add_row(str(trial.number), *scores, *(f"{v:.4g}" if isinstance(v, float) else str(v) for v in chosen))

@@ -42,7 +42,9 @@ def main() -> int:
     from kdexp.launchers.grid import Grid
     from kdexp.launchers.local import Local
 
-    Grid.runs_module = "stub_runs"
+    from kdexp.launchers.optuna import Optuna
+
+    Grid.runs_module = Optuna.runs_module = "stub_runs"
     if "STUB_PRELOAD" not in os.environ:
         Local.preload = ()
     sys.argv += ["--config-dir", str(REAL)]

@@ -132,9 +132,9 @@ def test_prose(doc: str, limit: int, expected: list[str]) -> None:
 
 def test_same_rows_in_another_process() -> None:
     code = (
-        "from kdexp.tasks.pydocs_area import PydocsArea; from kdexp.tasks.pydocs_kind import PydocsKind
-from kdexp.tasks.pydocs_match import PydocsMatch; "
-        "print(PydocsArea().fingerprint(None), PydocsMatch().fingerprint(None))"
+        "from kdexp.tasks.pydocs_area import PydocsArea; from kdexp.tasks.pydocs_kind import PydocsKind; "
+        "from kdexp.tasks.pydocs_match import PydocsMatch; "
+        "print(*(cls().fingerprint(None) for cls in (PydocsArea, PydocsKind, PydocsMatch)))"
     )
     here = [cls().fingerprint(None) for cls in TASKS]
     environment = os.environ | {"PYTHONHASHSEED": "12345", "LC_ALL": "C"}
