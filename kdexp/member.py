@@ -96,7 +96,13 @@ class Member:
         self._since = time.monotonic()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
-        """Put the student into training mode and tell objectives with a schedule where they are."""
+        """Put the student into training mode and tell objectives with a schedule where they are.
+
+        With ``recipe.dropout_epochs`` its dropout is on in that many epochs only (PKD's released code: in the first).
+        """
+        limit = self.recipe["dropout_epochs"]
+        if limit is not None:
+            self.training = epoch < limit
         self.model.train(self.training)
         for objective in self.objectives.values():
             objective.begin_epoch(epoch, epochs)  # type: ignore[operator]

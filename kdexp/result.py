@@ -36,9 +36,7 @@ def assemble(
     task, last = build(config["task"]), done[stages[-1].key][0].summary
     data = run.data(config["recipe"]["max_length"])
     summaries = [(s, *done[s.key]) for s in stages if s.key in done]
-    teacher = next((f.summary | {"key": s.key} for s, f, _ in summaries if s.name == "teacher"), None)
     efficiency = _efficiency(config, task, summaries, run)
-    kept = config["runtime"]["keep_weights"] != "none"
     return {
         "schema": SCHEMA,
         "run": {
@@ -49,56 +47,17 @@ def assemble(
             "folder": str(where),
         },
         "status": "finished",
-        "labels": {
-            **{group: label(config, group) for group in LABELS},
-            "task": task.shown_name(config["data"]["root"]),
-        },
+        "labels": {**{g: label(config, g) for g in LABELS}, "task": task.shown_name(config["data"]["root"])},
         "science": science(config),
-        "task": {
-            "kind": task.kind,
-            "metric": task.metric,
-            "metrics": list(task.metrics),
-            "num_labels": task.num_labels,
-            "data_hash": known.data,
-            "rows": {name: len(split) for name, split in data.items()},
-            "majority": last["majority"],
-            "truncated": {name: split.truncated for name, split in data.items()},
-            "note": task.note(config["data"]["root"]),
-        },
+        "task": _task(config, task, data, last, known),
         "selection": config["selection"],
         "best": last["best"],
         "scores": last["scores"],
-        "teacher": teacher
-        and {
-            "name": config["teacher"]["name"],
-            "scores": teacher["scores"],
-            "parameters": teacher["parameters"],
-            "layers": teacher["layers"],
-            "key": teacher["key"],
-            "efficiency": efficiency.get("teacher"),
-        },
-        "student": {
-            "parameters": last["parameters"],
-            "layers": last["layers"],
-            "hidden_size": last["hidden_size"],
-            "size_bytes": last["size_bytes"],
-            "efficiency": efficiency.get("student"),
-            "weights": str(store.root / stages[-1].key) if kept else None,
-            "learned_parts": {
-                s.name: f.summary.get("learned_parts", {}) for s, f, _ in summaries if f.summary.get("learned_parts")
-            },
-        },
+        "teacher": _teacher(config, summaries, efficiency.get("teacher")),
+        "student": _student(config, last, stages, summaries, store, efficiency.get("student")),
         "mapping": {name: pairs for _, f, _ in summaries for name, pairs in f.summary.get("mapping", {}).items()},
         "init": last["init"],
-        "stages": [
-            {
-                "name": s.name,
-                "key": s.key,
-                "reused": reused,
-                **{k: f.summary.get(k) for k in ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb")},
-            }
-            for s, f, reused in summaries
-        ],
+        "stages": [{"name": s.name, "key": s.key, "reused": again, **_cost(f.summary)} for s, f, again in summaries],
         "cost": {
             "seconds": round(seconds, 3),
             "train_seconds": round(sum(f.summary.get("seconds", 0) for s, f, _ in summaries if s.name != "teacher"), 3),
@@ -113,6 +72,46 @@ def assemble(
             "hardware": machine.hardware(str(run.device)),
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
+    }
+
+
+def _cost(summary: dict[str, Any]) -> dict[str, Any]:
+    return {k: summary.get(k) for k in ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb")}
+
+
+def _task(config: dict[str, Any], task: Any, data: dict[str, Any], last: dict[str, Any], known: Any) -> dict[str, Any]:
+    return {
+        "kind": task.kind,
+        "metric": task.metric,
+        "metrics": list(task.metrics),
+        "num_labels": task.num_labels,
+        "data_hash": known.data,
+        "rows": {name: len(split) for name, split in data.items()},
+        "majority": last["majority"],
+        "truncated": {name: split.truncated for name, split in data.items()},
+        "note": task.note(config["data"]["root"]),
+    }
+
+
+def _teacher(config: dict[str, Any], summaries: list[Any], efficiency: Any) -> dict[str, Any] | None:
+    found = next(((s.key, f.summary) for s, f, _ in summaries if s.name == "teacher"), None)
+    if found is None:
+        return None
+    key, summary = found
+    own = {name: summary[name] for name in ("scores", "parameters", "layers")}
+    return {"name": config["teacher"]["name"], **own, "key": key, "efficiency": efficiency}
+
+
+def _student(
+    config: dict[str, Any], last: dict[str, Any], stages: list[Stage], summaries: list[Any], store: Any, efficiency: Any
+) -> dict[str, Any]:
+    kept = config["runtime"]["keep_weights"] != "none"
+    learned = {s.name: f.summary["learned_parts"] for s, f, _ in summaries if f.summary.get("learned_parts")}
+    return {
+        **{name: last[name] for name in ("parameters", "layers", "hidden_size", "size_bytes")},
+        "efficiency": efficiency,
+        "weights": str(store.root / stages[-1].key) if kept else None,
+        "learned_parts": learned,
     }
 
 

@@ -225,8 +225,9 @@ def _carry_out(config: dict[str, Any], where: Path, stop: Callable[[], bool], tr
             write=lambda stage, step, epoch, values: tracker.log(stage, step, epoch, values),
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", where.name, len(stages), device, known.dtype, threads)
-        done = _stages(stages, store, run)
-    found = result.assemble(config, where, stages, done, known, run, store, time.monotonic() - began)
+        with store.using([stage.key for stage in stages]):
+            done = _stages(stages, store, run)
+            found = result.assemble(config, where, stages, done, known, run, store, time.monotonic() - began)
     _tidy(stages, store, runtime["keep_weights"], found)
     return found
 

@@ -8,13 +8,15 @@ left by a killed process (it is continued), ``locks/<key>.lock`` held by the pro
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,8 +140,30 @@ class Store:
         os.replace(work, target)
         return Finished(target, meta)
 
+    @contextmanager
+    def using(self, keys: list[str]) -> Iterator[None]:
+        """Hold stages while their files are needed: :meth:`drop_weights` leaves them alone meanwhile."""
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with ExitStack() as held:
+            for key in keys:
+                file = held.enter_context((self.root / "locks" / f"{key}.use").open("a"))
+                fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
     def drop_weights(self, key: str) -> None:
-        """Delete a finished stage's files but keep its record (summary, settings), so its work is not repeated."""
+        """Delete a finished stage's files but keep its record (summary, settings), so its work is not repeated.
+
+        Nothing happens while another run uses the stage (it will drop them itself).
+        """
+        (self.root / "locks").mkdir(parents=True, exist_ok=True)
+        with (self.root / "locks" / f"{key}.use").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return
+            self._drop(key)
+
+    def _drop(self, key: str) -> None:
         found = self.get(key, verify=False)
         if found is None or not found.meta["files"]:
             return

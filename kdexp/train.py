@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdexp import features, loop, machine, member, models, optim, signal
+from kdexp import features, loop, machine, member, models, signal
+from kdexp.compiling import compiled_loss, flops
 from kdexp.evaluation import majority, peak_memory_mb, predict, scores
 from kdexp.inits import copying
 from kdexp.objectives.base import Context, Features, Objective, Shape
@@ -216,7 +217,7 @@ def _member(
             return task.evaluate(predict(student, data[judged], run), data[judged].labels)
 
     decided = machine.decide_compile(
-        run.config["runtime"]["compile"], str(run.device), _flops(model, run.config, data["train"], recipe), run.threads
+        run.config["runtime"]["compile"], str(run.device), flops(model, run.config, data["train"], recipe), run.threads
     )
     run.facts.setdefault("compile", {})[stage.name] = decided
     return make(
@@ -230,31 +231,6 @@ def _member(
         lambda step, epoch, values: run.write(stage.name, step, epoch, values),
         compiled_loss(str(run.device)) if decided["decided"] else member.loss,
     )
-
-
-_COMPILED: dict[str, Any] = {}
-
-
-def compiled_loss(device: str) -> Any:
-    """Return the compiled loss function: one a process, so that a grid's runs share its graphs."""
-    if device not in _COMPILED:
-        import torch._dynamo
-        import torch._inductor.config as inductor
-
-        torch._dynamo.config.recompile_limit = 64
-        inductor.fallback_random = device == "cpu"
-        _COMPILED[device] = torch.compile(member.loss, fullgraph=True, dynamic=True)
-    return _COMPILED[device]
-
-
-def _flops(model: nn.Module, config: dict[str, Any], data: Encoded, recipe: dict[str, Any]) -> float:
-    """Estimate a phase's floating-point operations: 6 a weight and token for the student, 2 for a teacher beside it."""
-    small = sum(p.numel() for p in models.layers(model).parameters())
-    width, inner = config["teacher"]["hidden_size"], config["teacher"]["intermediate_size"] or 0
-    big = config["teacher"]["num_layers"] * (4 * width**2 + 2 * width * inner)
-    examples = min(len(data), recipe["examples"] or len(data))
-    share = optim.updates(examples, recipe) * recipe["batch_size"] / max(1, len(data))
-    return float(share * data.lengths.sum() * (6 * small + 2 * big))
 
 
 def _train(

@@ -152,7 +152,7 @@ def test_gradients_reach_student_and_learned_parts_only(tmp_path):
 
 @pytest.mark.slow
 def test_compiled_equals_eager(tmp_path):
-    from kdexp.train import compiled_loss
+    from kdexp.compiling import compiled_loss
 
     results = []
     for name, run in (("eager", member.loss), ("compiled", compiled_loss("cpu"))):

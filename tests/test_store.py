@@ -124,6 +124,16 @@ def test_dropping_weights_keeps_the_record(tmp_path):
     assert store.get(stage().key).summary == {"score": 1.0}
 
 
+def test_weights_in_use_are_not_dropped(tmp_path):
+    store = Store(tmp_path)
+    found, _ = store.build(stage(), write, QUIET)
+    with store.using([stage().key]):
+        Store(tmp_path).drop_weights(stage().key)
+        assert (found.folder / "data.txt").exists()
+    store.drop_weights(stage().key)
+    assert not (found.folder / "data.txt").exists()
+
+
 def test_command_line(tmp_path, capsys):
     store = Store(tmp_path)
     store.build(stage(), write, QUIET)

@@ -144,7 +144,14 @@ def combinations(space: list[Dimension], lookup: Lookup) -> list[dict[str, Any]]
 
 def overrides(values: Mapping[str, Any]) -> dict[str, str]:
     """Return key -> override of chosen values."""
-    return {key: f"{key}={value!r}" if isinstance(value, float) else one(key, value) for key, value in values.items()}
+    return {key: f"{key}={_written(value)}" for key, value in values.items()}
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, float):
+        return repr(value)
+    written = isinstance(value, str) and value[:1] in ("[", "{", "'", '"')  # Hydra's grammar already
+    return str(value) if written else one("x", value)[2:]
 
 
 def active(dimension: Dimension, values: Mapping[str, Any], lookup: Lookup) -> bool:

@@ -10,66 +10,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from kdexp import runs, study
+from kdexp import study
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 
 
-class Shell:
-    """Starts the test application in a folder of its own."""
-
-    def __init__(self, where: Path):
-        self.where = where
-        self.count = where / "count.txt"
-        self.env = {
-            **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "OMP_NUM_THREADS": "1",
-            "STUB_COUNT": str(self.count), "COLUMNS": "200",
-        }  # fmt: skip
-        self.env.pop("KDEXP_STORE", None)
-
-    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, str(HERE / "app.py"), *arguments],
-            cwd=self.where, env={**self.env, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            start_new_session=True,
-        )  # fmt: skip
-
-    def run(self, *arguments: str, **env: str) -> tuple[int, str, str]:
-        process = self.start(*arguments, **env)
-        out, err = process.communicate(timeout=120)
-        return process.returncode, out, err
-
-    def executions(self) -> list[list[str]]:
-        """One entry an execution: name, pid, parent pid."""
-        return [line.split() for line in self.count.read_text().splitlines()] if self.count.exists() else []
-
-    def states(self, name: str) -> dict[str, str]:
-        folder = self.where / "multirun" / name
-        points = json.loads((folder / "study.json").read_text())["points"]
-        return {point["name"]: runs.state(folder / point["name"]) for point in points}
-
-    def result(self, name: str, run: str) -> dict:
-        return json.loads((self.where / "multirun" / name / run / "result.json").read_text())
-
-
-@pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
-
-
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait for something that another process does."""
-    end = time.time() + seconds
-    while not condition():
-        assert time.time() < end, "it did not happen in time"
-        time.sleep(0.02)
-
-
-def test_a_grid_runs_once_and_is_skipped_afterwards(shell: Shell) -> None:
+def test_a_grid_runs_once_and_is_skipped_afterwards(shell: Any) -> None:
     code, out, err = shell.run("+experiment=grid")
     assert code == 0, err
     assert "left out: 2 points with objective=att, task=beta: att is not defined there" in err
@@ -89,7 +40,7 @@ def test_a_grid_runs_once_and_is_skipped_afterwards(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("launcher", ["local", "basic"])
-def test_a_failed_run_is_reported_and_stops_nothing(shell: Shell, launcher: str) -> None:
+def test_a_failed_run_is_reported_and_stops_nothing(shell: Any, launcher: str) -> None:
     arguments = ("+experiment=plain", f"hydra/launcher={launcher}")
     code, out, _ = shell.run(*arguments, STUB_FAIL="last-s2")
     assert code == 1
@@ -104,7 +55,7 @@ def test_a_failed_run_is_reported_and_stops_nothing(shell: Shell, launcher: str)
     assert len(shell.executions()) == 7
 
 
-def test_a_killed_run_is_marked_the_others_finish_and_the_next_command_completes_it(shell: Shell) -> None:
+def test_a_killed_run_is_marked_the_others_finish_and_the_next_command_completes_it(shell: Any, until: Callable) -> None:
     process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="1.5")
     until(lambda: len(shell.executions()) > 0)
     name, pid, _ = shell.executions()[0]
@@ -124,7 +75,7 @@ def test_a_killed_run_is_marked_the_others_finish_and_the_next_command_completes
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupting_saves_and_the_same_command_continues(shell: Shell, number: int) -> None:
+def test_interrupting_saves_and_the_same_command_continues(shell: Any, until: Callable, number: int) -> None:
     process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="5")
     until(lambda: len(shell.executions()) == 2)
     time.sleep(0.8)
@@ -145,7 +96,7 @@ def test_interrupting_saves_and_the_same_command_continues(shell: Shell, number:
     assert min(resumed) >= 1
 
 
-def test_interrupting_the_basic_launcher(shell: Shell) -> None:
+def test_interrupting_the_basic_launcher(shell: Any, until: Callable) -> None:
     process = shell.start("+experiment=plain", "hydra/launcher=basic", STUB_SECONDS="3")
     until(lambda: len(shell.executions()) == 1)
     time.sleep(0.5)
@@ -155,7 +106,7 @@ def test_interrupting_the_basic_launcher(shell: Shell) -> None:
     assert sorted(shell.states("plain").values()) == ["interrupted"] + ["new"] * 5
 
 
-def test_children_do_not_outlive_a_killed_launcher(shell: Shell) -> None:
+def test_children_do_not_outlive_a_killed_launcher(shell: Any, until: Callable) -> None:
     process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="20")
     until(lambda: len(shell.executions()) == 2)
     process.kill()
@@ -165,7 +116,7 @@ def test_children_do_not_outlive_a_killed_launcher(shell: Shell) -> None:
     assert "running" not in shell.states("plain").values()
 
 
-def test_several_shells_share_a_study_without_doing_anything_twice(shell: Shell) -> None:
+def test_several_shells_share_a_study_without_doing_anything_twice(shell: Any) -> None:
     ways = ["hydra.launcher.slots=2", "hydra.launcher.slots=1", "hydra/launcher=basic"]
     processes = [shell.start("+experiment=plain", way, STUB_SECONDS="0.6") for way in ways]
     for process in processes:
@@ -176,7 +127,7 @@ def test_several_shells_share_a_study_without_doing_anything_twice(shell: Shell)
     assert set(shell.states("plain").values()) == {"finished"}
 
 
-def test_a_run_that_another_shell_lets_go_of_is_taken_up(shell: Shell) -> None:
+def test_a_run_that_another_shell_lets_go_of_is_taken_up(shell: Any, until: Callable) -> None:
     first = shell.start("+experiment=plain", "init=first", "seed=1", "hydra.launcher.slots=1", STUB_SECONDS="30")
     until(lambda: len(shell.executions()) == 1)
     second = shell.start("+experiment=plain", "init=first", STUB_SECONDS="0.3")
@@ -189,7 +140,7 @@ def test_a_run_that_another_shell_lets_go_of_is_taken_up(shell: Shell) -> None:
     assert set(shell.states("plain").values()) == {"finished"}
 
 
-def test_runs_are_processes_of_one_thread_with_their_output_in_their_log(shell: Shell) -> None:
+def test_runs_are_processes_of_one_thread_with_their_output_in_their_log(shell: Any) -> None:
     code, _, err = shell.run("+experiment=plain", "init=first", "hydra.launcher.slots=3", STUB_PRELOAD="1")
     assert code == 0, err
     pids = {pid for _, pid, _ in shell.executions()}
@@ -201,7 +152,7 @@ def test_runs_are_processes_of_one_thread_with_their_output_in_their_log(shell: 
     assert {shell.result("plain", name)["threads"] for name in shell.states("plain")} == {"2"}
 
 
-def test_dry_prints_the_grid_and_writes_nothing(shell: Shell) -> None:
+def test_dry_prints_the_grid_and_writes_nothing(shell: Any) -> None:
     code, out, err = shell.run("+experiment=grid", "dry=true")
     assert code == 0, err
     assert "study grid: 6 runs (6 new)" in out
@@ -214,7 +165,7 @@ def test_dry_prints_the_grid_and_writes_nothing(shell: Shell) -> None:
     assert len(shell.executions()) == 3
 
 
-def test_all_problems_come_in_one_message_and_nothing_is_written(shell: Shell) -> None:
+def test_all_problems_come_in_one_message_and_nothing_is_written(shell: Any) -> None:
     code, _out, err = shell.run("+experiment=plain", "student=small,tiny", "seed=1,13", "objective=kd,nothing")
     assert code == 2
     assert "init=last does not fit student=tiny: choose another init. (" in err
@@ -237,20 +188,20 @@ def test_all_problems_come_in_one_message_and_nothing_is_written(shell: Shell) -
         (["+experiment=grid", "hydra.launcher._target_=os.system"], "one of kdexp's"),
     ],
 )
-def test_refusals(shell: Shell, arguments: list[str], message: str) -> None:
+def test_refusals(shell: Any, arguments: list[str], message: str) -> None:
     code, _, err = shell.run(*arguments)
     assert (code, message in err, "Traceback" in err) == (2, True, False), err
     assert not (shell.where / "multirun").exists()
 
 
-def test_equal_points_are_merged(shell: Shell) -> None:
+def test_equal_points_are_merged(shell: Any) -> None:
     code, _out, err = shell.run("+experiment=plain", "seed=1", "runtime.device=cpu,auto")
     assert code == 0, err
     assert "merged: 2 points are the same run as another one" in err
     assert len(shell.executions()) == 2
 
 
-def test_status_of_a_study(shell: Shell, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_status_of_a_study(shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     shell.run("+experiment=plain", STUB_FAIL="last-s2")
     monkeypatch.chdir(shell.where)
     monkeypatch.setenv("COLUMNS", "200")
