@@ -148,7 +148,7 @@ class TextTask(SequenceTask):
         if self.hub is None or self._local(root) is not None or hub.switched_off():
             return []
         fetched = hub.place(cache, self.hub, self.hub_config, self.hub_revision)
-        if fetched.is_dir() or hub.in_library_cache(self.hub, self.hub_config):
+        if any(fetched.glob("*.parquet")) or hub.in_library_cache(self.hub, self.hub_config):
             return []
         from kdexp import network
 
