@@ -114,7 +114,7 @@ def test_several_shells_share_a_search(shell: Any, until: Callable) -> None:
     assert len({t.user_attrs["driver"] for t in trials(shell)}) >= 2
 
 
-@pytest.mark.parametrize("launcher", ["local", "basic"])
+@pytest.mark.parametrize("launcher", ["local", pytest.param("basic", marks=pytest.mark.slow)])
 def test_pruning_stops_a_run(shell: Any, launcher: str, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (
         SEARCH, TEMPERATURES, "init=first", "hydra.sweeper.sampler=grid", "hydra.sweeper.pruner=median",
@@ -245,7 +245,7 @@ print(done)
 """
 
 
-@pytest.mark.parametrize("kind", ["journal", "sqlite"])
+@pytest.mark.parametrize("kind", ["journal", pytest.param("sqlite", marks=pytest.mark.slow)])
 def test_eight_processes_on_one_storage(tmp_path: Path, kind: str) -> None:
     url = "" if kind == "journal" else f"sqlite:///{tmp_path}/optuna.db"
     folder = tmp_path / "many"

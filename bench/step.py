@@ -1,0 +1,138 @@
+"""One training step of attention distillation: kdexp's loop against the textbook loop, in the same process.
+
+``python -m bench.step [steps=20] [batch=16] [threads=1]`` needs the embedded teacher (``make env``) and no data.
+Textbook: eager attention with ``output_attentions``, every text padded to the maximal length, full precision. kdexp:
+fused attention with taps on matched layers, length buckets, bf16 where the machine has it. Both run the teacher. Both do the same updates on the same examples; medians over the steps are printed.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+LENGTH = 64
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Time both loops and print examples a second and their ratio."""
+    given = dict(a.split("=", 1) for a in (sys.argv[1:] if arguments is None else arguments))
+    steps, batch, threads = (int(given.get(k, d)) for k, d in (("steps", 20), ("batch", 16), ("threads", 1)))
+    import torch
+
+    torch.set_num_threads(threads)
+    config, data, teacher, student, task = _material()
+    index = _batches(data, batch)[: steps + 2]
+    print(
+        f"{steps} steps of {batch} examples, {threads} thread(s), MiniLM (6 layers) -> 3 layers, att_kl, at most {LENGTH} tokens"
+    )
+    ours = _time(_kdexp_step(config, data, teacher, student, task), index)
+    theirs = _time(_textbook_step(config, data, task), index)
+    for name, seconds in (("kdexp", ours), ("textbook", theirs)):
+        print(f"{name:<10} {1000 * seconds:8.1f} ms a step   {batch / seconds:7.1f} examples/s")
+    print(f"ratio      {theirs / ours:8.2f} x")
+    return 0
+
+
+def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
+    from hydra import compose, initialize_config_dir
+
+    from kdexp import __main__, config, launchers, models
+    from kdexp.targets import build
+
+    __main__.environment()
+    __main__.resolvers()
+    launchers.register()
+    with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
+        found = config.resolve(compose("config", overrides=["objective=att_kl"]))
+    task = build(found["task"])
+    reader = models.tokenizer(found["teacher"])
+    data = task.encode(reader, LENGTH, None, 0.1, Path(tempfile.gettempdir()) / "kdexp-bench")["train"]
+    teacher = models.load_teacher(found["teacher"], task)
+    student = models.build_student(found["teacher"], found["student"], task, None, 1)
+    return found, data, teacher, student, task
+
+
+def _batches(data: Any, size: int) -> list[Any]:
+    from kdexp.batching import batches
+
+    return batches(data.lengths, size, 1, 0)
+
+
+def _time(step: Callable[[Any], None], index: list[Any]) -> float:
+    """Return the median seconds of a step; the first two do not count."""
+    times = []
+    for rows in index:
+        began = time.perf_counter()
+        step(rows)
+        times.append(time.perf_counter() - began)
+    return statistics.median(times[2:])
+
+
+def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, task: Any) -> Callable[[Any], None]:
+    import torch
+
+    from kdexp import features, loop, machine, member, models, signal
+    from kdexp.objectives.att_kl import AttKL
+    from kdexp.objectives.base import Context
+
+    cast = torch.bfloat16 if machine.decide_dtype("auto", "cpu") == "bf16" else None
+    objective = AttKL()
+    pairs = [(1, 2), (2, 4), (3, 6)]
+    shapes = models.shape(student), models.shape(teacher)
+    objective.setup(Context(*shapes, pairs, task.num_labels, False, len(data), None))
+    term = member.Term("att_kl", 1.0, objective)
+    recipe = {**config["recipe"], "keep": "last"}
+    folder = Path(tempfile.mkdtemp())
+    one = member.Member(student, [term], recipe, folder, None, task.metric, cast, lambda *ignored: None)
+    target = signal.Live(teacher, features.wanted([objective], 1), cast)
+    plan = loop.Schedule(recipe, 1, torch.device("cpu"))
+    one.begin_epoch(0, 1)
+
+    def step(rows: Any) -> None:
+        for micro, whole in loop._micro_batches(data, rows, plan):
+            one.backward(micro, target(micro), whole, 1, one.progress.step, 0)
+        one.update(1e-4, 1.0)
+
+    return step
+
+
+def _textbook_step(config: dict[str, Any], data: Any, task: Any) -> Callable[[Any], None]:
+    import torch
+
+    from kdexp import models
+
+    teacher = models.load_teacher(config["teacher"], task)
+    student = models.build_student(config["teacher"], config["student"], task, None, 1)
+    for model in (teacher, student):
+        model.set_attn_implementation("eager")  # type: ignore[operator]
+    teacher.eval()
+    student.train()
+    optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, weight_decay=0.01)
+
+    def step(rows: Any) -> None:
+        batch = data.batch(rows, pad_to=LENGTH)
+        inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
+        with torch.no_grad():
+            wanted = teacher(**inputs, output_attentions=True, output_hidden_states=True)
+        got = student(**inputs, output_attentions=True, output_hidden_states=True)
+        loss = sum(
+            torch.nn.functional.kl_div(
+                got.attentions[s].clamp_min(1e-7).log(), wanted.attentions[t], reduction="batchmean"
+            )
+            for s, t in ((0, 1), (1, 3), (2, 5))
+        )
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[union-attr]
+        torch.nn.utils.clip_grad_norm_(student.parameters(), 1.0)
+        optimizer.step()
+
+    return step
+
+
+if __name__ == "__main__":
+    sys.exit(main())
