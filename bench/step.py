@@ -2,7 +2,7 @@
 
 ``python -m bench.step [steps=20] [batch=16] [threads=1]`` needs the embedded teacher (``make env``) and no data.
 Textbook: eager attention with ``output_attentions``, every text padded to the maximal length, full precision. kdexp:
-fused attention with taps on matched layers, length buckets, bf16 where the machine has it. Both run the teacher. Both do the same updates on the same examples; medians over the steps are printed.
+fused attention with taps on matched layers, length buckets, bf16 where the machine has it. Both run the teacher.
 """
 
 from __future__ import annotations
@@ -27,9 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(threads)
     config, data, teacher, student, task = _material()
     index = _batches(data, batch)[: steps + 2]
-    print(
-        f"{steps} steps of {batch} examples, {threads} thread(s), MiniLM (6 layers) -> 3 layers, att_kl, at most {LENGTH} tokens"
-    )
+    print(f"{steps} steps of {batch}, {threads} thread(s), MiniLM -> 3 layers, att_kl, up to {LENGTH} tokens")
     ours = _time(_kdexp_step(config, data, teacher, student, task), index)
     theirs = _time(_textbook_step(config, data, task), index)
     for name, seconds in (("kdexp", ours), ("textbook", theirs)):

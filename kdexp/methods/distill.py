@@ -14,6 +14,10 @@ from kdexp.stage import Stage
 from kdexp.targets import RESERVED, build, target
 
 
+PLACES = ("folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits")
+"""Settings of a task that say where its data are; a stage's key holds their content instead."""
+
+
 def plan(config: dict[str, Any], facts: Facts) -> Stage:
     """Return the last stage of a run; its parents are the rest of the plan."""
     teacher = teacher_stage(config, facts) if needs_teacher(config) else None
@@ -46,7 +50,7 @@ def common(config: dict[str, Any], facts: Facts) -> dict[str, Any]:
     """Return what decides every stage: data, selection, weights' origin, arithmetic."""
     sizes = ("family", "num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "finetune")
     return {
-        "task": config["task"],
+        "task": {k: v for k, v in config["task"].items() if k not in PLACES},
         "data": facts.data,
         "heldout": config["data"]["heldout"],
         "selection": config["selection"],
