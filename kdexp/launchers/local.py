@@ -119,7 +119,9 @@ def needs_package(name: str, extra: str) -> None:
         ValueError: it is not; the message has the command that installs it.
     """
     if importlib.util.find_spec(name) is None:
-        raise ValueError(f"hydra/launcher={name} needs the package {name}: pip install 'kdexp[{extra}]' (or pip install {name})")
+        raise ValueError(
+            f"hydra/launcher={name} needs the package {name}: pip install 'kdexp[{extra}]' (or pip install {name})"
+        )
 
 
 def _forkserver(env: dict[str, str], preload: tuple[str, ...]) -> Any:

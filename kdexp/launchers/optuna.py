@@ -76,12 +76,12 @@ class Optuna(Sweeper):
         from kdexp.launchers import flow, tuned
         from kdexp.launchers.base import Interrupted
         from kdexp.launchers.board import Board
-        from kdexp.launchers.search import Search, same_science
+        from kdexp.launchers.search import Search
         from kdexp.launchers.trials import Trials
 
         try:
             search = Search(plan.folder, plan.settings, plan.space, plan.lookup)
-            same_science(search, science(plan.base.config))
+            search.same_science(science(plan.base.config))
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         began, each = time.time(), max(1, len(plan.settings.seeds))
@@ -119,6 +119,7 @@ class _Plan:
     """
 
     def __init__(self, loader: Any, master: DictConfig, form: Mapping[str, Any], arguments: list[str]):
+        from kdexp.launchers import settings as settings_
         from kdexp.launchers import space as spaces
 
         refused = experiment_sweep(arguments)
@@ -129,11 +130,17 @@ class _Plan:
         command, intervals = _command(parser, arguments)
         self.space = spaces.read(self.form.get("space") or {}, command, intervals, parser.parse_override)
         if not self.space:
-            raise ValueError("hydra.sweeper.space is empty: say what is searched, such as recipe.learning_rate: {low: 1e-5, high: 1e-3, log: true}.")
-        self.settings = _settings(self.form)
+            raise ValueError(
+                "hydra.sweeper.space is empty: say what is searched, such as recipe.learning_rate: {low: 1e-5, high: 1e-3, log: true}."
+            )
+        self.settings = settings_.read(self.form)
         fixed = {bare(key): one(key, value) for key, value in (self.form.get("set") or {}).items()}
         searched = {dimension.key for dimension in self.space}
-        self.fixed = {k: t for k, t in {**fixed, **{k: t[0] for k, t in command.items() if len(t) == 1}}.items() if k not in searched}
+        self.fixed = {
+            k: t
+            for k, t in {**fixed, **{k: t[0] for k, t in command.items() if len(t) == 1}}.items()
+            if k not in searched
+        }
         self.exclusions = [_exclusion(item) for item in self.form.get("exclude") or []]
         self.builder = Builder(loader, master)
         self.base, self._choices = self._compose_base()
@@ -165,7 +172,9 @@ class _Plan:
         value: Any = self.base.config
         for part in key.split("."):
             if not isinstance(value, Mapping) or part not in value:
-                raise ValueError(f"hydra.sweeper.space: the condition on {key} names neither a group nor a key of the configuration.")
+                raise ValueError(
+                    f"hydra.sweeper.space: the condition on {key} names neither a group nor a key of the configuration."
+                )
             value = value[part]
         return value
 
@@ -175,7 +184,9 @@ class _Plan:
 
         with self.builder.composer.point(list(self.fixed.values())) as composed:
             config, choices = configs.resolve(composed.config), dict(composed.choices)
-        point = Point(runs.identity(config), runs.run_name(config), runs.folder(config), config, list(self.fixed.values()))
+        point = Point(
+            runs.identity(config), runs.run_name(config), runs.folder(config), config, list(self.fixed.values())
+        )
         return point, choices
 
     def _check(self) -> None:
@@ -201,9 +212,16 @@ class _Plan:
             wrong = [text for text in complaints[0] if all(text in found for found in complaints)] or complaints[0]
         last = self.base.config.get("selection") == "last"
         if "score" in self.settings.metrics and last:
-            wrong.append("hydra.sweeper.metric=score is the score on the split that selects, and selection=last has none: use selection=heldout.")
-        if any(m.startswith("scores.validation") for m in self.settings.metrics) and self.base.config.get("selection") != "validation":
-            wrong.append("hydra.sweeper.metric: a search on scores.validation would fit the reported scores; use score, or say selection=validation.")
+            wrong.append(
+                "hydra.sweeper.metric=score is the score on the split that selects, and selection=last has none: use selection=heldout."
+            )
+        if (
+            any(m.startswith("scores.validation") for m in self.settings.metrics)
+            and self.base.config.get("selection") != "validation"
+        ):
+            wrong.append(
+                "hydra.sweeper.metric: a search on scores.validation would fit the reported scores; use score, or say selection=validation."
+            )
         if wrong:
             raise ConfigError(list(dict.fromkeys(wrong)))
         self.lookups_work()
@@ -238,22 +256,12 @@ def _known(form: Mapping[str, Any], where: str) -> None:
         if key not in SETTINGS:
             from kdexp.config import near
 
-            hint = " It belongs to hydra/sweeper=grid; here it is space." if key in ("params", "zip", "union") else near(key, SETTINGS)
+            hint = (
+                " It belongs to hydra/sweeper=grid; here it is space."
+                if key in ("params", "zip", "union")
+                else near(key, SETTINGS)
+            )
             raise ValueError(f"{where}.{key} is unknown.{hint} Known keys: {', '.join(SETTINGS)}.")
-
-
-def _settings(form: Mapping[str, Any]) -> Any:
-    from kdexp.launchers.search import Settings
-
-    def several(value: Any) -> tuple[Any, ...]:
-        return tuple(value) if isinstance(value, list | tuple) else () if value is None else (value,)
-
-    plain = ("n_trials", "sampler", "pruner", "retries", "seed", "storage")
-    return Settings(
-        metrics=several(form.get("metric", "score")), directions=several(form.get("direction", "maximize")),
-        seeds=several(form.get("seeds")), sampler_options=dict(form.get("sampler_options") or {}),
-        pruner_options=dict(form.get("pruner_options") or {}), **{key: form[key] for key in plain if key in form},
-    )  # fmt: skip
 
 
 def _command(parser: Any, arguments: list[str]) -> tuple[dict[str, list[str]], dict[str, Any]]:

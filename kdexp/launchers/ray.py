@@ -61,9 +61,13 @@ class Ray(Launcher):
             own = {} if self.address else {"num_cpus": machine.cores(), "include_dashboard": False}
             os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
             try:
-                ray.init(address=self.address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True, **own)
+                ray.init(
+                    address=self.address, log_to_driver=False, logging_level="ERROR", ignore_reinit_error=True, **own
+                )
             except ConnectionError as error:
-                raise ValueError(f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}). Start one: ray start --head") from error
+                raise ValueError(
+                    f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}). Start one: ray start --head"
+                ) from error
             try:
                 slots = max(1, min(self.asked or self._capacity(ray), source.size))
                 board.start(slots=slots)

@@ -153,7 +153,7 @@ class Session:
             return Outcome(point, "failed", took, error)
         if held(point):
             return None
-        if code == INTERRUPTED or state == "interrupted" and not why:
+        if code == INTERRUPTED or (state == "interrupted" and not why):
             return Outcome(point, "interrupted", took, "interrupted")
         if state != "failed":
             mark_failed(point, why or f"its process ended with code {code}")

@@ -55,6 +55,16 @@ class Dimension:
             return trial.suggest_int(self.name, int(self.low), int(self.high), step=int(self.step or 1), log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
+    def distribution(self) -> Any:
+        """Return Optuna's form of it."""
+        from optuna import distributions
+
+        if self.kind == "categorical":
+            return distributions.CategoricalDistribution(list(self.choices))
+        if self.kind == "int":
+            return distributions.IntDistribution(int(self.low), int(self.high), self.log, int(self.step or 1))
+        return distributions.FloatDistribution(self.low, self.high, self.log, self.step)
+
     def values(self) -> list[Any]:
         """List all values.
 
@@ -63,7 +73,7 @@ class Dimension:
         """
         if self.kind == "categorical":
             return list(self.choices)
-        if self.log or self.kind == "float" and self.step is None:
+        if self.log or (self.kind == "float" and self.step is None):
             raise ValueError(
                 f"hydra.sweeper.space.{self.name}: sampler=grid needs a list of values or a step, not an interval."
             )
@@ -81,7 +91,9 @@ class Dimension:
         return text + (f"   when {', '.join(f'{k}={v}' for k, v in self.when.items())}" if self.when else "")
 
 
-def read(form: Mapping[str, Any], command: Mapping[str, list[str]], intervals: Mapping[str, Any], parse: Parse) -> list[Dimension]:
+def read(
+    form: Mapping[str, Any], command: Mapping[str, list[str]], intervals: Mapping[str, Any], parse: Parse
+) -> list[Dimension]:
     """Return the dimensions of a space; what a condition looks at comes first.
 
     Args:
@@ -210,7 +222,9 @@ def _dimension(name: str, spec: Any, parse: Parse) -> Dimension:
     if kind not in TYPES:
         raise ValueError(f"{where}.type={kind}: choose one of {', '.join(TYPES)}.")
     if kind == "categorical":
-        choices = tuple(c if isinstance(c, str | int | float | bool | None) else one("x", c)[2:] for c in spec.get("choices") or ())
+        choices = tuple(
+            c if isinstance(c, str | int | float | bool | None) else one("x", c)[2:] for c in spec.get("choices") or ()
+        )
         if not choices or len(set(map(repr, choices))) != len(choices):
             raise ValueError(f"{where}.choices={list(choices)}: at least one value, each once.")
         return Dimension(name, key, kind, choices=choices, when=when)
@@ -236,7 +250,9 @@ def _number(where: str, made: Dimension, spec: Mapping[str, Any]) -> Dimension:
 def _interval(name: str, key: str, override: Any, when: Mapping[str, Any]) -> Dimension:
     """Read Hydra's ``interval(a,b)``, also as ``int(interval(1,5))`` and ``tag(log,interval(1e-5,1e-3))``."""
     sweep = override.value()
-    kind = "int" if isinstance(sweep.start, int) and isinstance(sweep.end, int) and "float" not in sweep.tags else "float"
+    kind = (
+        "int" if isinstance(sweep.start, int) and isinstance(sweep.end, int) and "float" not in sweep.tags else "float"
+    )
     spec = {"low": sweep.start, "high": sweep.end, "log": "log" in sweep.tags}
     return _number(override.input_line, Dimension(name, key, kind, when=when), spec)
 

@@ -99,13 +99,17 @@ class _Jobs(Session):
                 stack.enter_context(executor.batch())
             for point in points:
                 (point.folder / STOP).unlink(missing_ok=True)
-                job = Remote(self.settings.runs_module, point.config, point.overrides, str(point.folder), env, os.getcwd())
+                job = Remote(
+                    self.settings.runs_module, point.config, point.overrides, str(point.folder), env, os.getcwd()
+                )
                 handles.append(executor.submit(job))
         return [Job(point, handle, None, time.time()) for point, handle in zip(points, handles, strict=True)]
 
     def _executor(self, study: Path) -> Any:
         executor = self.submitit.AutoExecutor(
-            folder=study / ".submitit" / "%j", cluster=self.settings.executor, slurm_max_num_timeout=self.settings.requeues
+            folder=study / ".submitit" / "%j",
+            cluster=self.settings.executor,
+            slurm_max_num_timeout=self.settings.requeues,
         )
         known: dict[str, Any] = {"name": study.name, "timeout_min": self.settings.timeout_min}
         if self.settings.executor == "slurm":
@@ -125,7 +129,10 @@ class _Jobs(Session):
         except Exception as error:  # submitit's own words for a job that left no result
             lines = [line for line in str(error).splitlines() if line.strip()]
             paths = job.handle.paths
-            return 1, f"its job {job.handle.job_id} ended without a result ({job.handle.state}): {lines[0] if lines else error}; see {paths.stderr}"
+            return (
+                1,
+                f"its job {job.handle.job_id} ended without a result ({job.handle.state}): {lines[0] if lines else error}; see {paths.stderr}",
+            )
 
     def ask_to_stop(self, job: Job) -> None:
         (job.point.folder / STOP).parent.mkdir(parents=True, exist_ok=True)

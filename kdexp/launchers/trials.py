@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -13,39 +12,19 @@ from kdexp import files
 from kdexp import study as studies
 from kdexp.launchers.base import Outcome, Point, Source, result
 from kdexp.launchers.board import Board
+from kdexp.launchers.measured import Tail, measured, said, selection_line
 from kdexp.launchers.search import Search
 from kdexp.launchers.session import mark
 
 Make = Callable[[dict[str, Any]], Point]
 
 
+PARKED = 4
+"""Trials that may wait for a run that is under way elsewhere; more proposals would be made without its result."""
+
+
 class LeftOut(ValueError):
     """The values of a trial make no run; the message says why."""
-
-
-@dataclass
-class Tail:
-    """New evaluations in a run's metrics file: those of the last stage, on the split that selects.
-
-    A run that was killed and continued may have written an evaluation twice: it counts once.
-    """
-
-    path: Path
-    name: str
-    offset: int = 0
-    steps: list[int] = field(default_factory=list)
-
-    def new(self) -> list[tuple[int, float]]:
-        """Return (number of the evaluation from 1, value) of what has been added since the last call."""
-        from kdexp.tracking.files import lines
-
-        found = []
-        for self.offset, points in lines(self.path, self.offset):
-            for point in points or []:
-                if point.name == self.name and point.step not in self.steps:
-                    self.steps.append(point.step)
-                    found.append((len(self.steps), point.value))
-        return found
 
 
 @dataclass
@@ -87,6 +66,8 @@ class Trials(Source):
         while True:
             if self.queue:
                 point = self.queue.pop(0)
+            elif self._parked(running) >= max(PARKED, len(running)):
+                return None
             else:
                 taken = self.search.take()
                 if taken is None:
@@ -97,6 +78,10 @@ class Trials(Source):
                 point = made
             if not self._was_pruned(point):
                 return point
+
+    def _parked(self, running: list[Point]) -> int:
+        """Count trials whose very run is being carried out by another trial or process."""
+        return len(self.active) - len({point.trial for point in running})
 
     def again(self, point: Point) -> None:
         """See :class:`~kdexp.launchers.base.Source`."""
@@ -224,7 +209,11 @@ class Trials(Source):
         best = self.search.best()
         if len(self.search.settings.metrics) > 1:
             return " (on the Pareto front)" if any(t.number == number for t in best) else ""
-        return " (the best so far)" if best[0].number == number else f" (best {self._said(best[0].values)}, trial {best[0].number})"
+        return (
+            " (the best so far)"
+            if best[0].number == number
+            else f" (best {self._said(best[0].values)}, trial {best[0].number})"
+        )
 
     def write(self) -> None:
         """Bring study.json up to date with the trials of all processes."""
@@ -236,40 +225,14 @@ class Trials(Source):
             given_up: dict[str, dict[str, Any]] = {}
             for trial in self.search.trials():
                 for point in trial.user_attrs.get("points", []):
-                    (given_up if trial.state == TrialState.PRUNED else rows)[point["id"]] = {**point, "trial": trial.number}
+                    (given_up if trial.state == TrialState.PRUNED else rows)[point["id"]] = {
+                        **point,
+                        "trial": trial.number,
+                    }
             # A pruned trial of several seeds has finished runs: they count.
             whole = {k: v for k, v in given_up.items() if (self.search.folder / v["name"] / "result.json").exists()}
             rows = {**whole, **rows}
-            pruned = [row for key, row in given_up.items() if key not in rows and (self.search.folder / row["name"]).exists()]
+            pruned = [
+                row for key, row in given_up.items() if key not in rows and (self.search.folder / row["name"]).exists()
+            ]
             studies.write_rows(self.search.folder, name, scale, command, list(rows.values()), pruned=pruned)
-
-
-def selection_line(config: dict[str, Any]) -> str:
-    """Return the name that a run's evaluations on the selecting split have: ``<last stage>/selection/<metric>``."""
-    from kdexp import plan
-
-    known = plan.Facts("", "", config["runtime"]["dtype"])
-    return f"{plan.stages(config, known)[-1].name}/selection/{config['task'].get('metric')}"
-
-
-def measured(found: dict[str, Any] | None, path: str) -> float:
-    """Return a metric of a result: ``score`` (the task's metric on the split that selects) or a path such as ``student.parameters``.
-
-    Raises:
-        ValueError: it is not there, or no finite number.
-    """
-    found = found or {}
-    if path == "score":
-        value = ((found.get("best") or {}).get("scores") or {}).get((found.get("task") or {}).get("metric"))
-    else:
-        value = found
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"hydra.sweeper.metric={path}: result.json has {value!r} there, a finite number is needed.")
-    return float(value)
-
-
-def said(path: str, value: float) -> str:
-    """Return a value for people: scores times 100."""
-    return f"{path} {100 * value:.1f}" if path == "score" or path.startswith("scores.") else f"{path} {value:.6g}"

@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from kdexp.launchers.board import duration
-from kdexp.launchers.search import Search, Settings
+from kdexp.launchers.measured import said
+from kdexp.launchers.search import Search, counted
+from kdexp.launchers.settings import Settings, journal, quiet
 from kdexp.launchers.space import Dimension, overrides
-from kdexp.launchers.trials import said
 
 NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "open", "WAITING": "waiting"}
 
@@ -22,15 +23,13 @@ NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING"
 def show(folder: Path, settings: Settings, space: list[Dimension]) -> None:
     """Print a search without touching it: its space, how it searches, how far it is."""
     console = Console(soft_wrap=True, highlight=False)
-    journal = folder / "optuna.journal"
+    path = folder / "optuna.journal"
     far = ""
-    if settings.storage is None and journal.exists():
+    if settings.storage is None and path.exists():
         import optuna
 
-        from kdexp.launchers.search import counted, journal as opened
-
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        trials = counted(optuna.load_study(study_name=folder.name, storage=opened(journal)).get_trials(deepcopy=False))
+        quiet()
+        trials = counted(optuna.load_study(study_name=folder.name, storage=journal(path)).get_trials(deepcopy=False))
         far = f" ({_counts(trials)})"
     console.print(f"search {folder.name}: {settings.n_trials} trials in all{far}", markup=False)
     for dimension in space:
@@ -46,7 +45,10 @@ def summary(search: Search, elapsed: float, command: str) -> None:
     """Print how a search stands: its trials, the best of them, and which settings mattered."""
     console = Console(soft_wrap=True, highlight=False)
     trials = search.trials()
-    console.print(f"search {search.folder.name}: {len(trials)} of {search.total} trials ({_counts(trials)}), {duration(elapsed)}", markup=False)
+    console.print(
+        f"search {search.folder.name}: {len(trials)} of {search.total} trials ({_counts(trials)}), {duration(elapsed)}",
+        markup=False,
+    )
     best = search.best()
     if best and len(search.settings.metrics) == 1:
         _best(console, search, best[0])
@@ -57,7 +59,9 @@ def summary(search: Search, elapsed: float, command: str) -> None:
     for trial in failed(search):
         names = ", ".join(point["name"] for point in trial.user_attrs.get("points", []))
         console.print(f"failed: trial {trial.number}: {trial.user_attrs.get('error')}", markup=False, style="red")
-        console.print(f"        {names}; hydra.sweeper.retries={trial.user_attrs.get('attempts', 0)} tries again", markup=False)
+        console.print(
+            f"        {names}; hydra.sweeper.retries={trial.user_attrs.get('attempts', 0)} tries again", markup=False
+        )
     if any(not t.state.is_finished() for t in trials) or len(trials) < search.total:
         console.print(f"To continue, run the same command again: {command}", markup=False)
 
@@ -79,7 +83,9 @@ def importances(search: Search) -> list[str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                found = optuna.importance.get_param_importances(search.study, target=lambda trial, i=index: trial.values[i])
+                found = optuna.importance.get_param_importances(
+                    search.study, target=lambda trial, i=index: trial.values[i]
+                )
         except (ValueError, RuntimeError, ImportError):  # no dimension that all complete trials have
             continue
         shares = ", ".join(f"{name} {share:.0%}" for name, share in found.items())
@@ -110,8 +116,15 @@ def figures(search: Search, folder: Path) -> None:
         if several:
             own["target"] = lambda trial, i=index: trial.values[i]
         end = f"_{metric.rpartition('.')[2]}" if several else ""
-        jobs += [(f"history{end}", draw.plot_optimization_history, own), (f"parallel{end}", draw.plot_parallel_coordinate, own)]
-        jobs += [(f"importances{end}", draw.plot_param_importances, own)] if len(complete) >= 4 and len(search.space) > 1 else []
+        jobs += [
+            (f"history{end}", draw.plot_optimization_history, own),
+            (f"parallel{end}", draw.plot_parallel_coordinate, own),
+        ]
+        jobs += (
+            [(f"importances{end}", draw.plot_param_importances, own)]
+            if len(complete) >= 4 and len(search.space) > 1
+            else []
+        )
     if 2 <= len(search.settings.metrics) <= 3:
         jobs.append(("pareto", draw.plot_pareto_front, {"target_names": list(search.settings.metrics)}))
     elif not several and search.settings.pruner != "none":

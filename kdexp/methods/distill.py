@@ -13,7 +13,6 @@ from kdexp.plan import Facts, method
 from kdexp.stage import Stage
 from kdexp.targets import RESERVED, build, target
 
-
 PLACES = ("folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits")
 """Settings of a task that say where its data are; a stage's key holds their content instead."""
 

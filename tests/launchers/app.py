@@ -41,7 +41,6 @@ def main() -> int:
     launchers.register()
     from kdexp.launchers.grid import Grid
     from kdexp.launchers.local import Local
-
     from kdexp.launchers.optuna import Optuna
 
     Grid.runs_module = Optuna.runs_module = "stub_runs"

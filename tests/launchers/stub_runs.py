@@ -60,7 +60,12 @@ def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ())
 
 def score(config: dict[str, Any]) -> float:
     """Return a run's score: a larger student is a little better."""
-    return 0.8 - abs(float(config["objective"]["temperature"]) - 4) / 10 + config["seed"] / 1000 + config["student"]["num_layers"] / 100
+    return (
+        0.8
+        - abs(float(config["objective"]["temperature"]) - 4) / 10
+        + config["seed"] / 1000
+        + config["student"]["num_layers"] / 100
+    )
 
 
 def mark(where: Path, now: str, error: str | None = None, signal: str | None = None) -> None:
@@ -69,7 +74,13 @@ def mark(where: Path, now: str, error: str | None = None, signal: str | None = N
 
 
 def _evaluated(where: Path, step: int, value: float) -> None:
-    line = {"t": time.time(), "stage": "distill.prediction", "epoch": 0, "step": step, "values": {"selection/accuracy": value}}
+    line = {
+        "t": time.time(),
+        "stage": "distill.prediction",
+        "epoch": 0,
+        "step": step,
+        "values": {"selection/accuracy": value},
+    }
     with open(where / "metrics.jsonl", "a") as file:
         file.write(json.dumps(line) + "\n")
 

@@ -81,7 +81,9 @@ def test_ray_carries_a_grid_and_a_search_out(shell: Any, until: Callable) -> Non
     assert code == 1, err
     assert sorted(shell.states("plain").values()) == ["failed"] + ["finished"] * 5
     assert "ValueError: this one was meant to fail" in out
-    assert {shell.result("plain", run)["threads"] for run, s in shell.states("plain").items() if s == "finished"} == {"1"}
+    assert {shell.result("plain", run)["threads"] for run, s in shell.states("plain").items() if s == "finished"} == {
+        "1"
+    }
     code, out, err = shell.run(
         "+experiment=search", "objective.temperature=4,9", "init=first", "hydra.sweeper.sampler=grid",
         "hydra.sweeper.pruner=median", "hydra.sweeper.pruner_options={n_startup_trials: 1}", "hydra/launcher=ray",
@@ -118,6 +120,13 @@ def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypat
     from kdexp import runs
 
     folder = str(runs.folder(config))
-    job = {"runs": "stub_runs", "config": config, "overrides": [], "folder": folder, "env": {"OMP_NUM_THREADS": "1"}, "cwd": str(tmp_path)}
+    job = {
+        "runs": "stub_runs",
+        "config": config,
+        "overrides": [],
+        "folder": folder,
+        "env": {"OMP_NUM_THREADS": "1"},
+        "cwd": str(tmp_path),
+    }
     assert remote.in_child(job) == 0
     assert json.loads((tmp_path / folder / "result.json").read_text())["threads"] == "1"

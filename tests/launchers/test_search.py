@@ -16,7 +16,7 @@ import optuna
 import pytest
 
 from kdexp import study
-from kdexp.launchers import search as searches
+from kdexp.launchers import settings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -26,7 +26,7 @@ TEMPERATURES = "objective.temperature=4,9"
 
 def trials(shell: Any, name: str = "search") -> list[Any]:
     """All trials of a study, from its journal."""
-    storage = searches.journal(shell.where / "multirun" / name / "optuna.journal")
+    storage = settings.journal(shell.where / "multirun" / name / "optuna.journal")
     return optuna.load_study(study_name=name, storage=storage).get_trials(deepcopy=False)
 
 
@@ -67,7 +67,7 @@ def test_a_killed_sweeper_loses_and_doubles_nothing(shell: Any, until: Callable)
         process.kill()
         process.communicate()
     assert states(shell)["RUNNING"] == 2
-    code, out, err = shell.run(*arguments, STUB_SECONDS="0.3")
+    code, _out, err = shell.run(*arguments, STUB_SECONDS="0.3")
     assert code == 0, err
     assert [t.state.name for t in trials(shell)] == ["COMPLETE"] * 5
     assert len(set(names(shell))) == 5
@@ -80,7 +80,7 @@ def test_a_killed_run_is_tried_again_from_where_it_was(shell: Any, until: Callab
     name, pid, _ = shell.executions()[0]
     until(lambda: (shell.where / "multirun/search" / name / "step.json").exists())
     os.kill(int(pid), signal.SIGKILL)
-    out, err = process.communicate(timeout=120)
+    _out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert f"failed, tried again  {name}  killed by signal 9" in err
     assert states(shell) == {"COMPLETE": 3}
@@ -138,7 +138,9 @@ def test_pruning_stops_a_run(shell: Any, launcher: str, monkeypatch: pytest.Monk
     assert study.main(["status", "search"]) == 0
     listed = json.loads((shell.where / "multirun/search/study.json").read_text())
     assert [len(listed["points"]), len(listed["pruned"])] == [1, 1]
-    code, out, err = shell.run("+experiment=plain", "study=search", TEMPERATURES, "init=first", "seed=1", "selection=heldout")
+    code, out, err = shell.run(
+        "+experiment=plain", "study=search", TEMPERATURES, "init=first", "seed=1", "selection=heldout"
+    )
     assert code == 0, err  # an ordinary grid over the same points continues the pruned one
     assert shell.result("search", point["name"])["resumed_at"] >= 1
     assert len(names(shell)) == 3
@@ -154,7 +156,13 @@ def test_the_same_point_again_costs_nothing(shell: Any) -> None:
 
 def test_several_metrics_have_a_front(shell: Any) -> None:
     aims = ("hydra.sweeper.metric=[score,student.parameters]", "hydra.sweeper.direction=[maximize,minimize]")
-    grid = (TEMPERATURES, "student=small,tiny", "init=first", "hydra.sweeper.sampler=grid", "hydra.sweeper.figures=true")
+    grid = (
+        TEMPERATURES,
+        "student=small,tiny",
+        "init=first",
+        "hydra.sweeper.sampler=grid",
+        "hydra.sweeper.figures=true",
+    )
     code, out, err = shell.run(SEARCH, *grid, *aims)
     assert code == 0, err
     assert "Pareto front: 2 trials" in out
@@ -163,7 +171,7 @@ def test_several_metrics_have_a_front(shell: Any) -> None:
 
 
 def test_wilcoxon_stops_a_trial_between_its_seeds(shell: Any) -> None:
-    code, out, err = shell.run(
+    code, _out, err = shell.run(
         SEARCH, TEMPERATURES, "init=first", "hydra.sweeper.sampler=grid", "hydra.sweeper.seeds=[1,2,3,4,5,6]",
         "hydra.sweeper.pruner=wilcoxon", "hydra.launcher.slots=1", STUB_SECONDS="0.1",
     )  # fmt: skip
@@ -176,7 +184,9 @@ def test_wilcoxon_stops_a_trial_between_its_seeds(shell: Any) -> None:
 
 
 def test_impossible_trials_are_left_out(shell: Any) -> None:
-    code, out, err = shell.run(SEARCH, "student=small,tiny", "objective.temperature=4", "recipe.epochs=2", "hydra.sweeper.sampler=grid")
+    code, _out, err = shell.run(
+        SEARCH, "student=small,tiny", "objective.temperature=4", "recipe.epochs=2", "hydra.sweeper.sampler=grid"
+    )
     assert code == 0, err
     assert "is left out: init=last does not fit student=tiny" in err
     assert states(shell) == {"COMPLETE": 3, "PRUNED": 1}
@@ -229,7 +239,8 @@ def test_dry_prints_the_search_and_writes_nothing(shell: Any) -> None:
 WORKER = """
 import sys
 from pathlib import Path
-from kdexp.launchers.search import Search, Settings
+from kdexp.launchers.search import Search
+from kdexp.launchers.settings import Settings
 from kdexp.launchers.space import Dimension
 space = [Dimension("x", "x", "float", 0.0, 1.0), Dimension("y", "y", "categorical", choices=("a", "b"))]
 search = Search(Path(sys.argv[1]), Settings(n_trials=24, storage=sys.argv[2] or None, sampler="tpe"), space, {}.get)
@@ -251,13 +262,15 @@ def test_eight_processes_on_one_storage(tmp_path: Path, kind: str) -> None:
     folder = tmp_path / "many"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", WORKER, str(folder), url]
-    workers = [subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(8)]
+    workers = [
+        subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(8)
+    ]
     done = 0
     for worker in workers:
         out, err = worker.communicate(timeout=120)
         assert worker.returncode == 0, err
         done += int(out)
-    storage = searches.journal(folder / "optuna.journal") if kind == "journal" else url
+    storage = settings.journal(folder / "optuna.journal") if kind == "journal" else url
     found = optuna.load_study(study_name="many", storage=storage).trials
     assert done == len(found) == 24
     assert {t.state.name for t in found} == {"COMPLETE"}

@@ -9,7 +9,7 @@ import pytest
 
 from kdexp.launchers import space
 from kdexp.launchers.points import default_parser
-from kdexp.launchers.search import Settings
+from kdexp.launchers.settings import Settings
 
 
 def read(form: dict[str, Any], command: dict[str, list[str]] | None = None, **intervals: str) -> list[space.Dimension]:

@@ -55,7 +55,9 @@ def test_a_failed_run_is_reported_and_stops_nothing(shell: Any, launcher: str) -
     assert len(shell.executions()) == 7
 
 
-def test_a_killed_run_is_marked_the_others_finish_and_the_next_command_completes_it(shell: Any, until: Callable) -> None:
+def test_a_killed_run_is_marked_the_others_finish_and_the_next_command_completes_it(
+    shell: Any, until: Callable
+) -> None:
     process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="1.5")
     until(lambda: len(shell.executions()) > 0)
     name, pid, _ = shell.executions()[0]
