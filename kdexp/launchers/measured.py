@@ -25,7 +25,8 @@ class Tail:
         from kdexp.tracking.files import lines
 
         found = []
-        for self.offset, points in lines(self.path, self.offset):
+        for offset, points in lines(self.path, self.offset):
+            self.offset = offset
             for point in points or []:
                 if point.name == self.name and point.step not in self.steps:
                     self.steps.append(point.step)
@@ -42,7 +43,11 @@ def selection_line(config: dict[str, Any]) -> str:
 
 
 def measured(found: dict[str, Any] | None, path: str) -> float:
-    """Return a metric of a result: ``score`` (the task's metric on the split that selects) or a path such as ``student.parameters``.
+    """Return a metric of a result.
+
+    Args:
+        found: result.json.
+        path: ``score`` (the task's metric on the split that selects), or a path such as ``student.parameters``.
 
     Raises:
         ValueError: it is not there, or no finite number.

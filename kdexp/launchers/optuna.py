@@ -131,7 +131,8 @@ class _Plan:
         self.space = spaces.read(self.form.get("space") or {}, command, intervals, parser.parse_override)
         if not self.space:
             raise ValueError(
-                "hydra.sweeper.space is empty: say what is searched, such as recipe.learning_rate: {low: 1e-5, high: 1e-3, log: true}."
+                "hydra.sweeper.space is empty: say what is searched, such as "
+                "recipe.learning_rate: {low: 1e-5, high: 1e-3, log: true}."
             )
         self.settings = settings_.read(self.form)
         fixed = {bare(key): one(key, value) for key, value in (self.form.get("set") or {}).items()}
@@ -213,14 +214,16 @@ class _Plan:
         last = self.base.config.get("selection") == "last"
         if "score" in self.settings.metrics and last:
             wrong.append(
-                "hydra.sweeper.metric=score is the score on the split that selects, and selection=last has none: use selection=heldout."
+                "hydra.sweeper.metric=score is the score on the split that selects, and selection=last has none: "
+                "use selection=heldout."
             )
         if (
             any(m.startswith("scores.validation") for m in self.settings.metrics)
             and self.base.config.get("selection") != "validation"
         ):
             wrong.append(
-                "hydra.sweeper.metric: a search on scores.validation would fit the reported scores; use score, or say selection=validation."
+                "hydra.sweeper.metric: a search on scores.validation would fit the reported scores; use score, or say "
+                "selection=validation."
             )
         if wrong:
             raise ConfigError(list(dict.fromkeys(wrong)))

@@ -66,7 +66,8 @@ class Ray(Launcher):
                 )
             except ConnectionError as error:
                 raise ValueError(
-                    f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}). Start one: ray start --head"
+                    f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}). "
+                    "Start one: ray start --head"
                 ) from error
             try:
                 slots = max(1, min(self.asked or self._capacity(ray), source.size))
@@ -88,8 +89,9 @@ class Ray(Launcher):
             fits.append(have.get("GPU", 0) / self.gpus)
         if int(min(fits)) < 1:
             raise ValueError(
-                f"hydra.launcher.threads={self.threads}, gpus={self.gpus}: the cluster has {have.get('CPU', 0):g} cores and "
-                f"{have.get('GPU', 0):g} GPUs, so no run would ever start; ask for less, or give slots if it grows by itself."
+                f"hydra.launcher.threads={self.threads}, gpus={self.gpus}: the cluster has {have.get('CPU', 0):g} "
+                f"cores and {have.get('GPU', 0):g} GPUs, so no run would ever start; ask for less, or give slots if it "
+                "grows by itself."
             )
         return int(min(fits))
 

@@ -65,7 +65,7 @@ class Search:
             if have is None:
                 self.study.set_user_attr("science", science)
                 return
-        searched = {d.key for d in self.space}
+        searched = {d.key.partition("@")[2] or d.key.replace("/", ".") for d in self.space}
         old, new = _flat(have), _flat(science)
         differ = [
             key for key in sorted(old.keys() | new.keys())
@@ -184,7 +184,8 @@ class Search:
             self.study.set_metric_names(list(self.settings.metrics))
         elif have != list(self.settings.metrics):
             raise ValueError(
-                f"hydra.sweeper.metric={list(self.settings.metrics)}, but study {self.folder.name} was started with {have}. {REMEDY}"
+                f"hydra.sweeper.metric={list(self.settings.metrics)}, but study {self.folder.name} was started with "
+                f"{have}. {REMEDY}"
             )
 
     def _reopen_failed(self) -> None:

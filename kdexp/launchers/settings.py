@@ -38,7 +38,8 @@ class Settings:
         found = []
         if len(self.metrics) != len(self.directions):
             found.append(
-                f"hydra.sweeper.metric names {len(self.metrics)} metrics and direction {len(self.directions)}: as many of each."
+                f"hydra.sweeper.metric has {len(self.metrics)} metrics and direction {len(self.directions)}: "
+                "give as many of each."
             )
         for word in self.directions:
             if word not in ("maximize", "minimize"):
@@ -50,7 +51,8 @@ class Settings:
             found.append(f"hydra.sweeper.n_trials={self.n_trials}: a total of at least 1.")
         if len(self.metrics) > 1 and self.pruner != "none":
             found.append(
-                f"hydra.sweeper.pruner={self.pruner} judges one metric, but there are {len(self.metrics)}: use pruner=none."
+                f"hydra.sweeper.pruner={self.pruner} judges one metric, but there are {len(self.metrics)}: "
+                "use pruner=none."
             )
         if self.pruner == "wilcoxon" and len(self.seeds) < 2:
             found.append(
@@ -58,7 +60,8 @@ class Settings:
             )
         if self.pruner == "hyperband" and len(self.seeds) > 1:
             found.append(
-                "hydra.sweeper.pruner=hyperband judges one run a trial: leave hydra.sweeper.seeds empty, or use wilcoxon."
+                "hydra.sweeper.pruner=hyperband judges one run a trial: leave hydra.sweeper.seeds empty, or use "
+                "wilcoxon."
             )
         if self.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
             found.append("hydra.sweeper.sampler=cmaes needs the package cmaes: pip install cmaes")

@@ -98,7 +98,7 @@ def read(
 
     Args:
         form: ``hydra.sweeper.space``.
-        command: discrete values of the command line, key -> overrides; one value fixes a key, several replace its entry.
+        command: discrete values of the command line, key -> overrides; one fixes a key, several replace its entry.
         intervals: continuous sweeps of the command line, key -> Hydra's override.
         parse: reads one override.
 

@@ -131,7 +131,8 @@ class _Jobs(Session):
             paths = job.handle.paths
             return (
                 1,
-                f"its job {job.handle.job_id} ended without a result ({job.handle.state}): {lines[0] if lines else error}; see {paths.stderr}",
+                f"its job {job.handle.job_id} ended without a result ({job.handle.state}): "
+                f"{lines[0] if lines else error}; see {paths.stderr}",
             )
 
     def ask_to_stop(self, job: Job) -> None:

@@ -134,7 +134,8 @@ class Trials(Source):
                 continue
             active.trial.report(value, number)
             if active.trial.should_prune():
-                active.pruned = f"{self.search.settings.pruner} gave up trial {active.trial.number} after evaluation {number} ({value:.4g})"
+                who, trial = self.search.settings.pruner, active.trial.number
+                active.pruned = f"{who} gave up trial {trial} after evaluation {number} ({value:.4g})"
                 return True
         return False
 
@@ -166,7 +167,8 @@ class Trials(Source):
             trial.report(first[-1] if self.search.settings.pruner == "wilcoxon" else fmean(first), len(first))
             if len(active.values) < len(active.points) and trial.should_prune():
                 self.board.total -= len(active.points) - len(active.values)
-                note = f"trial {number}: {self._said(active.values[-1])}, pruned after {len(first)} of {len(active.points)} seeds"
+                part = f"pruned after {len(first)} of {len(active.points)} seeds"
+                note = f"trial {number}: {self._said(active.values[-1])}, {part}"
                 self._close(active, pruned=True)
                 return Outcome(outcome.point, outcome.state, outcome.seconds, note=note)
         note = f"trial {number}: {self._said(active.values[-1])}"

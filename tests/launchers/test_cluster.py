@@ -115,7 +115,8 @@ def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypat
     config = {
         "teacher": {"name": "big"}, "student": {"name": "small", "num_layers": 3}, "init": {"name": "first"},
         "mapping": {"name": "auto"}, "objective": {"name": "kd", "temperature": 4}, "task": {"name": "alpha"},
-        "recipe": {"epochs": 1}, "data": {}, "selection": "heldout", "seed": 1, "study": "s", "runtime": {"dtype": "fp32"},
+        "recipe": {"epochs": 1}, "data": {}, "selection": "heldout", "seed": 1, "study": "s",
+        "runtime": {"dtype": "fp32"},
     }  # fmt: skip
     from kdexp import runs
 

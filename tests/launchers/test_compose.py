@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -96,12 +97,19 @@ def test_errors_name_the_value_and_leave_the_next_point_whole(loader: Any) -> No
             assert (composed.config.seed, composed.config.init.name) == (1, "last")
 
 
+EXTRAS = {"ray": "ray", "submitit": "slurm"}
+
+
 def test_every_shipped_sweeper_and_launcher_file_is_registered() -> None:
     for path in (REAL / "hydra" / "sweeper").glob("*.yaml"):
         assert OmegaConf.load(path)["_target_"] in launchers.SWEEPERS
     for path in (REAL / "hydra" / "launcher").glob("*.yaml"):
         settings = OmegaConf.to_container(OmegaConf.load(path))
-        assert launchers.make_launcher(settings) is not None
+        if path.stem in EXTRAS and importlib.util.find_spec(path.stem) is None:
+            with pytest.raises(ValueError, match=f"kdexp.{EXTRAS[path.stem]}"):
+                launchers.make_launcher(settings)
+        else:
+            assert launchers.make_launcher(settings) is not None
 
 
 def test_foreign_launchers_and_unknown_settings_are_refused() -> None:

@@ -1,4 +1,4 @@
-"""Searches by Optuna, started as a person starts them: with a real journal, in real processes that are really killed."""
+"""Searches by Optuna, started as a person starts them: a real journal, real processes, really killed."""
 
 from __future__ import annotations
 
