@@ -144,7 +144,7 @@ class TextTask(SequenceTask):
         return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {switch}."]
 
     def needs_hub(self, root: str | None, cache: Path) -> list[str]:
-        """Say that the hub is needed but does not answer; [] if the files are here, fetched before, or the hub answers."""
+        """Say that the hub is needed but silent; [] if the files are here, fetched before, or the hub answers."""
         if self.hub is None or self._local(root) is not None or hub.switched_off():
             return []
         fetched = hub.place(cache, self.hub, self.hub_config, self.hub_revision)
