@@ -35,6 +35,12 @@ def resolvers() -> None:
 
         return resolver
 
+    def per_task(key: str, default: Any, *, _parent_: Any, _root_: Any) -> Any:
+        """Look a recipe's value up by the task's name."""
+        own = (_parent_.get("per_task") or {}).get(_root_.task.name) or {}
+        return own.get(key, default)
+
+    OmegaConf.register_new_resolver("kdexp.per_task", per_task, replace=True)
     OmegaConf.register_new_resolver("kdexp.run_dir", named("folder"), replace=True)
     OmegaConf.register_new_resolver("kdexp.run_name", named("run_name"), replace=True)
 

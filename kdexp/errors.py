@@ -26,6 +26,13 @@ def report(error: BaseException, arguments: list[str], conf: str) -> int:
         return 130
     if _is_composition(error):
         return _complain(composition_problems(arguments, conf) or [_first_line(error)])
+    if type(error).__name__ == "OutOfMemoryError":
+        print(
+            f"failed: the device has too little memory ({_first_line(error)}): raise recipe.accumulation, or lower "
+            "recipe.batch_size or recipe.max_length.",
+            file=sys.stderr,
+        )
+        return 1
     if isinstance(error, ValueError | RuntimeError | TimeoutError | OSError) and "torch" not in type(error).__module__:
         print(f"failed: {error}", file=sys.stderr)
         return 1

@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any
 
 
+class Interrupted(Exception):
+    """The run was asked to stop; what it had done is saved."""
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically (a reader sees the old file or the new one, never half of one)."""
     write_text(path, json.dumps(value, indent=1, sort_keys=False) + "\n")
@@ -28,6 +32,12 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Make sure that a file's content has reached the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def read_json(path: Path) -> Any | None:

@@ -17,13 +17,12 @@ from torch import Tensor
 
 from kdexp import optim
 from kdexp.batching import batches
+from kdexp.files import Interrupted
 from kdexp.member import Member, seed_of
 from kdexp.objectives.base import Features
 from kdexp.tasks.base import Encoded
 
-
-class Interrupted(Exception):
-    """The run was asked to stop; its state is saved."""
+__all__ = ["Interrupted", "Schedule", "train"]
 
 
 @dataclass

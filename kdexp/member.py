@@ -178,6 +178,7 @@ class Member:
         """Go back to the best weights, if the recipe keeps those and something was selected."""
         self.progress.seconds += time.monotonic() - self._since
         best = self.folder / "best.safetensors"
-        if self.recipe["keep"] == "best" and self.progress.best and best.exists():
+        if self.recipe["keep"] == "best" and self.progress.best:
+            if not best.exists():
+                raise ValueError(f"{best} is missing: delete the folder {self.folder} to start this phase again.")
             state.load_weights(best, self.model)
-            best.unlink()

@@ -49,6 +49,7 @@ def assemble(
         "status": "finished",
         "labels": {**{g: label(config, g) for g in LABELS}, "task": task.shown_name(config["data"]["root"])},
         "science": science(config),
+        "origin": known.origin,
         "task": _task(config, task, data, last, known),
         "selection": config["selection"],
         "best": last["best"],
@@ -105,12 +106,13 @@ def _teacher(config: dict[str, Any], summaries: list[Any], efficiency: Any) -> d
 def _student(
     config: dict[str, Any], last: dict[str, Any], stages: list[Stage], summaries: list[Any], store: Any, efficiency: Any
 ) -> dict[str, Any]:
-    kept = config["runtime"]["keep_weights"] != "none"
+    final = summaries[-1][1]
+    kept = config["runtime"]["keep_weights"] != "none" and final.whole
     learned = {s.name: f.summary["learned_parts"] for s, f, _ in summaries if f.summary.get("learned_parts")}
     return {
         **{name: last[name] for name in ("parameters", "layers", "hidden_size", "size_bytes")},
         "efficiency": efficiency,
-        "weights": str(store.root / stages[-1].key) if kept else None,
+        "weights": str(final.folder) if kept else None,
         "learned_parts": learned,
     }
 

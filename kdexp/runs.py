@@ -75,6 +75,21 @@ def finished(where: Path, config: dict[str, Any]) -> dict[str, Any] | None:
     return result if result is not None and result["run"]["id"] == identity(config) else None
 
 
+def stale(config: dict[str, Any], result: dict[str, Any]) -> str | None:
+    """Say what has changed below a finished run: the data's content or the teacher's weights; None if nothing has."""
+    from kdexp import plan
+
+    now = plan.facts(config)
+    pairs = (("data", result["task"]["data_hash"], now.data), ("teacher's weights", result.get("origin"), now.origin))
+    for what, then, here in pairs:
+        if then not in (None, here):
+            return (
+                f"{result['run']['folder']} is finished, but its {what} had another content then ({then[:19]}, now "
+                f"{here[:19]}): give the study another name (study=...), or delete that folder to run it again."
+            )
+    return None
+
+
 class Stop:
     """Becomes true when the process is asked to end (SIGTERM, SIGINT, SIGUSR2); the run then saves and leaves."""
 
@@ -120,12 +135,15 @@ def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ())
     from filelock import FileLock, Timeout
 
     where = folder(config)
-    done = finished(where, config)
-    if done is not None:
-        return done
     found = problems(config)
     if found:
         raise ConfigError(found)
+    done = finished(where, config)
+    if done is not None:
+        changed = stale(config, done)
+        if changed:
+            raise ConfigError([changed])
+        return done
     where.mkdir(parents=True, exist_ok=True)
     lock = FileLock(where / ".lock")
     try:
@@ -226,7 +244,7 @@ def _carry_out(config: dict[str, Any], where: Path, stop: Callable[[], bool], tr
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", where.name, len(stages), device, known.dtype, threads)
         with store.using([stage.key for stage in stages]):
-            done = _stages(stages, store, run)
+            done = _stages(stages, store, run, runtime["keep_weights"] == "none" and not runtime["efficiency"])
             found = result.assemble(config, where, stages, done, known, run, store, time.monotonic() - began)
     _tidy(stages, store, runtime["keep_weights"], found)
     return found
@@ -240,14 +258,17 @@ def _threads(asked: int | None) -> int:
     return torch.get_num_threads()
 
 
-def _stages(stages: list[Stage], store: Any, run: Any) -> dict[str, tuple[Any, bool]]:
-    """Build or fetch every stage that the last one needs; key -> (finished, was there already)."""
+def _stages(stages: list[Stage], store: Any, run: Any, record: bool) -> dict[str, tuple[Any, bool]]:
+    """Build or fetch every stage that the last one needs; key -> (finished, was there already).
+
+    ``record``: nobody wants the student's weights, so the record of one that was distilled before is enough.
+    """
     from kdexp.evaluation import floor
 
     done: dict[str, tuple[Any, bool]] = {}
     last = stages[-1]
     found = store.get(last.key)
-    if found is not None:  # the student is there already: its parents are read, not rebuilt
+    if found is not None and (record or found.whole):  # the student is there already: its parents are read, not rebuilt
         for stage in stages:
             have = store.get(stage.key)
             if have is not None:
@@ -256,13 +277,12 @@ def _stages(stages: list[Stage], store: Any, run: Any) -> dict[str, tuple[Any, b
                     floor(have.summary, run.task(), run.config["teacher"])
         return done
     for stage in stages:
-        kept = store.get(stage.key)
-        if kept is not None and not kept.meta["files"]:
-            store.remove(stage.key)  # only its record was kept, but its weights are needed now
         module, _, name = stage.action.rpartition(".")
         action = getattr(importlib.import_module(module), name)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
-        done[stage.key] = store.build(stage, lambda work, a=action, s=stage, i=inputs: a(s, i, work, run), run.say)
+        done[stage.key] = store.build(
+            stage, lambda work, a=action, s=stage, i=inputs: a(s, i, work, run), run.say, run.stop
+        )
         if stage.name == "teacher":
             floor(done[stage.key][0].summary, run.task(), run.config["teacher"])
         run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")

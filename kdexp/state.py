@@ -61,6 +61,7 @@ def save(
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
     save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, new / "state.safetensors")
+    files.sync(new / "state.safetensors")
     scalars = {"progress": asdict(progress), "sha256": files.checksum(new / "state.safetensors")}
     files.write_json(new / "state.json", scalars)
     old = folder.with_name(folder.name + ".old")
@@ -108,6 +109,7 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
     new = path.with_name(path.name + ".new")
     save_file({k: v.detach().cpu().contiguous() for k, v in _unique(model).items()}, new)
+    files.sync(new)
     os.replace(new, path)
 
 

@@ -24,6 +24,16 @@ from typing import Any
 from kdexp import files
 from kdexp.stage import Stage
 
+SCRAP = (
+    "checkpoint",
+    "checkpoint.new",
+    "checkpoint.old",
+    "best.safetensors",
+    "best.safetensors.new",
+    "holder.json",
+)
+"""What a phase leaves behind while it runs; no part of its result."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -31,6 +41,11 @@ class Finished:
 
     folder: Path
     meta: dict[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        """False if only the record was kept (:meth:`Store.drop_weights`)."""
+        return not self.meta.get("dropped")
 
     @property
     def summary(self) -> dict[str, Any]:
@@ -70,20 +85,29 @@ class Store:
         return Finished(folder, meta)
 
     def build(
-        self, stage: Stage, action: Callable[[Path], dict[str, Any]], say: Callable[[str], None]
+        self,
+        stage: Stage,
+        action: Callable[[Path], dict[str, Any]],
+        say: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
     ) -> tuple[Finished, bool]:
         """Return a finished stage, carrying it out if it is not there; the bool says whether it was there already.
 
         One process builds, others wait. A killed builder leaves its work folder; the next one continues there.
-        The lock is the operating system's, so it vanishes with its holder: there are no stale locks.
+        The lock is the operating system's, so it vanishes with its holder: there are no stale locks. A stage of which
+        only the record was kept (:meth:`drop_weights`) is built again.
+
+        Args:
+            stop: becomes true when the caller no longer wants to wait.
 
         Raises:
             TimeoutError: another process has held the lock for longer than ``timeout``.
+            Interrupted: ``stop`` became true while waiting.
         """
         from filelock import FileLock, Timeout
 
         found = self.get(stage.key)
-        if found is not None:
+        if found is not None and found.whole:
             return found, True
         lock_path = self.root / "locks" / f"{stage.key}.lock"
         lock_path.parent.mkdir(parents=True, exist_ok=True)
@@ -92,16 +116,10 @@ class Store:
             lock.acquire(timeout=0)
         except Timeout:
             say(f"stage {stage.name} ({stage.key[:12]}) is being built by {self._holder(stage.key)}; waiting")
-            try:
-                lock.acquire(timeout=self.timeout, poll_interval=0.2)
-            except Timeout as error:
-                raise TimeoutError(
-                    f"stage {stage.name} ({stage.key[:12]}) is still being built by {self._holder(stage.key)} after "
-                    f"{self.timeout:.0f} s: raise runtime.lock_timeout_s, or stop that process."
-                ) from error
+            self._wait(lock, stage, stop)
         try:
             found = self.get(stage.key)
-            if found is not None:
+            if found is not None and found.whole:
                 return found, True
             work = self.root / "work" / stage.key
             work.mkdir(parents=True, exist_ok=True)
@@ -112,13 +130,32 @@ class Store:
         finally:
             lock.release()
 
+    def _wait(self, lock: Any, stage: Stage, stop: Callable[[], bool]) -> None:
+        """Wait for a lock in slices, so that a person's stop is heard."""
+        from filelock import Timeout
+
+        from kdexp.files import Interrupted
+
+        deadline = time.monotonic() + self.timeout
+        while not stop():
+            try:
+                lock.acquire(timeout=0.3, poll_interval=0.1)
+                return
+            except Timeout as error:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"stage {stage.name} ({stage.key[:12]}) is still built by {self._holder(stage.key)} after "
+                        f"{self.timeout:.0f} s: raise runtime.lock_timeout_s, or stop that process."
+                    ) from error
+        raise Interrupted(f"stopped while waiting for stage {stage.name}; the same command continues")
+
     def _holder(self, key: str) -> str:
         held = files.read_json(self.root / "work" / key / "holder.json") or {}
         return f"process {held.get('pid', '?')} on {held.get('host', '?')}"
 
     def _commit(self, stage: Stage, work: Path, summary: dict[str, Any], started: float) -> Finished:
         """Turn a work folder into a finished stage in one rename."""
-        for scrap in (work / "checkpoint", work / "holder.json"):
+        for scrap in (work / name for name in SCRAP):
             shutil.rmtree(scrap, ignore_errors=True) if scrap.is_dir() else scrap.unlink(missing_ok=True)
         found = sorted(p for p in work.rglob("*") if p.is_file())
         meta = {
@@ -212,44 +249,16 @@ def main(argv: list[str] | None = None) -> int:
             return 2
         print(json.dumps(match[0].meta, indent=1))
     elif verb == "verify":
-        return _verify(store)
+        from kdexp import upkeep
+
+        return upkeep.verify(store)
     elif verb == "gc":
-        return _collect(store)
+        from kdexp import upkeep
+
+        return upkeep.collect(store, everything="all" in rest)
     else:
-        print("usage: python -m kdexp.store list | show KEY | verify | gc  [store=FOLDER]", file=sys.stderr)
+        print("usage: python -m kdexp.store list | show KEY | verify | gc [all]  [store=FOLDER]", file=sys.stderr)
         return 2
-    return 0
-
-
-def _verify(store: Store) -> int:
-    bad = 0
-    for f in store.entries():
-        try:
-            store.get(f.meta["key"])
-        except ValueError as error:
-            bad += 1
-            print(error)
-    print(f"{len(store.entries())} stages read, {bad} damaged")
-    return 1 if bad else 0
-
-
-def _collect(store: Store) -> int:
-    """Delete weights that only one finished run could use, and work folders nobody holds."""
-    from filelock import FileLock, Timeout
-
-    freed = 0
-    for f in store.entries():
-        if not f.meta["shared"] and f.meta["files"]:
-            freed += size(f.folder)
-            store.drop_weights(f.meta["key"])
-    for work in (store.root / "work").glob("*"):
-        try:
-            with FileLock(store.root / "locks" / f"{work.name}.lock", timeout=0):
-                freed += size(work)
-                shutil.rmtree(work)
-        except Timeout:
-            print(f"{work.name[:12]} is being built: left alone")
-    print(f"freed {freed / 1e6:.1f} MB in {store.root}; shared stages (teachers) were kept")
     return 0
 
 

@@ -259,7 +259,6 @@ def _train(
             log_every=runtime["log_every"],
             checkpoint_s=runtime["checkpoint_s"],
             stop=run.stop,
-            pad_multiple=32 if run.facts["compile"][stage.name]["decided"] else 8,
             tick=lambda m, step, total, examples: run.show(stage.name, m, step, total, examples),
         ),
     )

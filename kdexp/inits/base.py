@@ -45,6 +45,8 @@ class Init:
         """Say what is wrong with the settings themselves."""
         if self.source not in ("finetuned", "pretrained"):
             return [f"init.source={self.source} is unknown; choose finetuned or pretrained."]
+        if self.copies and self.head and self.source == "pretrained":
+            return ["init.head=true with init.source=pretrained: a pretrained teacher has no head for this task yet."]
         return []
 
     def need(self, student_layers: int, teacher_layers: int) -> None:

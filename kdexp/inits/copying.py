@@ -58,7 +58,25 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
             )
         tensor.copy_(theirs[source])
         copied.append(name)
+    _complete(init, chosen, prefix, mine, theirs)
     return {"layers": chosen, "copied": len(copied), "random": len(left), "random_names": left}
+
+
+def _complete(init: Init, chosen: list[int], prefix: str, mine: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """Refuse a copy in which a teacher layer has weights that the student's layer has no place for."""
+    for number, layer in enumerate(chosen):
+        there = {
+            name.split(".", 1)[1]
+            for name in (n[len(prefix) :] for n in theirs if n.startswith(f"{prefix}{layer - 1}."))
+        }
+        here = {
+            name.split(".", 1)[1] for name in (n[len(prefix) :] for n in mine if n.startswith(f"{prefix}{number}."))
+        }
+        if there - here:
+            raise ValueError(
+                f"init={init.name}: teacher layer {layer} has {', '.join(sorted(there - here)[:3])}, student layer "
+                f"{number + 1} has not: the layers of this architecture differ in kind; use init=first or init=random."
+            )
 
 
 def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:

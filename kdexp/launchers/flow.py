@@ -10,11 +10,12 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from kdexp import study as studies
-from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point
+from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point, result
 from kdexp.launchers.board import Board, duration, summary
 from kdexp.launchers.schedule import expected, shared_stages
 
@@ -42,6 +43,7 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
     if dry:
         show(name, points, states)
         return []
+    refuse_stale(launcher.runs, [point for point in points if states[point.id] == "finished"])
     studies.write(points[0].folder.parent, name, scale, command(), points)
     ready = [point for point in points if states[point.id] == "finished"]
     todo = [point for point in points if states[point.id] != "finished"]
@@ -101,6 +103,21 @@ def _sync(root: Path, study: str) -> None:
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
         raise RuntimeError(lines[-1])
+
+
+def refuse_stale(runs: Any, finished: list[Point]) -> None:
+    """Refuse finished runs whose data or teacher's weights have other contents now; nothing is repeated in silence.
+
+    Raises:
+        ConfigError: with every such run.
+    """
+    from kdexp.config import ConfigError
+
+    stale = getattr(runs, "stale", None)
+    found = [stale(point.config, result(point)) for point in finished] if stale else []
+    wrong = [sentence for sentence in found if sentence]
+    if wrong:
+        raise ConfigError(wrong)
 
 
 def show(name: str, points: list[Point], states: dict[str, str]) -> None:

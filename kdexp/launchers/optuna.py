@@ -257,7 +257,7 @@ def _form(form: Mapping[str, Any], scale: str) -> dict[str, Any]:
 def _known(form: Mapping[str, Any], where: str) -> None:
     for key in form:
         if key not in SETTINGS:
-            from kdexp.config import near
+            from kdexp.schema import near
 
             hint = (
                 " It belongs to hydra/sweeper=grid; here it is space."

@@ -183,7 +183,7 @@ def _check_keys(form: Any, known: Iterable[str], where: str) -> None:
         raise ValueError(f"{where} is {form!r}: a mapping with the keys {', '.join(known)} is needed.")
     for key in form:
         if key not in known:
-            from kdexp.config import near
+            from kdexp.schema import near
 
             raise ValueError(f"{where}.{key} is unknown.{near(key, known)} Known keys: {', '.join(known)}.")
 

@@ -214,7 +214,7 @@ def _dimension(name: str, spec: Any, parse: Parse) -> Dimension:
         raise ValueError(f"{where}={spec!r}: give a list of choices, or {{low: ..., high: ...}}.")
     for key in spec:
         if key not in SETTINGS:
-            from kdexp.config import near
+            from kdexp.schema import near
 
             raise ValueError(f"{where}.{key} is unknown.{near(key, SETTINGS)} Known keys: {', '.join(SETTINGS)}.")
     key, when = str(spec.get("key", bare(name))), dict(spec.get("when") or {})
