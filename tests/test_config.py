@@ -64,6 +64,18 @@ def test_the_default_is_fine(compose):
         (["runtime.device=tpu"], "runtime.device=tpu is unknown"),
         (["init._target_=os.system"], "_target_=os.system is not allowed"),
         (["task.metric=bleu"], "bleu"),
+        (["recipe.examples=0"], "recipe.examples=0: must be above 0"),
+        (["recipe.batch_size='16'"], "recipe.batch_size='16' has the wrong type"),
+        (["recipe.betas=[0.9]"], "two numbers are needed"),
+        (["+recipee.epochs=3"], "recipee is unknown. Did you mean recipe?"),
+        (["+objective.temprature=3"], "objective.temprature is unknown"),
+        (["+objective.epochs.predicton=3"], "objective.epochs.predicton is unknown"),
+        (["recipe.keep=last", "recipe.patience=2"], "recipe.patience=2 has no effect with recipe.keep=last"),
+        (["teacher.recipe.dropout=0.2"], "teacher.recipe.dropout has no effect"),
+        (["teacher.num_layers=12"], "teacher.num_layers=12, but"),
+        (["init.source=pretrained", "init.head=true"], "has no head for this task yet"),
+        (["task._target_=kdexp.tasks.text.json"], "task"),
+        (["seed=-1"], "seed=-1"),
         (["student.vocab_size=100"], "student.vocab_size=100 differs from teacher.vocab_size=30522"),
     ],
 )
@@ -110,6 +122,7 @@ def test_values_per_task_are_applied(compose):
     assert compose("recipe=howto", "task=rte")["recipe"]["learning_rate"] == 2e-5
     assert compose("recipe=howto", "task=qnli")["recipe"]["warmup"] == 1986
     assert "per_task" not in compose("recipe=howto")["recipe"]
+    assert compose("recipe=howto", "task=rte", "recipe.learning_rate=5e-5")["recipe"]["learning_rate"] == 5e-5
 
 
 def test_every_shipped_choice_composes(compose):

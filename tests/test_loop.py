@@ -138,6 +138,20 @@ def test_damaged_checkpoint_is_named(tmp_path):
         student(tmp_path)
 
 
+def test_a_kill_after_training_keeps_the_best_weights(tmp_path):
+    first = student(tmp_path)
+    loop.train([first], teacher([first]), examples(), schedule())
+    first.checkpoint()
+    first.finish()
+    second = student(tmp_path, seed=9)  # the process died before its result was committed
+    loop.train([second], teacher([second]), examples(), schedule())
+    second.finish()
+    assert same(weights(first), weights(second))
+    (tmp_path / "best.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"best.safetensors is missing"):
+        second.finish()
+
+
 def test_gradients_reach_student_and_learned_parts_only(tmp_path):
     m = student(tmp_path)
     target = teacher([m])

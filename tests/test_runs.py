@@ -78,6 +78,14 @@ def test_plan_show_and_a_second_run_share_the_teacher(kdexp, overrides, tmp_path
     assert "1 of 2 stages would run" in kdexp(["plan=show", "seed=2", *overrides]).stdout
 
 
+def test_a_finished_run_whose_data_have_changed_is_refused(kdexp, overrides, tiny_csv_task):
+    assert kdexp(overrides).returncode == 0
+    path = tiny_csv_task / "train.csv"
+    path.write_text(path.read_text() + "one more sentence,good,4.0\n")
+    again = kdexp(overrides)
+    assert again.returncode == 2 and "its data had another content then" in again.stderr, again.stdout + again.stderr
+
+
 @pytest.mark.parametrize(
     ("wrong", "expected"),
     [
