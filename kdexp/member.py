@@ -141,6 +141,10 @@ class Member:
         values = {f"train/{name}": v for name, v in zip(self.objectives, means, strict=True)}
         values["train/loss"] = sum(self.weights[name] * v for name, v in zip(self.objectives, means, strict=True))
         values["train/rate"] = self.optimizer.param_groups[0]["lr"]
+        for name, objective in self.objectives.items():
+            if objective.layer_losses is not None:  # of the last batch, by student layer
+                layers = zip(objective.pairs, objective.layer_losses.tolist(), strict=True)  # type: ignore[arg-type, operator]
+                values |= {f"train/{name}/{pair[0]}": value for pair, value in layers}
         self._sums, self._count = None, 0
         self.write(self.progress.step, epoch, values)
         self.last = values

@@ -119,6 +119,15 @@ def test_accumulation_equals_one_batch(tmp_path):
         torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-6)
 
 
+def test_each_matched_layers_loss_is_logged(tmp_path):
+    written: dict[str, float] = {}
+    m = student(tmp_path)
+    m.write = lambda step, epoch, values: written.update(values)
+    loop.train([m], teacher([m]), examples(), schedule(log_every=1))
+    assert {"train/att_kl/1", "train/att_kl/2", "train/hid_seq/1", "train/hid_seq/2", "train/loss"} <= set(written)
+    assert "train/kd/1" not in written
+
+
 def test_early_stopping_and_best_weights(tmp_path):
     recipe = {**RECIPE, "epochs": 12, "patience": 2, "learning_rate": 0.1, "clip": None}
     m = student(tmp_path, recipe=recipe)

@@ -70,6 +70,7 @@ class LayerPairs(Objective):
             )
             for i in range(len(self.pairs))
         ]
+        self.note(losses)
         return over_layers(losses, self.layer_reduce, student["logits"])
 
 

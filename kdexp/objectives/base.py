@@ -21,6 +21,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
@@ -92,6 +93,12 @@ class Objective(nn.Module):
     regression: ClassVar[bool] = True
 
     pairs: Pairs = []
+    layer_losses: Tensor | None = None
+
+    def note(self, losses: list[Tensor]) -> None:
+        """Keep each matched layer's loss on this batch for the log (not in compiled code)."""
+        if losses and not torch.compiler.is_compiling():
+            self.layer_losses = torch.stack([loss.detach() for loss in losses])
 
     def setup(self, context: Context) -> None:
         """Learn the sizes and create learnable parts. Called once, before the optimiser is made."""

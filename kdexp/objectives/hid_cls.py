@@ -49,4 +49,5 @@ class HidCLS(Projected):
         assert teacher is not None
         ours, theirs = self.matched(student, teacher)
         losses = [hidden_cls(s, t, self.variant) for s, t in zip(ours, theirs, strict=True)]
+        self.note(losses)
         return over_layers(losses, self.layer_reduce, student["logits"])

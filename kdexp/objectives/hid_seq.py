@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features, Pairs
@@ -31,9 +33,15 @@ def hidden_mse_layers(
     attention_mask: Tensor | None = None,
     variant: str = "as_coded",
     reduce: str = "sum",
+    note: Callable[[list[Tensor]], None] | None = None,
 ) -> Tensor:
-    """Sum (or mean) of :func:`hidden_mse` over pairs of positions (from 0) in the two given lists."""
+    """Sum (or mean) of :func:`hidden_mse` over pairs of positions (from 0) in the two given lists.
+
+    ``note`` hears each pair's loss.
+    """
     losses = [hidden_mse(student[s], teacher[t], attention_mask, variant) for s, t in pairs]
+    if note is not None:
+        note(losses)
     return over_layers(losses, reduce, student[0] if student else teacher[0])
 
 
@@ -66,4 +74,5 @@ class HidSeq(Projected):
         assert teacher is not None
         ours, theirs = self.matched(student, teacher)
         pairs = [(i, i) for i in range(len(ours))]
-        return hidden_mse_layers(ours, theirs, pairs, batch["attention_mask"], self.variant, self.layer_reduce)
+        mask = batch["attention_mask"]
+        return hidden_mse_layers(ours, theirs, pairs, mask, self.variant, self.layer_reduce, self.note)
