@@ -77,7 +77,8 @@ def load_teacher(teacher: dict[str, Any], task: Task, weights: Path | None = Non
     )  # fmt: skip
     logging.set_verbosity(quiet)
     prefix = model.base_model_prefix + "."
-    lost = sorted(k for k in info["missing_keys"] if k.startswith(prefix) and ".pooler." not in k)
+    own_head = not teacher["finetune"]  # then its head is its own too and may not stay random
+    lost = sorted(k for k in info["missing_keys"] if own_head or (k.startswith(prefix) and ".pooler." not in k))
     if lost:
         raise ValueError(
             f"teacher={teacher['name']}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete."

@@ -134,6 +134,19 @@ def test_weights_in_use_are_not_dropped(tmp_path):
     assert not (found.folder / "data.txt").exists()
 
 
+def test_gc_keeps_students_that_results_name(tmp_path, capsys):
+    store = Store(tmp_path / ".store")
+    named, _ = store.build(stage(), write, QUIET)
+    other, _ = store.build(stage(a=2), write, QUIET)
+    result = tmp_path / "study" / "run" / "result.json"
+    result.parent.mkdir(parents=True)
+    result.write_text('{"student": {"weights": "%s"}}' % named.folder)  # noqa: UP031
+    stores.main([f"store={store.root}", "gc"])
+    assert (named.folder / "data.txt").exists() and not (other.folder / "data.txt").exists()
+    stores.main([f"store={store.root}", "gc", "all"])
+    assert not (named.folder / "data.txt").exists()
+
+
 def test_command_line(tmp_path, capsys):
     store = Store(tmp_path)
     store.build(stage(), write, QUIET)
