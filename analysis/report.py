@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-from analysis import claims, cli, curves, figures, records, render
+from analysis import claims, cli, curves, figures, records, render, search
 from analysis.collect import Collected
 from analysis.grid import Grid, build
 from analysis.published.compare import compare
@@ -25,7 +25,11 @@ from analysis.published.compare import compare
 PURPOSE = (
     "Write <root>/<study>/report.html: scores, figures, claims, paper and ours, cost, environment, configuration, runs."
 )
-KEYS = {**cli.COMMON, "ui": cli.Key("address of the MLflow UI that the links point to", "http://127.0.0.1:5000")}
+KEYS = {
+    **cli.COMMON,
+    "ui": cli.Key("address of the MLflow UI that the links point to", "http://127.0.0.1:5000"),
+    "storage": cli.Key("database of the study's search; empty: the one that the study's folder names", ""),
+}
 CAPTIONS = {
     "heat": "Start (rows) by objective (columns); each panel has its own scale. Bold and ≈ as in the table.",
     "dots": "The effect of the start: averages with 95 % intervals over seeds.",
@@ -166,9 +170,10 @@ def _interval(one: Any) -> str:
     return getattr(one, "why", "") or "–" if math.isnan(one.low) else f"[{one.low:+.2f}, {one.high:+.2f}]"
 
 
-def page(found: Collected, ui: str = KEYS["ui"].default or "") -> str:
+def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = "") -> str:
     """The whole page."""
     grid = build(found)
+    tried = search.section(found.folder, inline, storage)
     others = sorted(set(found.scores.loc[found.scores["split"] == "validation", "metric"]))
     verdicts = claims.evaluate(found)
     lines, notes = compare(found)
@@ -176,6 +181,7 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "") -> str:
     sections = [
         ("scores", "Scores"),
         ("figures", "Figures"),
+        *([("search", "Search")] if tried else []),
         ("claims", "Claims"),
         *([("published", "Paper and ours")] if notes else []),
         ("cost", "Cost"),
@@ -199,6 +205,7 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "") -> str:
         missing=found.missing,
         scores={"table": render.html_table(grid), "notes": grid.notes},
         figures=_figures(found, grid),
+        search=tried,
         others=[(name, render.html_table(build(found, metric=name))) for name in others] if len(others) > 1 else [],
         claims=[one for one in verdicts if one.verdict != "not run"],
         unrun=[one.id for one in verdicts if one.verdict == "not run"],
@@ -219,7 +226,7 @@ def run(options: dict[str, str]) -> None:
     if not options["ui"].startswith(("http://", "https://")):
         raise ValueError(f"ui={options['ui']!r} is not an address; it begins with http:// or https://")
     found = collected(options)
-    print("Written:", write(found.folder / "report.html", page(found, options["ui"])))
+    print("Written:", write(found.folder / "report.html", page(found, options["ui"], options["storage"])))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

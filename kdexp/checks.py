@@ -12,16 +12,18 @@ from kdexp.targets import RESERVED, build, target
 
 def cross(config: dict[str, Any]) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
-    from kdexp import sources, tracking
+    from kdexp import contents, reach, sources, tracking
 
     looking = config.get("dry") or config.get("plan") == "show"
     found = sources.check(config["teacher"], looking) + tracking.problems(config.get("tracking") or {})
+    found += reach.problems(config["runtime"].get("remote"), write=not looking)
     wrong_task = _task(config, looking)
     if any(config["teacher"].get(key) is None for key in ("num_layers", "hidden_size", "num_heads")):
         return found + wrong_task  # what depends on the teacher's sizes comes next time
     found += _sizes(config) + wrong_task
     wrong_init = _init(config)
-    return found + wrong_init + _objective(config, layers=not wrong_init)
+    found += wrong_init or contents.problems(config)
+    return found + _objective(config, layers=not wrong_init)
 
 
 def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:

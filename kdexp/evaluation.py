@@ -28,16 +28,17 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: Encoded, run: Run) -> np.ndarray:
-    """Return the logits (n, C) of a split in its own order, in float32, without dropout."""
+def predict(model: nn.Module, data: Encoded, run: Run, rows: np.ndarray | None = None) -> np.ndarray:
+    """Return the logits (n, C) of a split in its own order, in float32, without dropout; of some ``rows`` in theirs."""
     model.eval()
+    rows = np.arange(len(data)) if rows is None else rows
     out: np.ndarray | None = None
-    for index in evaluation_batches(data.lengths, EVALUATION_BATCH):
-        batch = {k: v.to(run.device) for k, v in data.batch(index).items()}
+    for index in evaluation_batches(data.lengths[rows], EVALUATION_BATCH):
+        batch = {k: v.to(run.device) for k, v in data.batch(rows[index]).items()}
         with torch.autocast(run.device.type, dtype=run.cast, enabled=run.cast is not None):
             logits = features.forward(model, batch, frozenset())["logits"].float().cpu().numpy()
         if out is None:
-            out = np.empty((len(data), logits.shape[-1]), dtype=np.float32)
+            out = np.empty((len(rows), logits.shape[-1]), dtype=np.float32)
         out[index] = logits
     assert out is not None
     return out

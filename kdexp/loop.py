@@ -36,6 +36,7 @@ class Schedule:
     log_every: int = 20
     checkpoint_s: float = 120.0
     stop: Callable[[], bool] = lambda: False
+    saved: Callable[[], None] = lambda: None
     tick: Callable[[Member, int, int, int], None] = lambda member, step, total, examples: None
 
 
@@ -90,6 +91,7 @@ def train(gang: list[Member], signal: Callable[[dict], Features] | None, data: E
             if plan.stop() or time.monotonic() - saved >= plan.checkpoint_s:
                 for member in gang:
                     member.checkpoint()
+                plan.saved()
                 saved = time.monotonic()
                 if plan.stop():
                     raise Interrupted(f"stopped at step {step + 1} of {total}; the same command continues there")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kdexp import features
+from kdexp import contents, features
 from kdexp.config import source_folder
 from kdexp.objectives.base import Shape
 from kdexp.tasks.base import Task
@@ -25,11 +25,14 @@ def location(teacher: dict[str, Any]) -> tuple[str, dict[str, Any]]:
 
 
 def tokenizer(teacher: dict[str, Any]) -> Any:
-    """Load the teacher's fast tokenizer (teacher and student share it)."""
-    from transformers import AutoTokenizer
+    """Load the teacher's fast tokenizer (teacher and student share it), at most as long as the model's positions."""
+    from transformers import AutoConfig, AutoTokenizer
 
     where, options = location(teacher)
-    return AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False, **options)
+    reader = AutoTokenizer.from_pretrained(where, use_fast=True, trust_remote_code=False, **options)
+    most = contents.positions(AutoConfig.from_pretrained(where, trust_remote_code=False, **options).to_dict())
+    reader.model_max_length = min(reader.model_max_length, most or reader.model_max_length)
+    return reader
 
 
 def _head(task: Task) -> dict[str, Any]:
@@ -55,6 +58,9 @@ def load_teacher(teacher: dict[str, Any], task: Task, weights: Path | None = Non
         teacher: the resolved group ``teacher``.
         task: gives the size of the head and the names of the labels.
         weights: folder of a finished stage whose weights replace the pretrained ones.
+
+    Returns:
+        The model; ``model.made_up`` names the weights that were not there and are random.
 
     Raises:
         ValueError: ``teacher.finetune=false`` and its labels are not the task's, or a weight is missing.
@@ -83,6 +89,7 @@ def load_teacher(teacher: dict[str, Any], task: Task, weights: Path | None = Non
         raise ValueError(
             f"teacher={teacher['name']}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete."
         )
+    model.made_up = frozenset(info["missing_keys"])
     return model
 
 

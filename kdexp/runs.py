@@ -5,9 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-import signal as signals
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import Any
 from kdexp import files
 from kdexp.config import ConfigError, problems, science
 from kdexp.stage import SCHEMA, Stage, digest
+from kdexp.stop import Stop
 
 ROOT = "multirun"
 log = logging.getLogger("kdexp")
@@ -90,37 +89,6 @@ def stale(config: dict[str, Any], result: dict[str, Any]) -> str | None:
     return None
 
 
-class Stop:
-    """Becomes true when the process is asked to end (SIGTERM, SIGINT, SIGUSR2); the run then saves and leaves."""
-
-    def __init__(self) -> None:
-        self.asked = ""
-
-    def __call__(self) -> bool:
-        return bool(self.asked)
-
-    @contextmanager
-    def listening(self) -> Iterator[None]:
-        """Listen to signals while the run lasts (only possible in the main thread). A second Ctrl-C ends at once."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before = {}
-
-        def note(number: int, frame: Any) -> None:
-            if self.asked and number == signals.SIGINT:
-                raise KeyboardInterrupt
-            self.asked = signals.Signals(number).name
-
-        for number in (signals.SIGTERM, signals.SIGINT, signals.SIGUSR2):
-            before[number] = signals.signal(number, note)
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signals.signal(number, handler)
-
-
 def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
     """Carry one run out in this process and return its result; a finished run returns the stored one.
 
@@ -132,18 +100,30 @@ def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ())
         ConfigError: the configuration cannot work; nothing was written.
         Exception: whatever stopped the run; its folder says so.
     """
-    from filelock import FileLock, Timeout
+    from kdexp import mirrored
 
     where = folder(config)
     found = problems(config)
     if found:
         raise ConfigError(found)
+    with mirrored.run(config, where) as pull:
+        done = _known(where, config)
+        return done if done is not None else _locked(config, list(overrides), where, pull)
+
+
+def _known(where: Path, config: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the result of a run that is finished and still holds."""
     done = finished(where, config)
-    if done is not None:
-        changed = stale(config, done)
-        if changed:
-            raise ConfigError([changed])
-        return done
+    changed = stale(config, done) if done is not None else None
+    if changed:
+        raise ConfigError([changed])
+    return done
+
+
+def _locked(config: dict[str, Any], overrides: list[str], where: Path, pull: Callable[[], None]) -> dict[str, Any]:
+    """Carry a run out while no other process can, unless another machine has finished it."""
+    from filelock import FileLock, Timeout
+
     where.mkdir(parents=True, exist_ok=True)
     lock = FileLock(where / ".lock")
     try:
@@ -151,7 +131,8 @@ def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ())
     except Timeout as error:
         raise RuntimeError(f"{where} is being run by another process: wait for it, or stop it.") from error
     try:
-        return finished(where, config) or _execute(config, list(overrides), where)
+        pull()
+        return _known(where, config) or _execute(config, overrides, where)
     finally:
         lock.release()
 
@@ -229,24 +210,25 @@ def _carry_out(config: dict[str, Any], where: Path, stop: Callable[[], bool], tr
     threads = _threads(runtime["threads"])
     import torch
 
-    from kdexp.store import Store
+    from kdexp.mirrored import open_store
     from kdexp.train import Run
 
     known = plan.facts(config)
     stages = plan.stages(config, known)
-    store = Store(Path(runtime["store"]), runtime["lock_timeout_s"])
+    store = open_store(config, where)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root / "cache" / "inductor"))  # shared by all processes
     with progress.Display(config, where.name, runtime["progress"]) as display:
         run = Run(
             config=config, device=torch.device(device), dtype=known.dtype, threads=threads, cache=store.root / "cache",
             say=log.info, stop=stop, show=display.show,
-            write=lambda stage, step, epoch, values: tracker.log(stage, step, epoch, values),
+            write=lambda stage, step, epoch, values: tracker.log(stage, step, epoch, values), saved=store.saved,
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", where.name, len(stages), device, known.dtype, threads)
         with store.using([stage.key for stage in stages]):
             done = _stages(stages, store, run, runtime["keep_weights"] == "none" and not runtime["efficiency"])
             found = result.assemble(config, where, stages, done, known, run, store, time.monotonic() - began)
-    _tidy(stages, store, runtime["keep_weights"], found)
+    _tidy(config, where, stages, store)
+    store.ended(stages)
     return found
 
 
@@ -267,10 +249,10 @@ def _stages(stages: list[Stage], store: Any, run: Any, record: bool) -> dict[str
 
     done: dict[str, tuple[Any, bool]] = {}
     last = stages[-1]
-    found = store.get(last.key)
+    found = store.seek(last.key)
     if found is not None and (record or found.whole):  # the student is there already: its parents are read, not rebuilt
         for stage in stages:
-            have = store.get(stage.key)
+            have = store.seek(stage.key)
             if have is not None:
                 done[stage.key] = (have, True)
                 if stage.name == "teacher":
@@ -289,9 +271,13 @@ def _stages(stages: list[Stage], store: Any, run: Any, record: bool) -> dict[str
     return done
 
 
-def _tidy(stages: list[Stage], store: Any, keep: str, result: dict[str, Any]) -> None:
-    """Free the weights that nobody will need; the records of the stages stay."""
+def _tidy(config: dict[str, Any], where: Path, stages: list[Stage], store: Any) -> None:
+    """Free the weights that neither a person nor another run of the study needs; the records of the stages stay."""
+    from kdexp import needed
+
     private = [s for s in stages if not s.shared]
-    drop = {"all": [], "final": private[:-1], "none": private}[keep]
+    drop = {"all": [], "final": private[:-1], "none": private}[config["runtime"]["keep_weights"]]
+    still = needed.release(config, where, stages)
     for stage in drop:
-        store.drop_weights(stage.key)
+        if stage.key not in still:
+            store.drop_weights(stage.key)

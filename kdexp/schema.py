@@ -94,6 +94,7 @@ class Runtime:
     checkpoint_s: float = 120.0
     lock_timeout_s: float = 86400.0
     efficiency: bool = False
+    remote: str | None = None
 
 
 CHOICES = {

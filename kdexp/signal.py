@@ -38,11 +38,16 @@ class Live:
 LOGITS = "train_logits.{length}.safetensors"
 
 
-def keep_logits(folder: Path, logits: np.ndarray, length: int) -> None:
-    """Store a teacher's logits (n, C) on the training split, whose texts were cut at ``length`` tokens."""
+def keep_logits(folder: Path, logits: np.ndarray, length: int, rows: np.ndarray | None = None) -> None:
+    """Store a teacher's logits (n, C) on the training split, whose texts were cut at ``length`` tokens.
+
+    Args:
+        rows: (n,) the examples that they belong to, where they are not all of the split.
+    """
     from safetensors.numpy import save_file
 
-    save_file({"logits": np.ascontiguousarray(logits)}, folder / LOGITS.format(length=length))
+    kept = {"logits": np.ascontiguousarray(logits)} | ({} if rows is None else {"rows": rows.astype(np.int64)})
+    save_file(kept, folder / LOGITS.format(length=length))
 
 
 class Stored:
@@ -51,19 +56,28 @@ class Stored:
     Equal to running the teacher but for the rounding that padding brings (about 1e-3 relative in bf16).
 
     Args:
-        logits: (n, C), row = example id.
+        logits: (n, C), row = example id; NaN where none was kept.
     """
 
     def __init__(self, logits: Tensor):
         self.logits = logits
 
     @classmethod
-    def open(cls, folder: Path, length: int, device: torch.device) -> Stored | None:
-        """Read what :func:`keep_logits` wrote; None if there is nothing for texts of this length."""
+    def open(cls, folder: Path, length: int, device: torch.device, rows: np.ndarray) -> Stored | None:
+        """Read what :func:`keep_logits` wrote; None if there is nothing for these rows at this length of texts."""
         from safetensors.torch import load_file
 
         path = folder / LOGITS.format(length=length)
-        return cls(load_file(path)["logits"].to(device)) if path.is_file() else None
+        if not path.is_file():
+            return None
+        kept = load_file(path)
+        logits = kept["logits"]
+        if "rows" in kept:
+            if not np.isin(rows, kept["rows"].numpy()).all():
+                return None
+            logits = torch.full((int(kept["rows"].max()) + 1, logits.shape[-1]), torch.nan)
+            logits[kept["rows"]] = kept["logits"]
+        return cls(logits.to(device))
 
     def __call__(self, batch: dict[str, Tensor]) -> Features:
         """Return the logits of a batch's examples."""

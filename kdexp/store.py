@@ -31,6 +31,7 @@ SCRAP = (
     "best.safetensors",
     "best.safetensors.new",
     "holder.json",
+    "pushed.json",
 )
 """What a phase leaves behind while it runs; no part of its result."""
 
@@ -118,17 +119,37 @@ class Store:
             say(f"stage {stage.name} ({stage.key[:12]}) is being built by {self._holder(stage.key)}; waiting")
             self._wait(lock, stage, stop)
         try:
-            found = self.get(stage.key)
+            work = self.root / "work" / stage.key
+            found = self.seek(stage.key, work)
             if found is not None and found.whole:
                 return found, True
-            work = self.root / "work" / stage.key
             work.mkdir(parents=True, exist_ok=True)
             files.write_json(work / "holder.json", {"pid": os.getpid(), "host": socket.gethostname()})
             started = time.time()
-            summary = action(work)
+            with self.carrying(stage):
+                summary = action(work)
             return self._commit(stage, work, summary, started), False
         finally:
             lock.release()
+
+    def seek(self, key: str, work: Path | None = None) -> Finished | None:
+        """Return a finished stage from wherever it can be had (:mod:`kdexp.mirrored`), or None.
+
+        Args:
+            work: folder for what has been begun elsewhere, if the stage is not finished.
+        """
+        return self.get(key)
+
+    @contextmanager
+    def carrying(self, stage: Stage) -> Iterator[None]:
+        """Surround the action of a stage."""
+        yield
+
+    def saved(self, key: str) -> None:
+        """Hear that a checkpoint of a stage is complete."""
+
+    def ended(self, stages: list[Stage]) -> None:
+        """Hear that a run has ended well, and that of its stages what is here now shall stay."""
 
     def _wait(self, lock: Any, stage: Stage, stop: Callable[[], bool]) -> None:
         """Wait for a lock in slices, so that a person's stop is heard."""
@@ -255,9 +276,12 @@ def main(argv: list[str] | None = None) -> int:
     elif verb == "gc":
         from kdexp import upkeep
 
-        return upkeep.collect(store, everything="all" in rest)
+        return upkeep.gc(store, rest)
     else:
-        print("usage: python -m kdexp.store list | show KEY | verify | gc [all]  [store=FOLDER]", file=sys.stderr)
+        print(
+            "usage: python -m kdexp.store list | show KEY | verify | gc [all | work [days=N]]  [store=FOLDER]",
+            file=sys.stderr,
+        )
         return 2
     return 0
 

@@ -40,6 +40,7 @@ class Run:
         say: writes a line to the run's log.
         write: ``(stage, step, epoch, values)`` to the run's metrics file.
         stop: becomes true when the run is asked to stop.
+        saved: told the key of a stage whenever a checkpoint of it is complete.
         show: progress display: ``show(stage, member, step, total, examples)``.
         facts: filled by stages: what was decided, for the result.
     """
@@ -52,6 +53,7 @@ class Run:
     say: Callable[[str], None] = print
     write: Callable[[str, int, int, dict[str, float]], None] = lambda stage, step, epoch, values: None
     stop: Callable[[], bool] = lambda: False
+    saved: Callable[[str], None] = lambda key: None
     show: Callable[[str, member.Member, int, int, int], None] = lambda stage, student, step, total, examples: None
     facts: dict[str, Any] = field(default_factory=dict)
 
@@ -146,9 +148,11 @@ def _signal(
     if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
         return None
     want, quiet = features.wanted(objectives, 1), run.config["teacher"]["evaluation_mode"]
-    stored = signal.Stored.open(folder, recipe["max_length"], run.device) if folder and not want and quiet else None
-    if stored is not None:
-        return stored
+    if folder and not want and quiet:
+        rows = loop.subset(len(data["train"]), recipe["examples"])
+        stored = signal.Stored.open(folder, recipe["max_length"], run.device, rows)
+        if stored is not None:
+            return stored
     big = run.config["teacher"]
     model = models.load_teacher(big, task, folder) if folder else models.load_pretrained(big, task)
     model.to(run.device)
@@ -259,6 +263,7 @@ def _train(
             log_every=runtime["log_every"],
             checkpoint_s=runtime["checkpoint_s"],
             stop=run.stop,
+            saved=lambda: run.saved(stage.key),
             tick=lambda m, step, total, examples: run.show(stage.name, m, step, total, examples),
         ),
     )

@@ -97,6 +97,7 @@ def test_a_finished_run_whose_data_have_changed_is_refused(kdexp, overrides, tin
         (["objective=kd,nothing", "-m"], "Could not find 'objective/nothing'"),
         (["data.root=/does/not/exist"], "data.root=/does/not/exist is no folder"),
         (["seed=one"], "seed"),
+        (["recipe.max_length=200"], "recipe.max_length=200, but teacher=tiny can read 128 tokens"),
     ],
 )
 def test_refusals_are_sentences_and_leave_nothing(kdexp, overrides, tmp_path, wrong, expected):
@@ -104,6 +105,11 @@ def test_refusals_are_sentences_and_leave_nothing(kdexp, overrides, tmp_path, wr
     assert done.returncode == 2, done.stdout + done.stderr
     assert expected in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "multirun").exists()
+
+
+def test_the_launcher_named_as_one_of_hydras_own_is_taken_without_a_word(kdexp, overrides):
+    done = kdexp(["hydra/launcher=basic", "plan=show", *overrides])
+    assert done.returncode == 0 and done.stderr == "", done.stderr
 
 
 def test_help_and_cfg(kdexp):

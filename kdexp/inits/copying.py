@@ -26,9 +26,10 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
         ``{"layers": teacher layers or None, "copied": tensors, "random": tensors, "random_names": [...]}``.
 
     Raises:
-        ValueError: a weight that should have been copied has no counterpart or another shape.
+        ValueError: a weight that should have been copied has no counterpart or another shape, or was not in the
+            teacher's files.
     """
-    from kdexp import models
+    from kdexp import contents, models
 
     mine = dict(student.named_parameters()) | dict(student.named_buffers())
     own = len(models.own_layers(student))
@@ -39,6 +40,7 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
     chosen = init.layers(own, len(models.layers(teacher)))
     assert chosen is not None
     theirs = dict(teacher.named_parameters()) | dict(teacher.named_buffers())
+    made_up: frozenset[str] = getattr(teacher, "made_up", frozenset())
     prefix = _layer_prefix(student)
     copied: list[str] = []
     left: list[str] = []
@@ -56,6 +58,8 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
                 f"init={init.name}: student weight {name} {tuple(tensor.shape)} should be copied from teacher weight "
                 f"{source}, which has {have}: choose other layers or init=random."
             )
+        if source in made_up:
+            raise ValueError(contents.no_weights(init.name, source))
         tensor.copy_(theirs[source])
         copied.append(name)
     _complete(init, chosen, prefix, mine, theirs)

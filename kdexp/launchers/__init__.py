@@ -19,9 +19,12 @@ def register() -> None:
     """Make kdexp's sweepers known to Hydra; call once before ``hydra.main``."""
     import importlib
 
+    from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
     plugins = Plugins.instance()
+    # Hydra's own launcher of this name, now that its plugins are loaded: it would be taken for the schema of ours.
+    ConfigStore.instance().repo["hydra"]["launcher"].pop("basic.yaml", None)
     for name, (module, attribute) in SWEEPERS.items():
         cls = getattr(importlib.import_module(module), attribute)
         plugins.register(cls)

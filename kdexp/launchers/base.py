@@ -151,6 +151,9 @@ class Launcher:
         """Carry all points out; see :meth:`serve`."""
         return self.serve(self.schedule(points), board)
 
+    def prepare(self, points: list[Point]) -> None:
+        """Begin in the background what takes long before a first run; called as soon as the points stand."""
+
     def schedule(self, points: list[Point]) -> Source:
         """Decide in which order the points of a grid start."""
         return Listed(points)

@@ -111,7 +111,7 @@ def duration(value: float) -> str:
 
 
 def summary(study: str, outcomes: list[Outcome], elapsed: float, command: str, console: Console | None = None) -> None:
-    """Print how a study ended: counts, and each failed run with its error and its log."""
+    """Print how a study ended: counts, and the failed runs with errors and logs; those of one cause together."""
     console = console or Console(soft_wrap=True, highlight=False)
     counts: dict[str, int] = {}
     for outcome in outcomes:
@@ -122,11 +122,22 @@ def summary(study: str, outcomes: list[Outcome], elapsed: float, command: str, c
     table.add_row(*(str(counts.get(state, 0)) for state in ENDS))
     console.print(table)
     wrong = [outcome for outcome in outcomes if outcome.state == "failed"]
-    for outcome in wrong:
-        console.print(f"failed: {outcome.point.name}: {outcome.error}", markup=False, style="red")
-        console.print(f"        log: {_near(outcome.log)}", markup=False)
+    for alike in _grouped(wrong):
+        first, others = alike[0], [outcome.point.name for outcome in alike[1:]]
+        console.print(f"failed: {first.point.name}: {first.error}", markup=False, style="red")
+        console.print(f"        log: {_near(first.log)}", markup=False)
+        if others:
+            console.print(f"        {len(others)} more failed alike: {', '.join(others)}", markup=False)
     if wrong or counts.get("interrupted"):
         console.print(f"To continue with what is missing, run the same command again: {command}", markup=False)
+
+
+def _grouped(outcomes: list[Outcome]) -> list[list[Outcome]]:
+    """Put failures of one cause together: one bad teacher fails every run that needs it, in the same words."""
+    groups: dict[str | None, list[Outcome]] = {}
+    for outcome in outcomes:
+        groups.setdefault(outcome.error, []).append(outcome)
+    return list(groups.values())
 
 
 def _near(path: Path) -> Any:

@@ -14,6 +14,7 @@ from typing import Any
 
 from rich.console import Console
 
+from kdexp import needed
 from kdexp import study as studies
 from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point, result
 from kdexp.launchers.board import Board, duration, summary
@@ -38,7 +39,11 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
         SystemExit: code 1, some runs failed.
         Interrupted: a person stopped it; the summary has been printed.
     """
+    from kdexp import mirrored
+
     name = str(points[0].config["study"])
+    if not dry:
+        mirrored.fetch(points)
     states = {point.id: launcher.runs.state(point.folder) for point in points}
     if dry:
         show(name, points, states)
@@ -47,12 +52,14 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
     studies.write(points[0].folder.parent, name, scale, command(), points)
     ready = [point for point in points if states[point.id] == "finished"]
     todo = [point for point in points if states[point.id] != "finished"]
+    needed.note(todo)
     outcomes = [Outcome(point, "skipped") for point in ready]
     began = time.time()
     if todo:
         launcher.costs = expected(todo, ready)
         board = Board(len(points), len(ready))
         try:
+            launcher.prepare(todo)
             with tracked(points[0]):
                 outcomes += launcher.launch(todo, board)
         except Interrupted as stopped:

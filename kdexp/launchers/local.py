@@ -15,7 +15,7 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from kdexp.launchers import machine
-from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source
+from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source, devices
 from kdexp.launchers.board import Board
 from kdexp.launchers.schedule import Schedule, shared_stages
 from kdexp.launchers.session import Job, Session, terminated_like_interrupted
@@ -48,9 +48,16 @@ class Local(Launcher):
         at_least_one(slots=slots, threads=threads)
         self.asked, self.threads, self.memory_gb = slots, threads, memory_gb
 
+    def prepare(self, points: list[Point]) -> None:
+        """See :class:`~kdexp.launchers.base.Launcher`: the process that runs are forked from loads its libraries."""
+        _forkserver(self._slots(devices(points))[0], self.preload)
+
+    def _slots(self, wanted: frozenset[str]) -> list[dict[str, str]]:
+        return machine.slots(self.asked, self.threads, self.memory_gb, set(wanted))
+
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launchers.base.Launcher`."""
-        free = machine.slots(self.asked, self.threads, self.memory_gb, set(source.devices))[: max(1, source.size)]
+        free = self._slots(source.devices)[: max(1, source.size)]
         with terminated_like_interrupted():
             context = _forkserver(free[0], self.preload)
             board.start(slots=len(free))

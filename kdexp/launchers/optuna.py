@@ -77,6 +77,7 @@ class Optuna(Sweeper):
         from kdexp.launchers.base import Interrupted
         from kdexp.launchers.board import Board
         from kdexp.launchers.search import Search
+        from kdexp.launchers.settings import without_passwords
         from kdexp.launchers.trials import Trials
 
         try:
@@ -85,7 +86,8 @@ class Optuna(Sweeper):
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         began, each = time.time(), max(1, len(plan.settings.seeds))
-        about = (plan.folder.name, str(self.master.get("scale", "full")), flow.command())
+        command = without_passwords(flow.command())
+        about = (plan.folder.name, str(self.master.get("scale", "full")), command)
         done = sum(trial.state.is_finished() for trial in search.trials())
         board = Board(max(search.total, done) * each, done * each)
         device = str((plan.base.config.get("runtime") or {}).get("device", "auto"))
@@ -97,12 +99,12 @@ class Optuna(Sweeper):
                     launcher.serve(source, board)
         except Interrupted:
             board.close()
-            tuned.summary(search, time.time() - began, flow.command())
+            tuned.summary(search, time.time() - began, command)
             raise
         finally:
             board.close()
             search.close()
-        tuned.summary(search, time.time() - began, flow.command())
+        tuned.summary(search, time.time() - began, command)
         if self.form.get("figures", True):
             tuned.figures(search, plan.folder / "figures")
         if tuned.failed(search):

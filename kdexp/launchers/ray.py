@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kdexp import mirror
 from kdexp.launchers import machine
 from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source
 from kdexp.launchers.board import Board
@@ -31,6 +32,8 @@ class Ray(Launcher):
         memory_gb: memory a run; None = not counted.
         retries: how often a run whose machine died is started again.
         resources: further resources a run needs, by Ray's names.
+        workdir: directory on the machines of the cluster that ``multirun/`` counts from; None = the one of this
+            process (with ``runtime.remote``, a machine that lacks it takes one of its own).
 
     Raises:
         ValueError: a setting cannot work.
@@ -45,6 +48,7 @@ class Ray(Launcher):
         memory_gb: float | None = None,
         retries: int = 3,
         resources: dict[str, float] | None = None,
+        workdir: str | None = None,
         runs: str = RUNS,
     ):
         super().__init__(runs)
@@ -52,6 +56,7 @@ class Ray(Launcher):
         at_least_one(slots=slots, threads=threads)
         self.address, self.asked, self.threads, self.gpus = address, slots, threads, gpus
         self.memory_gb, self.retries, self.resources = memory_gb, retries, dict(resources or {})
+        self.workdir = workdir
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launchers.base.Launcher`."""
@@ -121,10 +126,10 @@ class _Tasks(Session):
         env = {name: str(self.settings.threads) for name in machine.THREADS}
         started = []
         for point in points:
-            (point.folder / STOP).unlink(missing_ok=True)
+            self._let(point)
             job = {
                 "runs": self.settings.runs_module, "config": point.config, "overrides": point.overrides,
-                "folder": str(point.folder), "env": env, "cwd": os.getcwd(),
+                "folder": str(point.folder), "env": env, "cwd": self.settings.workdir or os.getcwd(),
             }  # fmt: skip
             started.append(Job(point, self.task.remote(job), None, time.time()))
         return started
@@ -136,6 +141,9 @@ class _Tasks(Session):
         done, _ = self.ray.wait([job.handle], timeout=0)
         if not done:
             return None
+        far = mirror.of(job.point.config)
+        if far is not None:
+            far.pull_run(job.point.folder)
         try:
             return int(self.ray.get(job.handle)), ""
         except self.ray.exceptions.TaskCancelledError:
@@ -147,9 +155,18 @@ class _Tasks(Session):
     def ask_to_stop(self, job: Job) -> None:
         job.point.folder.mkdir(parents=True, exist_ok=True)
         (job.point.folder / STOP).touch()
+        far = mirror.of(job.point.config)
+        if far is not None:
+            far.ask_to_stop(job.point.folder)
 
     def kill(self, job: Job) -> None:
         self.ray.cancel(job.handle, force=True)
 
     def release(self, job: Job) -> None:
-        (job.point.folder / STOP).unlink(missing_ok=True)
+        self._let(job.point)
+
+    def _let(self, point: Point) -> None:
+        (point.folder / STOP).unlink(missing_ok=True)
+        far = mirror.of(point.config)
+        if far is not None:
+            far.let_run(point.folder)

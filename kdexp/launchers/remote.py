@@ -6,12 +6,16 @@ Submitit calls :class:`Remote` in the process that Slurm gave it; Ray starts it 
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import importlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -24,6 +28,8 @@ from kdexp.launchers.worker import GRACE_S, INTERRUPTED
 STOP = ".stop"
 """A file of this name in a run's folder asks the run to save itself and leave; signals do not cross machines."""
 WATCH_S = 1.0
+ASK_S = 5.0
+"""Seconds between two questions to object storage."""
 
 
 class Remote:
@@ -49,7 +55,7 @@ class Remote:
         os.chdir(self.cwd)
         os.environ.update(self.env)
         stop = Path(self.folder) / STOP
-        threading.Thread(target=_watch, args=(stop,), daemon=True).start()
+        threading.Thread(target=_watch, args=(stop, self.config), daemon=True).start()
         try:
             importlib.import_module(self.runs).execute(self.config, self.overrides)
             return 0
@@ -77,10 +83,42 @@ class Remote:
         return submitit.helpers.DelayedSubmission(self)
 
 
-def _watch(stop: Path) -> None:
+def _watch(stop: Path, config: dict[str, Any]) -> None:
+    """End this process when its run shall stop: by a file on a common disk, or an object in the common storage."""
+    from kdexp import mirror
+
+    far, asked = mirror.of(config), time.monotonic()
     while not stop.exists():
         time.sleep(WATCH_S)
+        if far is not None and time.monotonic() - asked >= ASK_S:
+            with contextlib.suppress(Exception):  # storage that is away now may answer the next time
+                if far.asked_to_stop(stop.parent):
+                    break
+            asked = time.monotonic()
     os.kill(os.getpid(), signal.SIGTERM)
+
+
+def workdir(asked: str, config: dict[str, Any]) -> Path:
+    """Return the directory that ``multirun/`` counts from on this machine.
+
+    Args:
+        asked: the one of the machine that sent the job, or the launcher's ``workdir``.
+        config: with ``runtime.remote`` there need be no common disk: a machine without that directory takes one of its
+            own, always the same.
+
+    Raises:
+        FileNotFoundError: it is not here, and there is no other way to hand results back.
+    """
+    if Path(asked).is_dir():
+        return Path(asked)
+    if not (config.get("runtime") or {}).get("remote"):
+        raise FileNotFoundError(
+            f"{asked} is no directory on {socket.gethostname()}: give all machines one disk "
+            "(hydra.launcher.workdir=FOLDER names the place), or a common storage (runtime.remote=s3://BUCKET/PREFIX)."
+        )
+    own = Path(tempfile.gettempdir()) / f"kdexp-{getpass.getuser()}" / asked.strip("/").replace("/", "-")
+    own.mkdir(parents=True, exist_ok=True)
+    return own
 
 
 def in_child(job: dict[str, Any]) -> int:
@@ -89,6 +127,7 @@ def in_child(job: dict[str, Any]) -> int:
     Args:
         job: the arguments of :class:`Remote`.
     """
+    job = {**job, "cwd": str(workdir(job["cwd"], job["config"]))}
     log = Path(job["cwd"]) / job["folder"] / "run.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     env = {**os.environ, **job["env"]}

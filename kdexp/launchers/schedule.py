@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from kdexp.launchers.base import Outcome, Point, Source, devices, result, seconds
 
@@ -14,11 +16,11 @@ class Schedule(Source):
     """Points that wait to be started.
 
     A point whose shared stage is just being built by another running point would only wait for it, so points of other
-    teachers and tasks are started first.
+    teachers, tasks and first phases are started first.
 
     Attributes:
         waiting: in the order they were written.
-        needs: point id -> keys of stages that other points need too.
+        needs: point id -> keys of stages that other points need too, in the order of its plan.
         names: key -> the stage's name.
         cost: point id -> expected seconds, where known.
         built: keys that are known to be built.
@@ -26,7 +28,7 @@ class Schedule(Source):
     """
 
     waiting: list[Point]
-    needs: dict[str, frozenset[str]] = field(default_factory=dict)
+    needs: Mapping[str, Collection[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
     built: set[str] = field(default_factory=set)
@@ -66,19 +68,17 @@ class Schedule(Source):
 
     def finished(self, point: Point) -> None:
         """Hear that a point has ended well, and so that its stages are built."""
-        self.built |= self.needs.get(point.id, frozenset())
+        self.built |= set(self.needs.get(point.id, ()))
 
-    def _missing(self, point: Point) -> frozenset[str]:
-        return self.needs.get(point.id, frozenset()) - self.built
+    def _missing(self, point: Point) -> set[str]:
+        return set(self.needs.get(point.id, ())) - self.built
 
-    def _building(self, point: Point) -> frozenset[str]:
-        missing = self._missing(point)
-        if missing:
+    def _building(self, point: Point) -> set[str]:
+        if self._missing(point):
             stage = _stage_of(point)
-            if stage and stage not in {self.names.get(key) for key in missing}:
-                self.built |= missing  # it trains its own student already
-                return frozenset()
-        return missing
+            if stage:  # what comes before it in the plan is there; all of it if it is the student's own
+                self.built |= set(takewhile(lambda key: self.names.get(key) != stage, self.needs[point.id]))
+        return self._missing(point)
 
 
 def _stage_of(point: Point) -> str | None:
@@ -93,26 +93,23 @@ def _stage_of(point: Point) -> str | None:
         return None
 
 
-def shared_stages(points: list[Point]) -> tuple[dict[str, frozenset[str]], dict[str, tuple[str, int]]]:
+def shared_stages(points: list[Point]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, int]]]:
     """Return which stages points share: (point id -> shared keys, key -> (stage name, number of points)).
 
     The keys stand for what the configurations say alone: no data are looked at, so they are not those of the store.
     """
-    from kdexp import plan
+    from kdexp.needed import outline
 
-    keys: dict[str, set[str]] = {}
+    keys: dict[str, list[str]] = {}
     count: Counter[str] = Counter()
     names: dict[str, str] = {}
     for point in points:
-        teacher = point.config["teacher"]
-        said = json.dumps([point.config["task"], point.config["data"].get("root")], sort_keys=True)
-        known = plan.Facts(said, f"{teacher.get('source')}@{teacher.get('revision')}", point.config["runtime"]["dtype"])
-        found = {stage.key: stage.name for stage in plan.stages(point.config, known) if stage.shared}
-        keys[point.id] = set(found)
+        found = {stage.key: stage.name for stage in outline(point.config)}
+        keys[point.id] = list(found)
         count.update(found.keys())
         names.update(found)
     common = {key: (names[key], n) for key, n in count.items() if n > 1}
-    return {name: frozenset(found & common.keys()) for name, found in keys.items()}, common
+    return {name: tuple(key for key in found if key in common) for name, found in keys.items()}, common
 
 
 def expected(points: list[Point], finished: list[Point]) -> dict[str, float]:

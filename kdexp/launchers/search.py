@@ -14,10 +14,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdexp.launchers.settings import Settings, pruner, sampler, storage
+from kdexp import files
+from kdexp.launchers.settings import Settings, bare_address, pruner, sampler, storage
 from kdexp.launchers.space import Dimension, Lookup, choose, combinations
 
 REMEDY = "Give the new search a name of its own (study=NAME), or go on with the old settings."
+NOTE = ".optuna/search.json"
+"""Where a study's folder says how it is searched: ``storage`` (null = the journal), ``space`` (name -> key), ..."""
 
 
 class Search:
@@ -49,6 +52,7 @@ class Search:
             with self.lock:
                 self.study = self._open()
                 self._check()
+                self._note()
                 self._reopen_failed()
         except BaseException:
             self.close()
@@ -187,6 +191,20 @@ class Search:
                 f"hydra.sweeper.metric={list(self.settings.metrics)}, but study {self.folder.name} was started with "
                 f"{have}. {REMEDY}"
             )
+
+    def _note(self) -> None:
+        """Write down for the report where the trials are kept, and what is searched how; no password."""
+        said = {
+            "storage": bare_address(self.settings.storage),
+            "metrics": list(self.settings.metrics),
+            "directions": list(self.settings.directions),
+            "sampler": self.settings.sampler,
+            "pruner": self.settings.pruner,
+            "seeds": list(self.settings.seeds),
+            "total": self.total,
+            "space": {d.name: d.key for d in self.space},
+        }
+        files.write_json(self.folder / NOTE, said)
 
     def _reopen_failed(self) -> None:
         """Give failed trials another chance when more retries are asked for than they had."""

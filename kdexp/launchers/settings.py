@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,13 @@ PRUNERS = {
     "none": "NopPruner", "median": "MedianPruner", "hyperband": "HyperbandPruner", "wilcoxon": "WilcoxonPruner",
     "successive_halving": "SuccessiveHalvingPruner",
 }  # fmt: skip
+
+NEEDS = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",)}
+"""Packages that samplers import and Optuna itself does without."""
+DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
+"""Packages whose name is not that of what they import."""
+EXTRAS = {"psycopg": "'kdexp[postgresql]'", "pymysql": "'kdexp[mysql]'"}
+"""Drivers that kdexp names as an extra."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +71,37 @@ class Settings:
                 "hydra.sweeper.pruner=hyperband judges one run a trial: leave hydra.sweeper.seeds empty, or use "
                 "wilcoxon."
             )
-        if self.sampler == "cmaes" and importlib.util.find_spec("cmaes") is None:
-            found.append("hydra.sweeper.sampler=cmaes needs the package cmaes: pip install cmaes")
-        if found:
+        if found := found + missing(self.sampler, self.storage):
             raise ValueError(" ".join(found))
+
+
+def missing(chosen: str, url: str | None) -> list[str]:
+    """Say which packages a sampler and a database lack, and what is wrong with the database's address."""
+    found = []
+    for name in NEEDS.get(chosen, ()):
+        if importlib.util.find_spec(name) is None:
+            found.append(f"hydra.sweeper.sampler={chosen} needs the package {name}: pip install {name}")
+    return found if url is None else found + _driver(url)
+
+
+def _driver(url: str) -> list[str]:
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+
+    kind, separator, _ = url.partition("://")
+    said = f"hydra.sweeper.storage={kind}{separator}{'...' if separator else ''}"  # the rest may hold a password
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except (ArgumentError, NoSuchModuleError):
+        return [
+            f"{said} is no database's address: null for the study's own journal, or a URL such as "
+            "sqlite:///FILE, postgresql://USER@HOST/NAME, mysql+pymysql://USER:PASSWORD@HOST/NAME."
+        ]
+    except ImportError as error:
+        package = DRIVERS.get(str(error.name), str(error.name))
+        also = "; or mysql+pymysql://... with pip install 'kdexp[mysql]'" if error.name == "MySQLdb" else ""
+        return [f"{said} needs the package {package}: pip install {EXTRAS.get(package, package)}{also}"]
+    return []
 
 
 def several(value: Any) -> tuple[Any, ...]:
@@ -94,7 +129,8 @@ def read(form: Mapping[str, Any]) -> Settings:
             make()
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"hydra.sweeper.{what}_options: {getattr(settings, what)} refuses them: {error}"
+                f"hydra.sweeper.{what}_options: {getattr(settings, what)} refuses them: {error}. "
+                f"hydra.sweeper.{what}_options=null takes its own defaults."
             ) from error
     return settings
 
@@ -111,11 +147,12 @@ def sampler(settings: Settings, seed: int) -> Any:
 
 
 def pruner(settings: Settings) -> Any:
-    """Make the pruner."""
+    """Make the pruner; ``none`` has no options, so that it can be said over a study that sets some."""
     import optuna
 
     quiet()
-    return getattr(optuna.pruners, PRUNERS[settings.pruner])(**settings.pruner_options)
+    options = {} if settings.pruner == "none" else settings.pruner_options
+    return getattr(optuna.pruners, PRUNERS[settings.pruner])(**options)
 
 
 def quiet() -> None:
@@ -132,27 +169,40 @@ def storage(settings: Settings, folder: Path) -> Any:
     """Open the storage: the study's journal, or the database that was asked for.
 
     Raises:
-        ValueError: it is no URL, or its driver is not installed.
+        ValueError: the database cannot be reached.
     """
-    from optuna.storages import RDBStorage
+    import optuna
+    from sqlalchemy.exc import OperationalError
 
+    quiet()
     url = settings.storage
     if url is None:
         return journal(folder / "optuna.journal")
-    if "://" not in url:
-        raise ValueError(
-            f"hydra.sweeper.storage={url}: null for the study's own journal, or a URL such as postgresql://host/name."
-        )
+    waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
-        waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
-        return RDBStorage(url, engine_kwargs=waits)
-    except ImportError as error:
-        kind = url.partition(":")[0]
-        raise ValueError(f"hydra.sweeper.storage={kind}://...: its driver is not installed ({error}).") from error
+        return optuna.storages.RDBStorage(url, engine_kwargs=waits)
+    except OperationalError as error:
+        why = str(error.orig).strip().splitlines()[0]
+        raise ValueError(f"hydra.sweeper.storage={bare_address(url)} cannot be opened: {why}") from error
+
+
+def bare_address(url: str | None) -> str | None:
+    """Return a database's address without its password, as it may be written down."""
+    from sqlalchemy.engine import URL, make_url
+
+    return None if url is None else URL.create(**{**make_url(url)._asdict(), "password": None}).render_as_string()
+
+
+def without_passwords(text: str) -> str:
+    """Return a command line in which addresses have ``***`` for their passwords."""
+    return re.sub(r"(://[^\s:/@]*):[^\s@]*@", r"\1:***@", text)
 
 
 def journal(path: Path) -> Any:
-    """Open a journal file as Optuna's storage, under a lock that the system frees when a process is killed."""
+    """Open a journal file as Optuna's storage, under a lock that the system frees when a process is killed.
+
+    A last line that was cut short (a full disk, a machine that went down) is taken away before anything is added.
+    """
     from filelock import FileLock
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
@@ -163,6 +213,7 @@ def journal(path: Path) -> Any:
 
         def acquire(self) -> bool:
             self.lock.acquire()
+            _mend(path)
             return True
 
         def release(self) -> None:
@@ -170,3 +221,13 @@ def journal(path: Path) -> Any:
 
     path.parent.joinpath(".optuna").mkdir(parents=True, exist_ok=True)
     return JournalStorage(JournalFileBackend(str(path), lock_obj=Lock()))
+
+
+def _mend(path: Path) -> None:
+    """Take away what stands behind the last complete line."""
+    with path.open("r+b") as file:
+        size = file.seek(0, 2)
+        file.seek(max(0, size - 1))
+        if file.read(1) not in (b"", b"\n"):
+            file.seek(0)
+            file.truncate(file.read().rfind(b"\n") + 1)

@@ -155,7 +155,10 @@ def pick(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dic
 
 
 def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
-    """Fine-tune the teacher as ever and keep its weights and training logits on the way, a folder a checkpoint."""
+    """Fine-tune the teacher as ever and keep its weights on the way, a folder a checkpoint, with its logits.
+
+    The logits are those of the rows that it was trained on; students that see others run the checkpoint itself.
+    """
     from dataclasses import replace
 
     from kdexp import loop, models, optim, signal, train
@@ -164,8 +167,8 @@ def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) 
     settings, task = stage.settings, run.task()
     recipe, kept = settings["recipe"], settings["trajectory"]
     data = run.data(recipe["max_length"])
-    rows = len(loop.subset(len(data["train"]), recipe["examples"]))
-    steps = marks(optim.updates(rows, recipe), -(-rows // recipe["batch_size"]), kept, recipe)
+    rows = loop.subset(len(data["train"]), recipe["examples"])
+    steps = marks(optim.updates(len(rows), recipe), -(-len(rows) // recipe["batch_size"]), kept, recipe)
     _estimate(models.count(run.config["teacher"], task), len(steps), kept["dtype"], work, run)
 
     def show(name: str, student: Any, step: int, of: int, examples: int) -> None:
@@ -178,7 +181,7 @@ def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) 
     for number, step in enumerate(steps, 1):
         folder = work / FOLDER.format(number=number)
         model = models.load_teacher(run.config["teacher"], task, folder).to(run.device)
-        signal.keep_logits(folder, predict(model, data["train"], run), recipe["max_length"])
+        signal.keep_logits(folder, predict(model, data["train"], run, rows), recipe["max_length"], rows)
         summary["checkpoints"].append({"step": step, "scores": scores(model, data, task, run)})
     return summary
 

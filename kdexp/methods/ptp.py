@@ -102,6 +102,7 @@ def _relabelled(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[di
     """Return the splits with the teacher's verdicts for labels, and the two thresholds (from train alone)."""
     from dataclasses import replace
 
+    import numpy as np
     import torch
 
     from kdexp import models, signal
@@ -111,7 +112,8 @@ def _relabelled(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[di
     init, data = stage.settings["init"], run.data(stage.settings["recipe"]["max_length"])
     model = models.load_teacher(run.config["teacher"], run.task(), inputs["teacher"].folder).to(run.device)
     judged = stage.settings["selection"]
-    stored = signal.Stored.open(inputs["teacher"].folder, stage.settings["recipe"]["max_length"], torch.device("cpu"))
+    length, every = stage.settings["recipe"]["max_length"], np.arange(len(data["train"]))
+    stored = signal.Stored.open(inputs["teacher"].folder, length, torch.device("cpu"), every)
     verdicts = {}
     for name in ["train"] + ([judged] if judged != "last" else []):
         known = stored if name == "train" else None

@@ -90,12 +90,14 @@ def test_the_board_writes_one_line_a_run_and_the_summary_names_logs() -> None:
     board.done(wrong)
     board.close()
     assert board.done_count == 3
-    summary("s", [wrong, Outcome(point("a"), "finished")], 100.0, "python -m kdexp x", console)
+    twin = Outcome(point("c"), "failed", 1.0, "ValueError: [no]")
+    summary("s", [wrong, twin, Outcome(point("a"), "finished")], 100.0, "python -m kdexp x", console)
     text = out.getvalue()
     assert "2/3  finished  a" in text
     assert "3/3  failed  b[x]  ValueError: [no]" in text
     assert "failed: b[x]: ValueError: [no]" in text
     assert "b[x]/run.log" in text
+    assert "1 more failed alike: c" in text
     assert "run the same command again: python -m kdexp x" in text
 
 

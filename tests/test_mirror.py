@@ -1,0 +1,299 @@
+"""Object storage: two machines (two folders) that share nothing but a URL; the same with a real S3 server."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from kdexp import reach
+from kdexp.mirror import Mirror
+from kdexp.mirrored import Mirrored
+from kdexp.stage import Stage
+from tests.conftest import program_environment
+from tests.test_runs import results, toy
+
+SLOW_TRAINING = ["recipe.epochs=60", "runtime.checkpoint_s=0.2", "objective=att_kl"]
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> tuple[Path, Path, str]:
+    for name in "AB":
+        (tmp_path / name).mkdir()
+    return tmp_path / "A", tmp_path / "B", f"file://{tmp_path / 'remote'}"
+
+
+@pytest.fixture
+def overrides(tiny_bert_dir, tiny_csv_task) -> list[str]:
+    return toy(tiny_bert_dir, tiny_csv_task)
+
+
+def stores(machines, stage: Stage) -> tuple[Mirrored, Mirrored, Mirror]:
+    a, b, url = machines
+    return Mirrored(a, 5, Mirror(url)), Mirrored(b, 5, Mirror(url)), Mirror(url)
+
+
+def shared(**settings) -> Stage:
+    return Stage("teacher", "x", {"a": 1, **settings}, shared=True)
+
+
+def write(work: Path) -> dict:
+    (work / "part").mkdir(exist_ok=True)
+    (work / "part" / "data.txt").write_text("weights")
+    return {"score": 1.0}
+
+
+def never(work: Path) -> dict:
+    raise AssertionError("built again")
+
+
+def quiet(text: str) -> None: ...
+
+
+def test_a_shared_stage_is_built_on_one_machine_only(machines):
+    a, b, mirror = stores(machines, shared())
+    a.build(shared(), write, quiet)
+    found, reused = b.build(shared(), never, quiet)
+    assert reused and (found.folder / "part" / "data.txt").read_text() == "weights"
+    assert not list((b.root / "incoming").iterdir()) and not mirror.has_work(shared().key)
+
+
+def test_an_upload_that_was_cut_off_is_invisible(machines):
+    a, b, mirror = stores(machines, shared())
+    found, _ = a.build(shared(), write, quiet)
+    mirror.fs.rm(mirror.at("store", shared().key, "meta.json"))
+    assert b.seek(shared().key) is None
+    a.ended([shared()])  # a later run of the first machine completes it
+    assert b.seek(shared().key).summary == found.summary
+
+
+def test_damage_at_the_url_is_named(machines):
+    a, b, mirror = stores(machines, shared())
+    a.build(shared(), write, quiet)
+    path = Path(mirror.at("store", shared().key, "part", "data.txt"))
+    path.write_text("weightz")
+    with pytest.raises(ValueError, match=f"file://.*/store/{shared().key}/part/data.txt is damaged"):
+        b.build(shared(), never, quiet)
+    path.unlink()
+    with pytest.raises(ValueError, match="damaged or missing"):
+        b.build(shared(), never, quiet)
+    shutil.rmtree(path.parents[1])
+    assert b.build(shared(), write, quiet)[1] is False
+
+
+def test_a_checkpoint_moves_whole_and_the_newest_wins(machines):
+    stage = Stage("distill", "x", {})
+    a, b, mirror = stores(machines, stage)
+
+    def begun(store: Mirrored, content: str) -> Callable[[Path], dict]:
+        def action(work: Path) -> dict:
+            seen.append((work / "checkpoint").read_text() if (work / "checkpoint").exists() else None)
+            (work / "checkpoint").write_text(content)
+            store.saved(stage.key)
+            (work / "checkpoint").write_text(content + "+")
+            store.saved(stage.key)  # waits for the one before
+            raise KeyboardInterrupt
+
+        return action
+
+    seen: list[str | None] = []
+    for store, content in ((a, "1"), (b, "2"), (a, "3")):
+        with pytest.raises(KeyboardInterrupt):
+            store.build(stage, begun(store, content), quiet)
+    assert seen == [None, "1+", "2+"], "each continues from what the other one sent last"
+    assert len(mirror._works(stage.key)) == 1
+    (newest,) = mirror._works(stage.key)
+    Path(mirror.at("work", stage.key, newest, "checkpoint")).write_text("?")
+    with pytest.raises(ValueError, match=f"work/{stage.key}/{newest}/checkpoint is damaged"):
+        b.build(stage, never, quiet)
+
+
+def test_what_stays_follows_the_weights_that_are_kept(machines):
+    stage = Stage("distill", "x", {})
+    a, b, mirror = stores(machines, stage)
+
+    def long(work: Path) -> dict:
+        (work / "checkpoint").write_text("1")
+        a.saved(stage.key)
+        a._settle()
+        return write(work)
+
+    a.build(stage, long, quiet)
+    assert mirror.meta(stage.key) is None, "no other run needs it"
+    assert b.build(stage, never, quiet)[1], "but the same run, elsewhere, does not repeat it"
+    a.drop_weights(stage.key)
+    a.ended([stage])
+    assert mirror.meta(stage.key)["dropped"] and not mirror.has_work(stage.key)
+
+
+def test_a_url_that_cannot_work_is_one_sentence(tmp_path, kdexp, overrides):
+    (tmp_path / "file").write_text("")
+    for url, expected in (
+        ("s4://bucket/x", "s4 is no protocol of fsspec"),
+        ("bucket/x", "is no URL"),
+        ("ftp://me:word@host/x", "ftp://me:***@host/x holds a password"),
+        (f"file://{tmp_path}/file/below", "check the address"),
+    ):
+        (said,) = reach.problems(url)
+        assert expected in said
+        assert "word" not in said.replace("password", "")
+    done = kdexp([*overrides, "runtime.remote=s4://bucket/x"])
+    assert done.returncode == 2 and "One thing must change" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "multirun").exists()
+
+
+def test_a_run_is_never_repeated_on_another_machine(machines, kdexp, overrides):
+    a, b, url = machines
+    command = [*overrides, "objective=att_kl", f"runtime.remote={url}"]
+    assert kdexp(command, cwd=a).returncode == 0
+    again = kdexp(command, cwd=b)
+    assert again.returncode == 0, again.stderr
+    assert results(a, "adhoc") == results(b, "adhoc")
+    assert not list((b / "multirun" / ".store").glob("*/meta.json")), "nothing was carried out there"
+    (log,) = (b / "multirun" / "adhoc").glob("*/metrics.jsonl")
+    assert log.stat().st_size
+    other = kdexp([*command, "seed=2"], cwd=b)
+    assert other.returncode == 0, other.stderr
+    stages = {r["run"]["seed"]: r["stages"] for r in results(b, "adhoc").values()}[2]
+    assert [s["reused"] for s in stages] == [True, False, False], "the teacher was fetched"
+
+
+def kill_in_the_middle(
+    cwd: Path, command: list[str], remote: Callable[[], bool], env: dict[str, str] | None = None
+) -> None:
+    """Start a run and kill it without warning when ``remote`` says that enough has been sent."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kdexp", *command], cwd=cwd, env=program_environment(env or {}), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    end = time.time() + 120
+    while not remote() and time.time() < end and process.poll() is None:
+        time.sleep(0.02)
+    assert process.poll() is None, "it ended before it could be killed"
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def moved(kdexp, machines, overrides, url: str, sent: Callable[[], bool], env: dict[str, str] | None = None) -> None:
+    """A run killed on one machine continues on another, bit for bit."""
+    a, b, _ = machines
+    whole = a.parent / "whole"
+    whole.mkdir()
+    command = [*overrides, *SLOW_TRAINING]
+    assert kdexp(command, cwd=whole).returncode == 0
+    kill_in_the_middle(a, [*command, f"runtime.remote={url}"], sent, env)
+    assert not results(a, "adhoc")
+    done = kdexp([*command, f"runtime.remote={url}"], cwd=b, env=env)
+    assert done.returncode == 0, done.stderr
+    (expected,), (found,) = results(whole, "adhoc").values(), results(b, "adhoc").values()
+    assert found["scores"] == expected["scores"] and found["best"] == expected["best"]
+    theirs, mine = (Path(r["student"]["weights"]) / "model.safetensors" for r in (expected, found))
+    assert theirs.read_bytes() == mine.read_bytes()
+    (log,) = (b / "multirun" / "adhoc").glob("*/run.log")
+    assert "continues from a checkpoint at" in log.read_text()
+    steps = [json.loads(line) for line in log.with_name("metrics.jsonl").read_text().splitlines()]
+    assert min(s["step"] for s in steps if s["stage"] == "distill.intermediate") < 40, "what the first machine wrote"
+
+
+def test_a_killed_run_continues_on_another_machine_bit_for_bit(machines, kdexp, overrides):
+    remote = machines[0].parent / "remote"
+
+    def sent() -> bool:
+        """The third checkpoint of a phase after the teacher's."""
+        return any(p.parent.name >= "00000003" for p in remote.glob("work/*/*/manifest.json"))
+
+    moved(kdexp, machines, overrides, machines[2], sent)
+    assert not list(remote.glob("work/*/*/manifest.json")), "nothing unfinished is left behind"
+
+
+def test_a_study_is_divided_between_machines(machines, kdexp, overrides):
+    a, b, url = machines
+    grid = ["-m", "study=four", "hydra.launcher.slots=2", f"runtime.remote={url}", *overrides]
+    assert kdexp([*grid, "objective=kd,hid_seq", "seed=1"], cwd=a).returncode == 0
+    done = kdexp([*grid, "objective=kd,hid_seq", "seed=1,2"], cwd=b)
+    assert done.returncode == 0, done.stderr
+    mine, theirs = results(b, "four"), results(a, "four")
+    assert len(mine) == 4 and all(mine[name] == result for name, result in theirs.items())
+    assert all(r["stages"][0]["reused"] for r in mine.values() if r["run"]["seed"] == 2), "the teacher came from there"
+
+
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, str], Callable]]:
+    """A server that speaks S3's own protocol, with one bucket; (URL, environment, listing)."""
+    pytest.importorskip("moto", reason="needs moto[server]")
+    pytest.importorskip("flask", reason="needs moto[server]")
+    s3fs = pytest.importorskip("s3fs", reason="needs s3fs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    address = f"http://127.0.0.1:{port}"
+    env = {
+        "AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing", "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": address,
+    }  # fmt: skip
+    for name, value in env.items():
+        monkeypatch.setenv(name, value)
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", str(port)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    try:
+        fs = s3fs.S3FileSystem(endpoint_url=address, use_listings_cache=False, skip_instance_cache=True)
+        for _ in range(100):
+            with socket.socket() as asking:
+                if asking.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.2)
+        fs.mkdir("bucket")
+        yield "s3://bucket/kd", env, fs
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.mark.slow
+def test_the_same_over_s3(s3, machines, kdexp, overrides):
+    url, env, fs = s3
+
+    def sent() -> bool:
+        fs.invalidate_cache()
+        found = fs.glob("bucket/kd/work/*/*/manifest.json")
+        return any(p.split("/")[-2] >= "00000003" for p in found)
+
+    moved(kdexp, machines, overrides, url, sent, env)
+    fs.invalidate_cache()
+    assert not fs.glob("bucket/kd/work/*/*/manifest.json")
+    again = kdexp([*overrides, *SLOW_TRAINING, f"runtime.remote={url}"], cwd=machines[0], env=env)
+    assert again.returncode == 0 and results(machines[0], "adhoc") == results(machines[1], "adhoc")
+    test_a_study_is_divided_between_machines((*machines[:2], url), kdexp, overrides)
+
+    a, b, mirror = stores((machines[0] / "x", machines[1] / "x", url), shared())
+    a.build(shared(), write, quiet)
+    fs.pipe_file(f"bucket/kd/store/{shared().key}/part/data.txt", b"weightz")
+    with pytest.raises(ValueError, match=f"s3://bucket/kd/store/{shared().key}/part/data.txt is damaged"):
+        b.build(shared(), never, quiet)
+    where = Path("multirun/study/run")
+    mirror.ask_to_stop(where)
+    assert mirror.asked_to_stop(where)
+    mirror.let_run(where)
+    mirror.let_run(where)
+    assert not mirror.asked_to_stop(where)
+
+
+@pytest.mark.slow
+def test_an_s3_that_cannot_be_used_is_one_sentence(s3, kdexp, overrides, tmp_path):
+    url, env, _ = s3
+    for change, wrong in (({}, "s3://nowhere/kd"), ({"AWS_ENDPOINT_URL": "http://127.0.0.1:9"}, url)):
+        began = time.monotonic()
+        done = kdexp([*overrides, f"runtime.remote={wrong}"], env={**env, **change})
+        assert done.returncode == 2 and f"runtime.remote={wrong}: " in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr and time.monotonic() - began < 60
+        assert not (tmp_path / "multirun").exists()
