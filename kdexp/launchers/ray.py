@@ -2,23 +2,35 @@
 
 Each task starts the run as a process of its own, so memory and threads are the run's alone. A task whose machine dies
 is started again elsewhere and continues from the run's last checkpoint, which lies on the disk that all machines see.
+When the cluster itself is gone, the study ends with one sentence; Ray would go on asking and then end the process.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from kdexp import mirror
 from kdexp.launchers import machine
-from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source
+from kdexp.launchers.base import RUNS, Launcher, Outcome, Point, Source, held
 from kdexp.launchers.board import Board
 from kdexp.launchers.local import at_least_one, needs_package
 from kdexp.launchers.remote import STOP, in_child
 from kdexp.launchers.schedule import Schedule, shared_stages
 from kdexp.launchers.session import Job, Session, terminated_like_interrupted
+from kdexp.launchers.worker import INTERRUPTED
+
+ASK_S = 3.0
+"""Seconds between two questions whether the cluster is there, and what an answer may take."""
+LOST_S = 15.0
+"""Seconds without an answer after which the cluster counts as gone."""
+RAY_ENDS_S = "120"
+"""Seconds after which Ray itself ends a process whose cluster is gone; more than this launcher needs to say so."""
 
 
 class Ray(Launcher):
@@ -60,6 +72,9 @@ class Ray(Launcher):
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launchers.base.Launcher`."""
+        if self.address:
+            os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", RAY_ENDS_S)
+            os.environ["RAY_ENABLE_AUTO_CONNECT"] = "0"  # a lost ray:// is not replaced by a cluster of this machine
         import ray
 
         with terminated_like_interrupted():
@@ -72,7 +87,7 @@ class Ray(Launcher):
             except ConnectionError as error:
                 raise ValueError(
                     f"hydra.launcher.address={self.address}: no Ray cluster answers there ({error}). "
-                    "Start one: ray start --head"
+                    "Start one: ray start --head. One that asks for a token needs RAY_AUTH_MODE=token here too."
                 ) from error
             try:
                 slots = max(1, min(self.asked or self._capacity(ray), source.size))
@@ -101,12 +116,58 @@ class Ray(Launcher):
         return int(min(fits))
 
 
+class Lost(RuntimeError):
+    """The cluster went away while runs were under way."""
+
+
+class Pulse:
+    """Asks whether a cluster is still there.
+
+    Args:
+        address: ``host:port`` of its head.
+    """
+
+    def __init__(self, address: str):
+        self.address = address.removeprefix("ray://").partition("/")[0]
+        self.lost, self.there = False, True
+        self.heard = self.asked = time.monotonic()
+
+    def answers(self) -> bool:
+        """Ask now."""
+        host, _, port = self.address.rpartition(":")
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=ASK_S).close()
+            self.heard, self.there = time.monotonic(), True
+        except OSError:
+            self.there = False
+        return self.there
+
+    def check(self) -> bool:
+        """Ask when it is time to, and return the last answer.
+
+        Raises:
+            Lost: there has been none for too long; raised once.
+        """
+        if self.lost or time.monotonic() - self.asked < ASK_S:
+            return self.there
+        self.asked = time.monotonic()
+        if not self.answers() and time.monotonic() - self.heard >= LOST_S:
+            self.lost = True
+            raise Lost(
+                f"the Ray cluster at {self.address} is gone (no answer for {LOST_S:.0f} s); unfinished runs keep their "
+                "last checkpoints. Start a cluster (ray start --head): the same command continues."
+            )
+        return self.there
+
+
 class _Tasks(Session):
     """Runs in tasks of Ray."""
 
     def __init__(self, launcher: Ray, board: Board, ray: Any, slots: int):
         super().__init__(launcher, board)
         self.settings, self.ray, self.slots = launcher, ray, slots
+        far = str(launcher.address or "").startswith("ray://")
+        self.pulse = Pulse(str(launcher.address) if far else ray.get_runtime_context().gcs_address)
         package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH", "")) if p)
         options: dict[str, Any] = {
@@ -135,38 +196,80 @@ class _Tasks(Session):
         return started
 
     def wait(self, seconds: float) -> None:
-        self.ray.wait([job.handle for job in self.jobs], num_returns=1, timeout=seconds)
+        if self.pulse.check() and not self.pulse.lost:
+            with contextlib.suppress(ConnectionError):  # the next check asks again
+                self.ray.wait([job.handle for job in self.jobs], num_returns=1, timeout=seconds)
+        else:
+            time.sleep(seconds)
 
     def over(self, job: Job) -> tuple[int, str] | None:
-        done, _ = self.ray.wait([job.handle], timeout=0)
-        if not done:
-            return None
-        far = mirror.of(job.point.config)
-        if far is not None:
-            far.pull_run(job.point.folder)
+        if self.pulse.lost:
+            return self._left_alone(job)
         try:
-            return int(self.ray.get(job.handle)), ""
+            if not self.ray.wait([job.handle], timeout=0)[0]:
+                return None
+            code, why = int(self.ray.get(job.handle)), ""
         except self.ray.exceptions.TaskCancelledError:
-            return 130, ""
+            code, why = INTERRUPTED, ""
         except Exception as error:
-            lines = [line for line in str(error).splitlines() if line.strip()]
-            return 1, f"its Ray task was lost: {lines[0] if lines else type(error).__name__}"
+            if not self.pulse.answers():
+                return None  # it is judged when the cluster is back; check() gives up some time
+            code, why = 1, _reason(error)
+        try:
+            far = mirror.of(job.point.config)
+            if far is not None:
+                far.pull_run(job.point.folder)
+        except Exception as error:
+            return 1, f"its records could not be fetched ({_first_line(error)}); the same command tries again"
+        return code, why
+
+    def _left_alone(self, job: Job) -> tuple[int, str] | None:
+        """Say how a run ended without asking Ray: by its records, as far as they are seen from here."""
+        if held(job.point):
+            return None
+        return (0 if self.launcher.runs.state(job.point.folder) == "finished" else INTERRUPTED), ""
 
     def ask_to_stop(self, job: Job) -> None:
         job.point.folder.mkdir(parents=True, exist_ok=True)
         (job.point.folder / STOP).touch()
-        far = mirror.of(job.point.config)
-        if far is not None:
-            far.ask_to_stop(job.point.folder)
+        with self._said_only("asked to stop", job.point):
+            far = mirror.of(job.point.config)
+            if far is not None:
+                far.ask_to_stop(job.point.folder)
 
     def kill(self, job: Job) -> None:
-        self.ray.cancel(job.handle, force=True)
+        if not self.pulse.lost:
+            self.ray.cancel(job.handle, force=True)
 
     def release(self, job: Job) -> None:
-        self._let(job.point)
+        with self._said_only("released", job.point):
+            self._let(job.point)
+
+    @contextlib.contextmanager
+    def _said_only(self, what: str, point: Point) -> Iterator[None]:
+        """Say what storage refuses, and go on: the other runs want to be looked after too."""
+        try:
+            yield
+        except Exception as error:
+            self.board.say(f"{point.name} could not be {what} at runtime.remote: {_first_line(error)}")
 
     def _let(self, point: Point) -> None:
         (point.folder / STOP).unlink(missing_ok=True)
         far = mirror.of(point.config)
         if far is not None:
             far.let_run(point.folder)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
+
+
+def _reason(error: Exception) -> str:
+    """Say why a task gave no exit code: in its own words where it said why, else in Ray's."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, FileNotFoundError):
+        return _first_line(cause)
+    if isinstance(cause, Exception):
+        return f"its Ray task failed: {type(cause).__name__}: {_first_line(cause)}"
+    return f"its Ray task was lost: {_first_line(error)}"
