@@ -1,6 +1,7 @@
 """Object storage: what machines without a common disk share, below one URL that fsspec understands.
 
-Layout: ``store/<key>/`` a finished stage (``meta.json`` is written last: without it the stage is not there),
+Layout: ``store/<key>/`` a finished stage (``meta.json`` is written last and names the folder of its files: without it
+the stage is not there),
 ``work/<key>/<number>-<token>/`` a checkpoint of one being built (``manifest.json`` is written last),
 ``runs/<study>/<run>/`` what a run leaves (``result.json`` is written last), with ``.stop`` while it shall stop.
 
@@ -70,16 +71,16 @@ class Mirror:
         """
         meta = self.meta(key)
         if meta is not None:
-            self._fetch(self.at("store", key), folder, meta["files"])
+            self._fetch(self.at("store", key), folder, meta["files"], meta.pop("at"))
             files.write_json(folder / "meta.json", meta)
         return meta
 
     def push_stage(self, folder: Path, meta: dict[str, Any]) -> None:
-        """Send a finished stage, its record last."""
-        base = self.at("store", meta["key"])
+        """Send a finished stage, its record last; each sender has a place of its own for the files."""
+        base, own = self.at("store", meta["key"]), secrets.token_hex(4)
         for name in meta["files"]:
-            self._put(folder / name, f"{base}/{name}")
-        self._put(folder / "meta.json", f"{base}/meta.json")
+            self._put(folder / name, f"{base}/{own}/{name}")
+        self._pipe(f"{base}/meta.json", json.dumps({**meta, "at": own}, indent=1).encode())
 
     # --- work that has begun ---
 
@@ -209,8 +210,8 @@ class Mirror:
             said = f"{self._said(path)} is damaged ({error}): delete it and run the command again."
             raise ValueError(said) from error
 
-    def _fetch(self, base: str, folder: Path, sums: dict[str, str]) -> None:
-        """Copy files from the URL and compare their checksums.
+    def _fetch(self, base: str, folder: Path, sums: dict[str, str], below: str = "") -> None:
+        """Copy files from the URL (``below`` a folder there) and compare their checksums.
 
         Raises:
             ValueError: one is missing or differs; it is named.
@@ -219,16 +220,17 @@ class Mirror:
             path = folder / name
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self.fs.get_file(f"{base}/{name}", str(path))
+                self.fs.get_file("/".join(part for part in (base, below, name) if part), str(path))
                 good = files.checksum(path) == expected
             except FileNotFoundError:
                 if not any(self.fs.exists(f"{base}/{mark}") for mark in ("manifest.json", "meta.json")):
                     raise
                 good = False
             if not good:
+                said = "/".join(part for part in (self._said(base), below, name) if part)
                 raise ValueError(
-                    f"{self._said(base)}/{name} is damaged or missing (its sha256 is not the one noted when it was "
-                    f"written): delete the folder {self._said(base)}; the same command builds it again."
+                    f"{said} is damaged or missing (its sha256 is not the one noted when it was written): delete the "
+                    f"folder {self._said(base)}; the same command builds it again."
                 )
 
     def _put(self, path: Path, target: str) -> None:

@@ -51,13 +51,19 @@ class Mirrored(Store):
         found = self.get(key)
         if found is not None and found.whole:
             return found
-        with self._incoming(key) as folder:
-            meta = self.mirror.pull_stage(key, folder)
-            if meta is not None and (found is None or not meta.get("dropped")):
-                found = self._place(key, folder)
-        if work is None or (found is not None and found.whole):
+        try:
+            with self._incoming(key) as folder:
+                meta = self.mirror.pull_stage(key, folder)
+                if meta is not None and (found is None or not meta.get("dropped")):
+                    found = self._place(key, folder)
+            if work is None or (found is not None and found.whole):
+                return found
+            return self._continue(key, work) or found
+        except ValueError:  # what lies there is damaged
+            raise
+        except Exception as error:  # each protocol has errors of its own
+            log.warning("no answer from %s (%s: %s); going on alone", self.mirror.url, type(error).__name__, error)
             return found
-        return self._continue(key, work) or found
 
     def _continue(self, key: str, work: Path) -> Finished | None:
         """Take up what was begun elsewhere: a checkpoint, or a finished phase of a run that has not ended."""
@@ -68,6 +74,8 @@ class Mirrored(Store):
                 return None
             if (folder / name / "meta.json").exists():
                 return self._place(key, folder / name)
+            if _step(work) > _step(folder / name):  # this machine has got further than it could send
+                return None
             files.write_json(folder / name / MARK, {"name": name})
             shutil.rmtree(work, ignore_errors=True)
             work.parent.mkdir(parents=True, exist_ok=True)
@@ -164,6 +172,12 @@ class Mirrored(Store):
             log.warning("%s could not be sent to %s (%s: %s)", what, self.mirror.url, type(error).__name__, error)
 
 
+def _step(work: Path) -> int:
+    """Return the update that a begun stage's checkpoint stands at; -1 without one."""
+    state = files.read_json(work / "checkpoint" / "state.json") or {}
+    return int((state.get("progress") or {}).get("step", -1))
+
+
 def _link(source: str, target: str) -> None:
     try:
         os.link(source, target)
@@ -201,23 +215,46 @@ def run(config: dict[str, Any], where: Path) -> Iterator[Callable[[], None]]:
         with suppress(Exception):
             found.push_run(where)
         raise
-    try:
-        if not found.has_result(where):
-            found.push_run(where)
-    except Exception as error:  # each protocol has errors of its own
-        raise RuntimeError(
-            f"{where} is finished, but could not be sent to {found.url} ({type(error).__name__}: {error}): "
-            "the same command tries again."
-        ) from error
+    _push(found, where)
 
 
-def fetch(points: list[Any]) -> int:
-    """Bring finished runs of a grid here that another machine has carried out; returns how many."""
+def meet(points: list[Any]) -> None:
+    """Level a grid with object storage before it starts: fetch what others have finished, send what could not be sent.
+
+    Raises:
+        RuntimeError: a finished run still cannot be sent.
+    """
     mirror = of(points[0].config) if points else None
     if mirror is None:
-        return 0
-    missing = [point.folder for point in points if not (point.folder / "result.json").exists()]
-    return sum(mirror.pull_run(where) for where in mirror.finished(missing))
+        return
+    here = [point.folder for point in points if (point.folder / "result.json").exists()]
+    missing = [point.folder for point in points if point.folder not in here]
+    for where in mirror.finished(missing):
+        mirror.pull_run(where)
+    known = set(mirror.finished(here))
+    for where in here:
+        if where not in known:
+            _push(mirror, where)
+
+
+def unsent(points: list[Any]) -> str:
+    """Send what a grid's runs could not send themselves; returns why that fails, or nothing."""
+    try:
+        meet(points)
+    except Exception as error:  # each protocol has errors of its own
+        return str(error)
+    return ""
+
+
+def _push(mirror: Mirror, where: Path) -> None:
+    try:
+        if not mirror.has_result(where):
+            mirror.push_run(where)
+    except Exception as error:  # each protocol has errors of its own
+        raise RuntimeError(
+            f"{where} is finished, but could not be sent to {mirror.url} ({type(error).__name__}: {error}): "
+            "the same command tries again."
+        ) from error
 
 
 def _pull(mirror: Mirror, where: Path) -> None:

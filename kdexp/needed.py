@@ -66,6 +66,21 @@ def release(config: dict[str, Any], where: Path, stages: list[Stage]) -> set[str
     return kept
 
 
+def waiting(store: Path) -> int:
+    """Return how many unfinished runs are noted in a store; notes of runs that are over or gone are taken away.
+
+    Args:
+        store: the store's root.
+    """
+    runs = set()
+    for mark in (store / "needed").glob("*"):
+        if _unfinished(mark):
+            runs.add(mark.read_text())
+        else:
+            mark.unlink(missing_ok=True)
+    return len(runs)
+
+
 def _root(config: dict[str, Any]) -> Path:
     return Path(config["runtime"]["store"]).expanduser().absolute() / "needed"
 

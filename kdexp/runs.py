@@ -14,6 +14,7 @@ from typing import Any
 
 from kdexp import files
 from kdexp.config import ConfigError, problems, science
+from kdexp.masking import without_passwords
 from kdexp.stage import SCHEMA, Stage, digest
 from kdexp.stop import Stop
 
@@ -82,9 +83,11 @@ def stale(config: dict[str, Any], result: dict[str, Any]) -> str | None:
     pairs = (("data", result["task"]["data_hash"], now.data), ("teacher's weights", result.get("origin"), now.origin))
     for what, then, here in pairs:
         if then not in (None, here):
+            far = config["runtime"].get("remote")
+            places = f" and {far}/runs/{'/'.join(folder(config).parts[-2:])}" if far else ""
             return (
                 f"{result['run']['folder']} is finished, but its {what} had another content then ({then[:19]}, now "
-                f"{here[:19]}): give the study another name (study=...), or delete that folder to run it again."
+                f"{here[:19]}): give the study another name (study=...), or delete that folder{places} to run it again."
             )
     return None
 
@@ -182,8 +185,9 @@ def _write_hydra(where: Path, config: dict[str, Any], overrides: list[str]) -> N
     """Keep the resolved configuration and the command line, as Hydra would."""
     import yaml
 
-    files.write_text(where / ".hydra" / "config.yaml", yaml.safe_dump(config, sort_keys=False))
-    files.write_text(where / ".hydra" / "overrides.yaml", yaml.safe_dump(overrides))
+    for name, value in (("config", config), ("overrides", overrides)):
+        text = without_passwords(yaml.safe_dump(value, sort_keys=False))
+        files.write_text(where / ".hydra" / f"{name}.yaml", text)
 
 
 @contextmanager

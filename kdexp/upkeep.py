@@ -7,7 +7,7 @@ import shutil
 import time
 from pathlib import Path
 
-from kdexp import files
+from kdexp import files, needed
 from kdexp.store import Store, size
 
 DAYS = 7.0
@@ -56,11 +56,14 @@ def collect(store: Store, everything: bool) -> int:
     Teachers and other shared stages are kept, and so are stages that a process is building or using.
     """
     freed, keep = 0, set() if everything else wanted(store)
-    for found in store.entries():
+    waiting = 0 if everything else needed.waiting(store.root)
+    for found in [] if waiting else store.entries():
         if not found.meta["shared"] and found.meta["files"] and found.meta["key"] not in keep:
             before = size(found.folder)
             store.drop_weights(found.meta["key"])
             freed += before - size(found.folder)
+    if waiting:
+        print(f"{waiting} unfinished runs share phases: what is between phases stays until they have ended (or gc all)")
     begun = list((store.root / "work").glob("*"))
     for work in begun if everything else []:
         freed += _drop(store, work)

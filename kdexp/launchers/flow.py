@@ -19,11 +19,12 @@ from kdexp import study as studies
 from kdexp.launchers.base import Interrupted, Launcher, Outcome, Point, result
 from kdexp.launchers.board import Board, duration, summary
 from kdexp.launchers.schedule import expected, shared_stages
+from kdexp.masking import without_passwords
 
 
 def command() -> str:
-    """Return the command that a person typed, to be typed again."""
-    return "python -m kdexp " + shlex.join(sys.argv[1:])
+    """Return the command that a person typed, to be typed again; passwords in addresses are left out."""
+    return without_passwords("python -m kdexp " + shlex.join(sys.argv[1:]))
 
 
 def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> list[Outcome]:
@@ -43,7 +44,7 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
 
     name = str(points[0].config["study"])
     if not dry:
-        mirrored.fetch(points)
+        mirrored.meet(points)
     states = {point.id: launcher.runs.state(point.folder) for point in points}
     if dry:
         show(name, points, states)
@@ -69,7 +70,10 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
         finally:
             board.close()
     summary(name, outcomes, time.time() - began, command())
-    if any(outcome.state == "failed" for outcome in outcomes):
+    unsent = mirrored.unsent(points)
+    if unsent:
+        print(unsent, file=sys.stderr)
+    if unsent or any(outcome.state == "failed" for outcome in outcomes):
         raise SystemExit(1)
     return outcomes
 

@@ -77,7 +77,6 @@ class Optuna(Sweeper):
         from kdexp.launchers.base import Interrupted
         from kdexp.launchers.board import Board
         from kdexp.launchers.search import Search
-        from kdexp.launchers.settings import without_passwords
         from kdexp.launchers.trials import Trials
 
         try:
@@ -86,7 +85,7 @@ class Optuna(Sweeper):
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         began, each = time.time(), max(1, len(plan.settings.seeds))
-        command = without_passwords(flow.command())
+        command = flow.command()
         about = (plan.folder.name, str(self.master.get("scale", "full")), command)
         done = sum(trial.state.is_finished() for trial in search.trials())
         board = Board(max(search.total, done) * each, done * each)

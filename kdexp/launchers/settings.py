@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from kdexp.masking import QUERY
 
 SAMPLERS = {
     "tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "random": "RandomSampler", "grid": "RandomSampler",
@@ -190,12 +191,11 @@ def bare_address(url: str | None) -> str | None:
     """Return a database's address without its password, as it may be written down."""
     from sqlalchemy.engine import URL, make_url
 
-    return None if url is None else URL.create(**{**make_url(url)._asdict(), "password": None}).render_as_string()
-
-
-def without_passwords(text: str) -> str:
-    """Return a command line in which addresses have ``***`` for their passwords."""
-    return re.sub(r"(://[^\s:/@]*):[^\s@]*@", r"\1:***@", text)
+    if url is None:
+        return None
+    parts = make_url(url)._asdict()
+    query = {key: value for key, value in parts["query"].items() if key.lower() not in QUERY}
+    return URL.create(**{**parts, "password": None, "query": query}).render_as_string()
 
 
 def journal(path: Path) -> Any:

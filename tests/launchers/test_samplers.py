@@ -17,6 +17,7 @@ import pytest
 from kdexp import runs
 from kdexp.launchers import settings
 from kdexp.launchers.settings import Settings
+from kdexp.masking import without_passwords
 
 TRIALS = 4
 NUMBERS = ("+experiment=search", "init=last", "hydra/launcher=basic")
@@ -166,8 +167,10 @@ def test_a_line_that_was_cut_short_is_taken_away(tmp_path: Path) -> None:
 
 def test_passwords_are_not_written_down() -> None:
     line = "python -m kdexp a=b 'hydra.sweeper.storage=postgresql://me:secret@host:5432/name' c=d@e:f"
-    assert settings.without_passwords(line) == line.replace("secret", "***")
+    assert without_passwords(line) == line.replace("secret", "***")
     assert settings.bare_address("postgresql://me:secret@host:5432/name") == "postgresql://me@host:5432/name"
+    assert without_passwords("x=mysql://h/d?password=secret&a=1") == "x=mysql://h/d?password=***&a=1"
+    assert settings.bare_address("mysql+pymysql://me@h/d?password=secret&a=1") == "mysql+pymysql://me@h/d?a=1"
     assert settings.bare_address("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
 
 

@@ -1,0 +1,14 @@
+"""What must not be written down: passwords in addresses."""
+
+from __future__ import annotations
+
+import re
+
+QUERY = ("password", "passwd", "pwd", "passfile", "sslpassword", "token", "secret")
+"""Parameters of an address that are, or lead to, a password."""
+
+
+def without_passwords(text: str) -> str:
+    """Return a text in which addresses (``scheme://user:password@host?password=...``) have ``***`` for passwords."""
+    text = re.sub(r"(://[^\s:/@]*):[^\s/@]*@", r"\1:***@", text)
+    return re.sub(rf"(?i)([?&](?:{'|'.join(QUERY)})=)[^&\s'\"]+", r"\1***", text)

@@ -1,0 +1,108 @@
+"""Object storage that goes away, two builders of one stage, and what a machine knows better than the storage."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from kdexp import files, mirrored, needed, upkeep
+from kdexp.launchers.base import Point
+from kdexp.mirror import Mirror
+from kdexp.mirrored import Mirrored
+from kdexp.stage import Stage
+from kdexp.store import Store
+
+STAGE = Stage("teacher", "x", {"a": 1}, shared=True)
+
+
+def write(text: str):
+    def action(work: Path) -> dict:
+        (work / "data.txt").write_text(text)
+        return {"score": 1.0}
+
+    return action
+
+
+def quiet(text: str) -> None: ...
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"file://{tmp_path / 'remote'}"
+
+
+def test_two_builders_of_one_stage_leave_one_that_is_whole(tmp_path, url):
+    found = []
+    for name in ("one", "two"):  # other machines, other bits
+        store = Store(tmp_path / name)
+        store.build(STAGE, write(name), quiet)
+        found.append((store.root / STAGE.key, store.get(STAGE.key).meta))
+    mirror = Mirror(url)
+    mirror.push_stage(*found[0])
+    mirror.push_stage(*found[1])
+    (record,) = [json.loads(Path(mirror.at("store", STAGE.key, "meta.json")).read_text())]
+    late = mirror.at("store", STAGE.key, "ffffffff", "data.txt")
+    Path(late).parent.mkdir()
+    Path(late).write_text("a third one, whose record never came")
+    third = Mirrored(tmp_path / "three", 5, mirror)
+    assert (third.seek(STAGE.key).folder / "data.txt").read_text() == "two" and record["at"]
+    assert "at" not in files.read_json(third.root / STAGE.key / "meta.json")
+
+
+def test_storage_that_is_away_costs_a_warning(tmp_path, url, caplog, monkeypatch):
+    store = Mirrored(tmp_path / "one", 5, Mirror(url))
+
+    def away(*_: object) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(Mirror, "_cat", away)
+    monkeypatch.setattr(Mirror, "_put", away)
+    found, before = store.build(STAGE, write("alone"), quiet)
+    assert not before and (found.folder / "data.txt").read_text() == "alone"
+    assert "no answer from file://" in caplog.text and "could not be sent" in caplog.text
+
+
+def checkpoint(work: Path, step: int) -> None:
+    files.write_json(work / "checkpoint" / "state.json", {"progress": {"step": step}})
+
+
+@pytest.mark.parametrize(("here", "there", "taken"), [(5000, 200, 5000), (100, 200, 200), (None, 200, 200)])
+def test_the_checkpoint_that_got_further_is_continued(tmp_path, url, here, there, taken):
+    mirror = Mirror(url)
+    checkpoint(tmp_path / "far", there)
+    mirror.push_work(STAGE.key, tmp_path / "far")
+    store = Mirrored(tmp_path / "one", 5, mirror)
+    work = store.root / "work" / STAGE.key
+    if here is not None:
+        checkpoint(work, here)
+    assert store.seek(STAGE.key, work) is None
+    assert files.read_json(work / "checkpoint" / "state.json")["progress"]["step"] == taken
+
+
+def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, url, monkeypatch):
+    where = tmp_path / "multirun" / "study" / "run"
+    files.write_json(where / "result.json", {"run": 1})
+    point = Point("id", "run", where, {"runtime": {"remote": url}})
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, "_put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
+        assert "is finished, but could not be sent" in mirrored.unsent([point])
+    assert mirrored.unsent([point]) == "" and Mirror(url).has_result(where)
+    shutil.rmtree(where)
+    mirrored.meet([point])
+    assert files.read_json(where / "result.json") == {"run": 1}
+
+
+def test_gc_leaves_phases_alone_that_unfinished_runs_are_noted_for(tmp_path, capsys):
+    store, study = Store(tmp_path / "store"), tmp_path / "study"
+    phase = Stage("distill.intermediate", "x", {"a": 1})
+    found, _ = store.build(phase, write("weights"), quiet)
+    files.write_text(store.root / "needed" / "key.study.run", str(study / "run"))
+    files.write_json(study / "study.json", {})
+    assert needed.waiting(store.root) == 1 and upkeep.gc(store, []) == 0
+    assert (found.folder / "data.txt").exists() and "1 unfinished runs share phases" in capsys.readouterr().out
+    files.write_json(study / "run" / "result.json", {})
+    assert upkeep.gc(store, []) == 0
+    assert not (found.folder / "data.txt").exists() and not list((store.root / "needed").iterdir())
