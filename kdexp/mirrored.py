@@ -174,8 +174,9 @@ class Mirrored(Store):
 
 def _step(work: Path) -> int:
     """Return the update that a begun stage's checkpoint stands at; -1 without one."""
-    state = files.read_json(work / "checkpoint" / "state.json") or {}
-    return int((state.get("progress") or {}).get("step", -1))
+    path = work / "checkpoint" / "state.json"
+    state = files.read_json(path) if path.is_file() else None
+    return -1 if state is None else int(state["progress"]["step"])
 
 
 def _link(source: str, target: str) -> None:

@@ -9,16 +9,15 @@ from kdexp import runs
 
 
 @pytest.fixture
-def compose(tmp_path, monkeypatch):
+def compose(tmp_path, monkeypatch, registered):
     """Compose as the command line does, with resolvers and plugins registered."""
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, launchers
+    from kdexp import __main__
 
     monkeypatch.delenv("KDEXP_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     __main__.resolvers()
-    launchers.register()
 
     def make(*overrides: str) -> dict:
         with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):

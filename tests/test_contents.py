@@ -16,15 +16,14 @@ from tests.test_runs import toy
 
 
 @pytest.fixture
-def compose(tiny_csv_task, tmp_path, monkeypatch):
+def compose(tiny_csv_task, tmp_path, monkeypatch, registered):
     """Return a resolved configuration of a toy run whose teacher is the model in a folder."""
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, config, launchers
+    from kdexp import __main__, config
 
     monkeypatch.chdir(tmp_path)
     __main__.resolvers()
-    launchers.register()
 
     def make(folder: Path, *more: str) -> dict:
         with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
