@@ -68,6 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     environment()
     resolvers()
     launchers.register()
+    launchers.take_names()
     refused = launchers.experiment_sweep(arguments)
     if refused:
         complain([refused])

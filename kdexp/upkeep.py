@@ -30,7 +30,8 @@ def verify(store: Store) -> int:
 def wanted(store: Store) -> set[str]:
     """Return the keys of students that a result.json beside the store names as its weights."""
     results = (files.read_json(p) for p in store.root.parent.glob("*/*/result.json"))
-    return {str(r["student"]["weights"]).rpartition("/")[2] for r in results if r and r["student"].get("weights")}
+    named = ((r.get("student") or {}).get("weights") for r in results if r)
+    return {str(weights).rpartition("/")[2] for weights in named if weights}
 
 
 def gc(store: Store, words: list[str]) -> int:

@@ -175,16 +175,10 @@ def program_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 
 
 @pytest.fixture
-def registered(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Register kdexp's plugins in this process; Hydra's own choices are as before when the test is over."""
-    from hydra.core.config_store import ConfigStore
-    from hydra.core.plugins import Plugins
-
+def registered() -> None:
+    """Register kdexp's plugins in this process."""
     from kdexp import launchers
 
-    Plugins.instance()
-    choices = ConfigStore.instance().repo["hydra"]
-    monkeypatch.setitem(choices, "launcher", dict(choices["launcher"]))
     launchers.register()
 
 

@@ -15,16 +15,25 @@ SWEEPERS = {
 ``hydra_plugins.*``; they are registered under such a name, so that no package of that name has to be installed."""
 
 
+def take_names() -> None:
+    """Take Hydra's own launcher ``basic`` out of this process: it would be taken for the schema of ours, with a warning.
+
+    For the program, after :func:`register`; a process that composes other configurations too leaves it where it is.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    ConfigStore.instance().repo["hydra"]["launcher"].pop("basic.yaml", None)
+
+
 def register() -> None:
     """Make kdexp's sweepers known to Hydra; call once before ``hydra.main``."""
     import importlib
 
-    from hydra.core.config_store import ConfigStore
     from hydra.core.plugins import Plugins
 
     plugins = Plugins.instance()
-    # Hydra's own launcher of this name, now that its plugins are loaded: it would be taken for the schema of ours.
-    ConfigStore.instance().repo["hydra"]["launcher"].pop("basic.yaml", None)
     for name, (module, attribute) in SWEEPERS.items():
         cls = getattr(importlib.import_module(module), attribute)
         plugins.register(cls)
