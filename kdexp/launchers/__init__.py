@@ -16,7 +16,7 @@ SWEEPERS = {
 
 
 def take_names() -> None:
-    """Take Hydra's own launcher ``basic`` out of this process: it would be taken for the schema of ours, with a warning.
+    """Take Hydra's own launcher ``basic`` out of this process, where it would be taken for the schema of ours.
 
     For the program, after :func:`register`; a process that composes other configurations too leaves it where it is.
     """
