@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdexp.masking import without_passwords
 from kdexp.tracking.files import MARKER, METRICS, Facts, read_json, write_marker
 from kdexp.tracking.store import Store, TrackingError, public, resolve
 from kdexp.tracking.tracker import DEFAULTS, LOCK
@@ -93,7 +94,7 @@ def _one(folder: Path, uri: str, reached: Reached) -> tuple[str, str]:
     try:
         points, ended = _show(facts, uri, reached)
     except Exception as failure:
-        why = f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"
+        why = without_passwords(f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}")
         write_marker(folder, uri=public(uri), experiment=facts.study, state="behind", error=why)
         return BEHIND, why
     finally:

@@ -7,6 +7,7 @@ import logging
 import threading
 from typing import TYPE_CHECKING, Any
 
+from kdexp.masking import without_passwords
 from kdexp.tracking.files import METRICS, SYSTEM, Facts, MetricsFile, write_marker
 from kdexp.tracking.store import problems, public, resolve
 from kdexp.tracking.system import Sampler
@@ -185,7 +186,7 @@ class Tracker:
 
     def _behind(self, why: str) -> None:
         """Say once, and write down, that the store lacks something."""
-        uri = public(resolve(self.settings["uri"]))
+        uri, why = public(resolve(self.settings["uri"])), without_passwords(why)
         with self._mark:
             if self._shown:
                 return  # the thread was done a moment before its time was up
