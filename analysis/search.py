@@ -13,7 +13,7 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-from kdexp import files
+from kdexp.common import files
 
 LISTED = 500  # trials in the table; more would make the page slow on a phone
 CAPTIONS = {
@@ -36,8 +36,8 @@ def section(folder: Path, inline: Callable[[Figure, int], str], storage: str = "
     Raises:
         ValueError: the trials cannot be read.
     """
-    from kdexp.launchers.search import NOTE, counted
-    from kdexp.launchers.tuned import NAMES
+    from kdexp.sweep.search.optimise import NOTE, counted
+    from kdexp.sweep.search.report import NAMES
 
     note = files.read_json(folder / NOTE)
     if note is None:
@@ -68,7 +68,7 @@ def _opened(folder: Path, url: str | None) -> Any:
     from optuna.storages.journal import JournalFileBackend
     from sqlalchemy.exc import SQLAlchemyError
 
-    from kdexp.launchers.settings import bare_address, missing, quiet
+    from kdexp.sweep.search.settings import bare_address, missing, quiet
 
     class ReadOnly:  # a journal asks for its lock only to write
         def acquire(self) -> bool:
@@ -100,8 +100,8 @@ def _opened(folder: Path, url: str | None) -> Any:
 
 def _best(study: Any, note: dict[str, Any], complete: int) -> list[dict[str, Any]]:
     """The best trial, or the Pareto front by its first metric, each with its values as they are typed."""
-    from kdexp.launchers.measured import said
-    from kdexp.launchers.tuned import typed
+    from kdexp.sweep.search.metrics import said
+    from kdexp.sweep.search.report import typed
 
     if not complete:
         return []
@@ -119,8 +119,8 @@ def _best(study: Any, note: dict[str, Any], complete: int) -> list[dict[str, Any
 
 
 def _row(trial: Any, note: dict[str, Any]) -> list[str]:
-    from kdexp.launchers.measured import said
-    from kdexp.launchers.tuned import NAMES
+    from kdexp.sweep.search.metrics import said
+    from kdexp.sweep.search.report import NAMES
 
     values = trial.values if trial.state.name == "COMPLETE" else None
     scores = [said(m, v).rpartition(" ")[2] for m, v in zip(note["metrics"], values, strict=True)] if values else []
@@ -135,7 +135,7 @@ def _row(trial: Any, note: dict[str, Any]) -> list[str]:
 
 
 def _figures(study: Any, note: dict[str, Any], inline: Callable[[Figure, int], str]) -> list[dict[str, str]]:
-    from kdexp.launchers.tuned import drawings
+    from kdexp.sweep.search.report import drawings
 
     metrics, out = note["metrics"], []
     with matplotlib.rc_context():  # Optuna changes the style of everything that is drawn after

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     if own["form"] not in ("study", "smoke") or set(names) - set(NAMES) or not all("=" in a for a in given):
         print(USAGE, file=sys.stderr)
         return 2
-    from kdexp.launchers import machine
+    from kdexp.launch import slots as machine
 
     threads = int(own["threads"])
     slots = int(own["slots"] or max(1, machine.cores() // threads))

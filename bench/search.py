@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdexp import files
+from kdexp.common import files
 
 ROOT = Path(__file__).parents[1]
 WAYS = {"pruned": [], "pruned, killed": [], "whole": ["hydra.sweeper.pruner=none"]}
@@ -68,13 +68,13 @@ class Way:
             return []
         import optuna
 
-        from kdexp.launchers import search, settings
+        from kdexp.sweep.search import optimise, settings
 
         settings.quiet()
         storage = settings.journal(self.study / "optuna.journal")
         if "tune" not in optuna.get_all_study_names(storage):
             return []
-        return search.counted(optuna.load_study(study_name="tune", storage=storage).get_trials(deepcopy=False))
+        return optimise.counted(optuna.load_study(study_name="tune", storage=storage).get_trials(deepcopy=False))
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """Return run -> status.json."""
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _teacher(home: Path, more: list[str]) -> None:
     """Build the teacher: one trial of one epoch, a run that no search has; then forget all but the teacher."""
-    from kdexp.store import Store
+    from kdexp.store.store import Store
 
     way = Way("teacher", home, [*more, "recipe.epochs=1", "hydra.sweeper.figures=false"], 1)
     home.mkdir(parents=True)

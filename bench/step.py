@@ -39,14 +39,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, config, launchers, models
-    from kdexp.targets import build
+    from kdexp.cli import main
+    from kdexp.common.registry import build
+    from kdexp.config import resolve as configs
+    from kdexp.models import build as models
+    from kdexp.sweep import plugins
 
-    __main__.environment()
-    __main__.resolvers()
-    launchers.register()
-    with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
-        found = config.resolve(compose("config", overrides=["objective=att_kl"]))
+    main.environment()
+    main.resolvers()
+    plugins.register()
+    with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
+        found = configs.resolve(compose("config", overrides=["objective=att_kl"]))
     task = build(found["task"])
     reader = models.tokenizer(found["teacher"])
     data = task.encode(reader, LENGTH, None, 0.1, Path(tempfile.gettempdir()) / "kdexp-bench")["train"]
@@ -56,7 +59,7 @@ def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
 
 
 def _batches(data: Any, size: int) -> list[Any]:
-    from kdexp.batching import batches
+    from kdexp.train.batching import batches
 
     return batches(data.lengths, size, 1, 0)
 
@@ -74,9 +77,13 @@ def _time(step: Callable[[Any], None], index: list[Any]) -> float:
 def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, task: Any) -> Callable[[Any], None]:
     import torch
 
-    from kdexp import features, loop, machine, member, models, signal
+    from kdexp.common import machine
+    from kdexp.models import build as models
+    from kdexp.models import capture
     from kdexp.objectives.att_kl import AttKL
     from kdexp.objectives.base import Context
+    from kdexp.train import loop, teachers
+    from kdexp.train import student as member
 
     cast = torch.bfloat16 if machine.decide_dtype("auto", "cpu") == "bf16" else None
     objective = AttKL()
@@ -87,7 +94,7 @@ def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, t
     recipe = {**config["recipe"], "keep": "last"}
     folder = Path(tempfile.mkdtemp())
     one = member.Member(student, [term], recipe, folder, None, task.metric, cast, lambda *ignored: None)
-    target = signal.Live(teacher, features.wanted([objective], 1), cast)
+    target = teachers.Live(teacher, capture.wanted([objective], 1), cast)
     plan = loop.Schedule(recipe, 1, torch.device("cpu"))
     one.begin_epoch(0, 1)
 
@@ -102,7 +109,7 @@ def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, t
 def _textbook_step(config: dict[str, Any], data: Any, task: Any) -> Callable[[Any], None]:
     import torch
 
-    from kdexp import models
+    from kdexp.models import build as models
 
     teacher = models.load_teacher(config["teacher"], task)
     student = models.build_student(config["teacher"], config["student"], task, None, 1)

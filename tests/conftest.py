@@ -177,9 +177,9 @@ def program_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 @pytest.fixture
 def registered() -> None:
     """Register kdexp's plugins in this process."""
-    from kdexp import launchers
+    from kdexp.sweep import plugins
 
-    launchers.register()
+    plugins.register()
 
 
 @pytest.fixture

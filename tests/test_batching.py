@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdexp.batching import batches, evaluation_batches, padded
+from kdexp.train.batching import batches, evaluation_batches, padded
 
 LENGTHS = np.random.default_rng(7).integers(4, 64, size=1000)
 

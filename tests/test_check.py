@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import check
+from kdexp.cli import vectors
 
 GOOD = {
     "id": "good",
@@ -33,7 +33,7 @@ def write(tmp_path):
 
 
 def test_closing_line_and_status(write, capsys):
-    assert check.main([write(GOOD)]) == 0
+    assert vectors.main([write(GOOD)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "good  expected [[0, False], [0, True]]  got [[0, False], [0, True]]  pass"
     assert lines[-1] == "1 passed, 0 failed"
@@ -41,7 +41,7 @@ def test_closing_line_and_status(write, capsys):
 
 def test_a_wrong_value_fails(write, capsys):
     wrong = GOOD | {"id": "wrong", "expected": [[0, False], [0, False]]}
-    assert check.main([write(GOOD, wrong)]) == 1
+    assert vectors.main([write(GOOD, wrong)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("wrong")
     assert lines[1].endswith("FAIL")
@@ -49,12 +49,12 @@ def test_a_wrong_value_fails(write, capsys):
 
 
 def test_an_unknown_function_fails(write, capsys):
-    assert check.main([write(GOOD | {"function": "telepathy"})]) == 1
+    assert vectors.main([write(GOOD | {"function": "telepathy"})]) == 1
     assert "unknown function telepathy" in capsys.readouterr().out
 
 
 def test_an_error_is_a_failure_of_its_vector_only(write, capsys):
-    assert check.main([write(GOOD | {"params": {"layers": 0}}, GOOD)]) == 1
+    assert vectors.main([write(GOOD | {"params": {"layers": 0}}, GOOD)]) == 1
     out = capsys.readouterr().out
     assert "ValueError: parameter sharing needs at least 1 own layer" in out
     assert out.endswith("1 passed, 1 failed\n")
@@ -64,7 +64,7 @@ def test_an_error_is_a_failure_of_its_vector_only(write, capsys):
 def test_a_foreign_file_is_refused(content, tmp_path, capsys):
     path = tmp_path / "file.json"
     path.write_text(content)
-    assert check.main([str(path)]) == 2
+    assert vectors.main([str(path)]) == 2
     assert str(path) in capsys.readouterr().err
 
 
@@ -83,17 +83,17 @@ def test_a_foreign_file_is_refused(content, tmp_path, capsys):
     ],
 )
 def test_agreement(got, expected, tolerance, same):
-    assert check.agree(got, expected, tolerance) is same
+    assert vectors.agree(got, expected, tolerance) is same
 
 
 def test_inputs_follow_their_rules():
-    sine = check.tensor({"kind": "sin", "shape": [2, 2], "phase": 0.5, "scale": 2.0})
+    sine = vectors.tensor({"kind": "sin", "shape": [2, 2], "phase": 0.5, "scale": 2.0})
     assert sine[1, 0].item() == pytest.approx(2 * math.sin(1 + 0.7 * 2 + 0.5))
-    hot = check.tensor({"kind": "onehot", "shape": [2, 3], "index": [2, 0], "scale": -1.0})
+    hot = vectors.tensor({"kind": "onehot", "shape": [2, 3], "index": [2, 0], "scale": -1.0})
     assert hot.tolist() == [[0, 0, -1], [-1, 0, 0]]
-    assert check.tensor({"kind": "literal", "value": [1, 0]}).tolist() == [1, 0]
+    assert vectors.tensor({"kind": "literal", "value": [1, 0]}).tolist() == [1, 0]
     with pytest.raises(ValueError, match="cosine"):
-        check.tensor({"kind": "cosine"})
+        vectors.tensor({"kind": "cosine"})
 
 
 def test_the_command(write):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdexp import config as configs
-from kdexp import runs
+from kdexp.config import resolve as configs
+from kdexp.run import execute as runs
 
 
 @pytest.fixture
@@ -13,14 +13,14 @@ def compose(tmp_path, monkeypatch, registered):
     """Compose as the command line does, with resolvers and plugins registered."""
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__
+    from kdexp.cli import main
 
     monkeypatch.delenv("KDEXP_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    __main__.resolvers()
+    main.resolvers()
 
     def make(*overrides: str) -> dict:
-        with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
+        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
             return configs.resolve(compose("config", overrides=list(overrides)))
 
     return make
@@ -73,7 +73,7 @@ def test_the_default_is_fine(compose):
         (["teacher.recipe.dropout=0.2"], "teacher.recipe.dropout has no effect"),
         (["teacher.num_layers=12"], "teacher.num_layers=12, but"),
         (["init.source=pretrained", "init.head=true"], "has no head for this task yet"),
-        (["task._target_=kdexp.tasks.text.json"], "task"),
+        (["task._target_=kdexp.tasks.text.table.json"], "task"),
         (["seed=-1"], "seed=-1"),
         (["student.vocab_size=100"], "student.vocab_size=100 differs from teacher.vocab_size=30522"),
     ],
@@ -127,7 +127,7 @@ def test_values_per_task_are_applied(compose):
 def test_every_shipped_choice_composes(compose):
     from pathlib import Path
 
-    from kdexp.__main__ import CONFIG_PATH
+    from kdexp.cli.main import CONFIG_PATH
 
     for group in (
         "teacher",
@@ -149,7 +149,7 @@ def test_every_shipped_choice_composes(compose):
 def test_every_experiment_composes(compose):
     from pathlib import Path
 
-    from kdexp.__main__ import CONFIG_PATH
+    from kdexp.cli.main import CONFIG_PATH
 
     for path in sorted((Path(CONFIG_PATH) / "experiment").glob("*.yaml")):
         assert compose(f"+experiment={path.stem}")["study"]

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import contents, models, tokenizer
+from kdexp.common.registry import build
 from kdexp.inits import copying
 from kdexp.inits.first import First
-from kdexp.targets import build
+from kdexp.models import build as models
+from kdexp.models import source as contents
+from kdexp.tasks.text import tokenizer
 from tests.test_runs import toy
 
 
@@ -20,13 +22,14 @@ def compose(tiny_csv_task, tmp_path, monkeypatch, registered):
     """Return a resolved configuration of a toy run whose teacher is the model in a folder."""
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, config
+    from kdexp.cli import main
+    from kdexp.config import resolve as config
 
     monkeypatch.chdir(tmp_path)
-    __main__.resolvers()
+    main.resolvers()
 
     def make(folder: Path, *more: str) -> dict:
-        with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
+        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
             return config.resolve(compose("config", overrides=[*toy(folder, tiny_csv_task), *more]))
 
     return make

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp import features, loop, member, signal
+from kdexp.models import capture
 from kdexp.objectives.att_kl import AttKL
 from kdexp.objectives.base import Context, Shape
 from kdexp.objectives.hid_seq import HidSeq
 from kdexp.objectives.kd import KD
+from kdexp.train import loop, teachers
+from kdexp.train import student as member
 from tests.toys import examples, network
 
 RECIPE = {
@@ -40,15 +42,15 @@ def student(
         m.eval()
         with torch.no_grad():
             batch = data.batch(np.arange(len(data)))
-            logits = features.forward(m, batch, frozenset())["logits"]
+            logits = capture.forward(m, batch, frozenset())["logits"]
         return {"accuracy": float((logits.argmax(-1) == batch["labels"]).float().mean())}
 
     return member.Member(model, terms, recipe or RECIPE, folder, judge, "accuracy", None, lambda *a: None, run)
 
 
-def teacher(of: list[member.Member]) -> signal.Live:
+def teacher(of: list[member.Member]) -> teachers.Live:
     objectives = [o for m in of for o in m.objectives.values()]
-    return signal.Live(network(4, 99), features.wanted(objectives, 1), None)
+    return teachers.Live(network(4, 99), capture.wanted(objectives, 1), None)
 
 
 def weights(m: member.Member) -> dict[str, torch.Tensor]:
@@ -110,7 +112,7 @@ def test_accumulation_equals_one_batch(tmp_path):
         recipe = {**RECIPE, "accumulation": parts, "epochs": 1, "clip": None}
         m = student(tmp_path / str(parts), recipe=recipe, dropout=0.0)
         m.model.double(), m.objectives.double()
-        target = signal.Live(network(4, 99).double(), features.wanted(m.objectives.values(), 1), None)
+        target = teachers.Live(network(4, 99).double(), capture.wanted(m.objectives.values(), 1), None)
         data = examples()
         for batch, whole in loop._micro_batches(data, np.arange(8), schedule(recipe)):
             m.backward(batch, target(batch), whole, 7, 0, 0)
@@ -175,12 +177,12 @@ def test_gradients_reach_student_and_learned_parts_only(tmp_path):
 
 @pytest.mark.slow
 def test_compiled_equals_eager(tmp_path):
-    from kdexp.compiling import compiled_loss
+    from kdexp.train.compiling import compiled_loss
 
     results = []
     for name, run in (("eager", member.loss), ("compiled", compiled_loss("cpu"))):
         m = student(tmp_path / name, run=run)
-        features.prepare(m.model)
+        capture.prepare(m.model)
         loop.train([m], teacher([m]), examples(), schedule())
         results.append(weights(m))
     for key in results[0]:
@@ -193,7 +195,7 @@ def test_tapped_attention_equals_the_models_own(tmp_path):
     batch = examples().batch(np.arange(6))
     own.eval(), tapped.eval()
     want = frozenset({"query.1", "key.1", "hidden.2"})
-    mine = features.forward(tapped, batch, want)
+    mine = capture.forward(tapped, batch, want)
     inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
     theirs = own(**inputs, output_attentions=True, output_hidden_states=True)
     mask = batch["attention_mask"].bool()
@@ -206,4 +208,4 @@ def test_tapped_attention_equals_the_models_own(tmp_path):
 
 def test_asking_for_what_an_architecture_cannot_give():
     with pytest.raises(ValueError, match="hands out no query.1"):
-        features.check({"logits": torch.zeros(1)}, frozenset({"query.1"}), "teacher")
+        capture.check({"logits": torch.zeros(1)}, frozenset({"query.1"}), "teacher")

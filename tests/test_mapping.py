@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from kdexp import mapping
-from kdexp.sharing import effective_layers
+from kdexp.models.sharing import effective_layers
+from kdexp.objectives import layer_maps
 
 
 class Attention:
@@ -46,7 +46,7 @@ class Logits:
     ],
 )
 def test_strategies(name, kind, k, n, expected):
-    assert mapping.STRATEGIES[name](k, n, kind=kind) == expected
+    assert layer_maps.STRATEGIES[name](k, n, kind=kind) == expected
 
 
 @pytest.mark.parametrize(
@@ -61,32 +61,32 @@ def test_strategies(name, kind, k, n, expected):
 def test_shared_parameters(own, effective, expected):
     assert effective_layers(own, "sps1") == effective_layers(own, "sps2") == effective
     assert effective_layers(own) == own
-    assert mapping.resolve("pea_kd", Patience, effective, 12, own_layers=own) == expected
+    assert layer_maps.resolve("pea_kd", Patience, effective, 12, own_layers=own) == expected
 
 
 def test_auto_is_the_objectives_own():
-    assert mapping.resolve({"name": "auto"}, Attention, 3, 12) == [(1, 4), (2, 8), (3, 12)]
-    assert mapping.resolve("auto", Patience, 3, 12) == [(1, 4), (2, 8)]
-    assert mapping.resolve({"name": "uniform"}, Logits, 3, 12) == []
+    assert layer_maps.resolve({"name": "auto"}, Attention, 3, 12) == [(1, 4), (2, 8), (3, 12)]
+    assert layer_maps.resolve("auto", Patience, 3, 12) == [(1, 4), (2, 8)]
+    assert layer_maps.resolve({"name": "uniform"}, Logits, 3, 12) == []
 
 
 def test_follow_init():
     follow = {"name": "follow_init"}
-    assert mapping.resolve(follow, Attention, 3, 12, [1, 8, 12]) == [(1, 1), (2, 8), (3, 12)]
-    assert mapping.resolve(follow, Hidden, 3, 12, [1, 8, 12]) == [(0, 0), (1, 1), (2, 8), (3, 12)]
+    assert layer_maps.resolve(follow, Attention, 3, 12, [1, 8, 12]) == [(1, 1), (2, 8), (3, 12)]
+    assert layer_maps.resolve(follow, Hidden, 3, 12, [1, 8, 12]) == [(0, 0), (1, 1), (2, 8), (3, 12)]
     without = follow | {"embeddings": False}
-    assert mapping.resolve(without, Hidden, 3, 12, [1, 8, 12]) == [(1, 1), (2, 8), (3, 12)]
+    assert layer_maps.resolve(without, Hidden, 3, 12, [1, 8, 12]) == [(1, 1), (2, 8), (3, 12)]
     with pytest.raises(ValueError, match="copies none"):
-        mapping.resolve(follow, Attention, 3, 12, None)
+        layer_maps.resolve(follow, Attention, 3, 12, None)
     with pytest.raises(ValueError, match="2 copied layers"):
-        mapping.resolve(follow, Attention, 3, 12, [1, 2])
+        layer_maps.resolve(follow, Attention, 3, 12, [1, 2])
 
 
 def test_explicit_pairs():
     chosen = {"name": "explicit", "pairs": [["emb", 0], [3, 12], [3, 11]]}
-    assert mapping.resolve(chosen, Hidden, 3, 12) == [(0, 0), (3, 12), (3, 11)]
+    assert layer_maps.resolve(chosen, Hidden, 3, 12) == [(0, 0), (3, 12), (3, 11)]
     with pytest.raises(ValueError, match="emb is not offered here"):
-        mapping.resolve(chosen, Attention, 3, 12)
+        layer_maps.resolve(chosen, Attention, 3, 12)
     for pairs, message in (
         ([[4, 12]], "student layers 1 to 3"),
         ([[3, 13]], "teacher layers 1 to 12"),
@@ -95,22 +95,22 @@ def test_explicit_pairs():
         ([["one", 2]], "whole number"),
     ):
         with pytest.raises(ValueError, match=message):
-            mapping.resolve({"name": "explicit", "pairs": pairs}, Attention, 3, 12)
+            layer_maps.resolve({"name": "explicit", "pairs": pairs}, Attention, 3, 12)
 
 
 def test_mistakes_are_told():
     with pytest.raises(ValueError, match="choose one of auto, uniform"):
-        mapping.resolve("diagonal", Attention, 3, 12)
+        layer_maps.resolve("diagonal", Attention, 3, 12)
     with pytest.raises(ValueError, match="no option layer; its options: teacher_layer"):
-        mapping.resolve({"name": "last_only", "layer": 3}, Attention, 3, 12)
+        layer_maps.resolve({"name": "last_only", "layer": 3}, Attention, 3, 12)
     with pytest.raises(ValueError, match="a teacher of 6; the student has 12"):
-        mapping.resolve("uniform", Attention, 12, 6)
+        layer_maps.resolve("uniform", Attention, 12, 6)
     with pytest.raises(ValueError, match="teacher layers 1 to 12"):
-        mapping.resolve({"name": "last_only", "teacher_layer": 13}, Attention, 3, 12)
+        layer_maps.resolve({"name": "last_only", "teacher_layer": 13}, Attention, 3, 12)
 
 
 def test_the_table_for_people():
-    lines = mapping.describe([(0, 0), (1, 4), (3, 12)]).splitlines()
+    lines = layer_maps.describe([(0, 0), (1, 4), (3, 12)]).splitlines()
     assert lines[0] == "student layer <- teacher layer"
     assert [line.split() for line in lines[1:]] == [["emb", "<-", "emb"], ["1", "<-", "4"], ["3", "<-", "12"]]
-    assert "no layers" in mapping.describe([])
+    assert "no layers" in layer_maps.describe([])

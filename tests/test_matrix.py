@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import config as configs
-from kdexp import runs
-from kdexp.__main__ import CONFIG_PATH
+from kdexp.cli.main import CONFIG_PATH
+from kdexp.config import resolve as configs
+from kdexp.run import execute as runs
 from tests.test_runs import toy
 
 OBJECTIVES = sorted(p.stem for p in (Path(CONFIG_PATH) / "objective").glob("*.yaml"))
@@ -19,12 +19,13 @@ INITS = ["random", "first", "last", "spread", "layers"]
 def run(tmp_path, monkeypatch, tiny_csv_task):
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, launchers
+    from kdexp.cli import main
+    from kdexp.sweep import plugins
 
     monkeypatch.chdir(tmp_path)
-    __main__.environment()
-    __main__.resolvers()
-    launchers.register()
+    main.environment()
+    main.resolvers()
+    plugins.register()
 
     def one(model: Path, *overrides: str) -> dict:
         given = [

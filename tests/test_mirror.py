@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import reach
-from kdexp.mirror import Mirror
-from kdexp.mirrored import Mirrored
-from kdexp.stage import Stage
+from kdexp.check import remote
+from kdexp.store.remote import Mirror
+from kdexp.store.replicated import Mirrored
+from kdexp.store.stage import Stage
 from tests.conftest import program_environment
 from tests.test_runs import results, toy
 
@@ -143,7 +143,7 @@ def test_a_url_that_cannot_work_is_one_sentence(tmp_path, kdexp, overrides):
         ("ftp://me:word@host/x", "ftp://me:***@host/x holds a password"),
         (f"file://{tmp_path}/file/below", "check the address"),
     ):
-        (said,) = reach.problems(url)
+        (said,) = remote.problems(url)
         assert expected in said
         assert "word" not in said.replace("password", "")
     done = kdexp([*overrides, "runtime.remote=s4://bucket/x"])

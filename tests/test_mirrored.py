@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import files, mirrored, needed, upkeep
-from kdexp.launchers.base import Point
-from kdexp.mirror import Mirror
-from kdexp.mirrored import Mirrored
-from kdexp.stage import Stage
-from kdexp.store import Store
+from kdexp.common import files
+from kdexp.launch.base import Point
+from kdexp.store import leases, replicated, upkeep
+from kdexp.store.remote import Mirror
+from kdexp.store.replicated import Mirrored
+from kdexp.store.stage import Stage
+from kdexp.store.store import Store
 
 STAGE = Stage("teacher", "x", {"a": 1}, shared=True)
 
@@ -88,10 +89,10 @@ def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, u
     point = Point("id", "run", where, {"runtime": {"remote": url}})
     with monkeypatch.context() as patch:
         patch.setattr(Mirror, "_put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
-        assert "is finished, but could not be sent" in mirrored.unsent([point])
-    assert mirrored.unsent([point]) == "" and Mirror(url).has_result(where)
+        assert "is finished, but could not be sent" in replicated.unsent([point])
+    assert replicated.unsent([point]) == "" and Mirror(url).has_result(where)
     shutil.rmtree(where)
-    mirrored.meet([point])
+    replicated.meet([point])
     assert files.read_json(where / "result.json") == {"run": 1}
 
 
@@ -101,7 +102,7 @@ def test_gc_leaves_phases_alone_that_unfinished_runs_are_noted_for(tmp_path, cap
     found, _ = store.build(phase, write("weights"), quiet)
     files.write_text(store.root / "needed" / "key.study.run", str(study / "run"))
     files.write_json(study / "study.json", {})
-    assert needed.waiting(store.root) == 1 and upkeep.gc(store, []) == 0
+    assert leases.waiting(store.root) == 1 and upkeep.gc(store, []) == 0
     assert (found.folder / "data.txt").exists() and "1 unfinished runs share phases" in capsys.readouterr().out
     files.write_json(study / "run" / "result.json", {})
     assert upkeep.gc(store, []) == 0

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import files, needed, plan
-from kdexp.launchers.base import Point
-from kdexp.launchers.schedule import Schedule, shared_stages
+from kdexp.common import files
+from kdexp.launch.base import Point
+from kdexp.launch.queue import Schedule, shared_stages
+from kdexp.methods import base as plan
+from kdexp.store import leases
 from tests.test_runs import results, toy
 
 TWO_PHASES = ["objective=hid_seq", "objective.prediction.kd.temperature=1,2,4", "seed=1,2"]
@@ -55,15 +57,17 @@ def grid(overrides, tmp_path, monkeypatch):
     """Points that share their first phase; the third has another one. Nothing is run."""
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, launchers, runs
-    from kdexp import config as configs
+    from kdexp.cli import main
+    from kdexp.config import resolve as configs
+    from kdexp.run import execute as runs
+    from kdexp.sweep import plugins
 
     monkeypatch.chdir(tmp_path)
-    __main__.resolvers()
-    launchers.register()
+    main.resolvers()
+    plugins.register()
 
     def point(*more: str) -> Point:
-        with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
+        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
             config = configs.resolve(compose("config", overrides=["study=grid", *overrides, *more]))
         return Point(runs.identity(config), runs.run_name(config), runs.folder(config), config)
 
@@ -74,17 +78,17 @@ def grid(overrides, tmp_path, monkeypatch):
 def release(point: Point) -> list[str]:
     """Let a run end; returns the names of its phases that others still need."""
     stages = plan.stages(point.config)
-    still = needed.release(point.config, point.folder, stages)
+    still = leases.release(point.config, point.folder, stages)
     return [stage.name for stage in stages if stage.key in still]
 
 
 def test_the_last_run_that_needs_a_phase_is_told_so(grid):
     first, second, other = grid
     files.write_text(first.folder.parent / "study.json", "{}")
-    needed.note(grid)
+    leases.note(grid)
     assert release(other) == []
     assert release(first) == ["distill.intermediate"]
-    needed.note([second])  # the study is started again: one run is left, which was noted before
+    leases.note([second])  # the study is started again: one run is left, which was noted before
     assert release(second) == []
     assert release(first) == []
 
@@ -92,7 +96,7 @@ def test_the_last_run_that_needs_a_phase_is_told_so(grid):
 def test_runs_that_will_not_come_are_not_waited_for(grid):
     first, second, _ = grid
     files.write_text(first.folder.parent / "study.json", "{}")
-    needed.note(grid)
+    leases.note(grid)
     files.write_text(second.folder / "result.json", "{}")  # by another process, before it was noted
     assert release(first) == []
     (second.folder / "result.json").unlink()

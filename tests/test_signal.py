@@ -5,34 +5,36 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kdexp import signal
+from kdexp.train import teachers
 from tests.toys import examples, network
 
 
 def test_stored_logits_equal_the_models(tmp_path):
     data, model = examples(), network(4, 1)
-    live = signal.Live(model, frozenset(), None)
+    live = teachers.Live(model, frozenset(), None)
     rows = [live(data.batch(np.array([i])))["logits"][0].numpy() for i in range(len(data))]
-    signal.keep_logits(tmp_path, np.stack(rows), 32)
-    stored = signal.Stored.open(tmp_path, 32, torch.device("cpu"), np.arange(len(rows)))
+    teachers.keep_logits(tmp_path, np.stack(rows), 32)
+    stored = teachers.Stored.open(tmp_path, 32, torch.device("cpu"), np.arange(len(rows)))
     batch = data.batch(np.array([4, 0, 9]))
     torch.testing.assert_close(stored(batch)["logits"], live(batch)["logits"], rtol=1e-5, atol=1e-6)
-    assert signal.Stored.open(tmp_path, 48, torch.device("cpu"), np.arange(2)) is None, "another length is another text"
+    assert teachers.Stored.open(tmp_path, 48, torch.device("cpu"), np.arange(2)) is None, (
+        "another length is another text"
+    )
 
 
 def test_logits_of_some_rows_are_looked_up_and_never_made_up(tmp_path):
     kept, logits = np.array([1, 4, 6]), np.arange(9, dtype=np.float32).reshape(3, 3)
-    signal.keep_logits(tmp_path, logits, 32, kept)
-    stored = signal.Stored.open(tmp_path, 32, torch.device("cpu"), np.array([4, 1]))
+    teachers.keep_logits(tmp_path, logits, 32, kept)
+    stored = teachers.Stored.open(tmp_path, 32, torch.device("cpu"), np.array([4, 1]))
     assert stored({"index": torch.tensor([6, 1])})["logits"].tolist() == [[6.0, 7.0, 8.0], [0.0, 1.0, 2.0]]
     assert stored.logits[[0, 2, 3, 5]].isnan().all()
-    assert signal.Stored.open(tmp_path, 32, torch.device("cpu"), np.array([1, 2])) is None, "2 was not kept"
+    assert teachers.Stored.open(tmp_path, 32, torch.device("cpu"), np.array([1, 2])) is None, "2 was not kept"
 
 
 def test_a_teacher_is_frozen_and_quiet_unless_asked():
     batch = examples().batch(np.arange(4))
-    quiet = signal.Live(network(2, 1), frozenset(), None)
+    quiet = teachers.Live(network(2, 1), frozenset(), None)
     assert torch.equal(quiet(batch)["logits"], quiet(batch)["logits"])
     assert not any(p.requires_grad for p in quiet.model.parameters())
-    noisy = signal.Live(network(2, 1), frozenset(), None, evaluation=False)
+    noisy = teachers.Live(network(2, 1), frozenset(), None, evaluation=False)
     assert not torch.equal(noisy(batch)["logits"], noisy(batch)["logits"])

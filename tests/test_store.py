@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import store as stores
-from kdexp.stage import Stage, order
-from kdexp.store import Store
+from kdexp.store import store as stores
+from kdexp.store.stage import Stage, order
+from kdexp.store.store import Store
 
 QUIET = lambda text: None  # noqa: E731
 
 
 def stage(**settings) -> Stage:
-    return Stage("teacher", "kdexp.train.teacher", {"a": 1, **settings})
+    return Stage("teacher", "kdexp.train.phase.teacher", {"a": 1, **settings})
 
 
 def write(work: Path) -> dict:

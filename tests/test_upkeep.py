@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kdexp import upkeep
-from kdexp.store import Store
+from kdexp.store import upkeep
+from kdexp.store.store import Store
 
 
 def begun(store: Store, key: str, days: float) -> Path:

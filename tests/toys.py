@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kdexp import features
+from kdexp.models import capture
 from kdexp.tasks.base import Encoded
 
 
@@ -18,7 +18,7 @@ def network(layers: int, seed: int, dropout: float = 0.1) -> torch.nn.Module:
         max_position_embeddings=32, problem_type="single_label_classification", num_labels=3,
         hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
-    return AutoModelForSequenceClassification.from_config(config, attn_implementation=features.ATTENTION)
+    return AutoModelForSequenceClassification.from_config(config, attn_implementation=capture.ATTENTION)
 
 
 def examples(n: int = 30) -> Encoded:

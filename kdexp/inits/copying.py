@@ -29,7 +29,8 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
         ValueError: a weight that should have been copied has no counterpart or another shape, or was not in the
             teacher's files.
     """
-    from kdexp import contents, models
+    from kdexp.models import build as models
+    from kdexp.models import source as contents
 
     mine = dict(student.named_parameters()) | dict(student.named_buffers())
     own = len(models.own_layers(student))
@@ -107,7 +108,7 @@ def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:
 
 
 def _layer_prefix(model: nn.Module) -> str:
-    from kdexp import models
+    from kdexp.models import build as models
 
     wanted = models.layers(model)
     name = next(n for n, m in model.named_modules() if m is wanted)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdexp import checks
-from kdexp.plan import Facts, method
-from kdexp.stage import Stage
-from kdexp.targets import RESERVED, build, target
+from kdexp.check import combinations
+from kdexp.common.registry import RESERVED, build, target
+from kdexp.methods.base import Facts, method
+from kdexp.store.stage import Stage
 
 PLACES = ("folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits")
 """Settings of a task that say where its data are; a stage's key holds their content instead."""
@@ -41,7 +41,7 @@ def needs_teacher(config: dict[str, Any]) -> bool:
     """Tell whether a fine-tuned teacher takes part: it is copied from, or listened to."""
     if build(config["init"]).needs_teacher:
         return True
-    specs = [*checks.terms(config, "joint").values()]
+    specs = [*combinations.terms(config, "joint").values()]
     return any(target(spec).uses_teacher for spec in specs)
 
 
@@ -63,7 +63,7 @@ def teacher_stage(config: dict[str, Any], facts: Facts) -> Stage:
     """Return the stage that fine-tunes the teacher on the task (or only measures a finished classifier)."""
     teacher = config["teacher"]
     own = {"recipe": teacher["recipe"], "seed": teacher["seed"]} if teacher["finetune"] else {}
-    return Stage("teacher", "kdexp.train.teacher", {**common(config, facts), **own}, shared=True)
+    return Stage("teacher", "kdexp.train.phase.teacher", {**common(config, facts), **own}, shared=True)
 
 
 def start_stage(config: dict[str, Any], facts: Facts, teacher: Stage | None) -> Stage | None:
@@ -113,8 +113,8 @@ def phase_recipe(config: dict[str, Any], phase: str) -> dict[str, Any]:
 def phase_terms(config: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]:
     """Return a phase's terms with their weights and matched layers filled in."""
     terms = {}
-    for name, spec in checks.terms(config, phase).items():
-        layers = [list(pair) for pair in checks.pairs(config, spec, target(spec))]
+    for name, spec in combinations.terms(config, phase).items():
+        layers = [list(pair) for pair in combinations.pairs(config, spec, target(spec))]
         terms[name] = {
             **{k: v for k, v in spec.items() if k not in RESERVED or k == "_target_"},
             "weight": spec.get("weight", 1.0),
@@ -125,7 +125,7 @@ def phase_terms(config: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]
 
 def training(
     config: dict[str, Any], facts: Facts, name: str, phase: str, terms: dict[str, Any], recipe: dict[str, Any],
-    teacher: Stage | None = None, start: Stage | None = None, *, action: str = "kdexp.train.distill",
+    teacher: Stage | None = None, start: Stage | None = None, *, action: str = "kdexp.train.phase.distill",
     teaches: str | None = None, shared: bool = False, parents: dict[str, Stage] | None = None,
     more: dict[str, Any] | None = None,
 ) -> Stage:  # fmt: skip

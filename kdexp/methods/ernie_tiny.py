@@ -21,8 +21,8 @@ from __future__ import annotations
 from typing import Any
 
 from kdexp.methods import distill
-from kdexp.plan import Facts
-from kdexp.stage import Stage
+from kdexp.methods.base import Facts
+from kdexp.store.stage import Stage
 
 LATENT = ("general", "general_enhanced", "task_adaptive")
 

@@ -10,18 +10,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexp.common.registry import build
 from kdexp.methods import distill
-from kdexp.plan import Facts
-from kdexp.stage import Stage
-from kdexp.targets import build
+from kdexp.methods.base import Facts
+from kdexp.store.stage import Stage
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
-    from kdexp.store import Finished
+    from kdexp.store.store import Finished
     from kdexp.tasks.base import Encoded
-    from kdexp.train import Run
+    from kdexp.train.phase import Run
 
 KNOWN = {
     "start": ("pretrained", "finetuned"),
@@ -82,9 +82,10 @@ def learn_together(stage: Stage, inputs: dict[str, Finished], work: Path, run: R
 
     import torch
 
-    from kdexp import models, train
-    from kdexp.evaluation import majority, scores
     from kdexp.methods.lgtm_step import Together
+    from kdexp.models import build as models
+    from kdexp.train import phase as train
+    from kdexp.train.evaluate import majority, scores
 
     settings, task, own = stage.settings, run.task(), stage.settings["co_teacher"]
     recipe, everything = settings["recipe"], run.data(settings["recipe"]["max_length"])
@@ -120,7 +121,7 @@ def learn_together(stage: Stage, inputs: dict[str, Finished], work: Path, run: R
 
 
 def _updates(data: dict[str, Encoded], recipe: dict[str, Any]) -> int:
-    from kdexp import loop, optim
+    from kdexp.train import loop, optim
 
     return optim.updates(len(loop.subset(len(data["train"]), recipe["examples"])), recipe)
 

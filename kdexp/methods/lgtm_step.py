@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdexp import features, optim
-from kdexp.batching import batches
-from kdexp.member import Member, seed_of
+from kdexp.models import capture
 from kdexp.objectives.finetune import cross_entropy
 from kdexp.objectives.lgtm import lgtm_teacher_loss
 from kdexp.tasks.base import Encoded
+from kdexp.train import optim
+from kdexp.train.batching import batches
+from kdexp.train.student import Member, seed_of
 
 EVAL_SEED = 101
 """Added to the run's seed for the order of the held-out rows."""
@@ -62,7 +63,7 @@ class Together(Member):
         """Return a model's logits (B, C) in float32; ``exact`` = without autocast, for finite differences."""
         cast = None if exact else self.cast
         with torch.autocast(batch["input_ids"].device.type, dtype=cast, enabled=cast is not None):
-            return features.forward(model, batch, frozenset())["logits"].float()
+            return capture.forward(model, batch, frozenset())["logits"].float()
 
     @torch.no_grad()
     def _answers(self, batch: dict) -> dict[str, Tensor]:

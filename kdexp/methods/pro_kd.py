@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.methods import distill
-from kdexp.plan import Facts
-from kdexp.stage import Stage
+from kdexp.methods.base import Facts
+from kdexp.store.stage import Stage
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from kdexp.store import Finished
-    from kdexp.train import Run
+    from kdexp.store.store import Finished
+    from kdexp.train.phase import Run
 
 CHOICES = {
     "order": ("forward", "final", "best", "reversed", "shuffled"),
@@ -161,8 +161,10 @@ def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) 
     """
     from dataclasses import replace
 
-    from kdexp import loop, models, optim, signal, train
-    from kdexp.evaluation import predict, scores
+    from kdexp.models import build as models
+    from kdexp.train import loop, optim, teachers
+    from kdexp.train import phase as train
+    from kdexp.train.evaluate import predict, scores
 
     settings, task = stage.settings, run.task()
     recipe, kept = settings["recipe"], settings["trajectory"]
@@ -181,7 +183,7 @@ def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) 
     for number, step in enumerate(steps, 1):
         folder = work / FOLDER.format(number=number)
         model = models.load_teacher(run.config["teacher"], task, folder).to(run.device)
-        signal.keep_logits(folder, predict(model, data["train"], run, rows), recipe["max_length"], rows)
+        teachers.keep_logits(folder, predict(model, data["train"], run, rows), recipe["max_length"], rows)
         summary["checkpoints"].append({"step": step, "scores": scores(model, data, task, run)})
     return summary
 

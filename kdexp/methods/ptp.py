@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.methods import distill
-from kdexp.plan import Facts
-from kdexp.stage import Stage
+from kdexp.methods.base import Facts
+from kdexp.store.stage import Stage
 from kdexp.tasks.base import Encoded, Task
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from kdexp.store import Finished
-    from kdexp.train import Run
+    from kdexp.store.store import Finished
+    from kdexp.train.phase import Run
 
 CLASSES = ["confidently_correct", "unconfidently_correct", "confidently_wrong", "unconfidently_wrong"]
 JUDGED = {"heldout_train": "heldout", "fixed_epochs": "last", "legacy_dev": "validation"}
@@ -78,8 +78,9 @@ class Verdicts(Task):
 
 def pretrain(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
     """Label train by the teacher's confidence and correctness, train the student on it, keep the weights."""
-    from kdexp import models, train
-    from kdexp.evaluation import majority, scores
+    from kdexp.models import build as models
+    from kdexp.train import phase as train
+    from kdexp.train.evaluate import majority, scores
 
     settings, four = stage.settings, Verdicts()
     data, thresholds = _relabelled(stage, inputs, run)
@@ -105,15 +106,16 @@ def _relabelled(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[di
     import numpy as np
     import torch
 
-    from kdexp import models, signal
-    from kdexp.evaluation import predict
     from kdexp.inits.ptp import ptp_confidence, ptp_labels, ptp_median_thresholds
+    from kdexp.models import build as models
+    from kdexp.train import teachers
+    from kdexp.train.evaluate import predict
 
     init, data = stage.settings["init"], run.data(stage.settings["recipe"]["max_length"])
     model = models.load_teacher(run.config["teacher"], run.task(), inputs["teacher"].folder).to(run.device)
     judged = stage.settings["selection"]
     length, every = stage.settings["recipe"]["max_length"], np.arange(len(data["train"]))
-    stored = signal.Stored.open(inputs["teacher"].folder, length, torch.device("cpu"), every)
+    stored = teachers.Stored.open(inputs["teacher"].folder, length, torch.device("cpu"), every)
     verdicts = {}
     for name in ["train"] + ([judged] if judged != "last" else []):
         known = stored if name == "train" else None

@@ -9,17 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp import checks
+from kdexp.check import combinations
+from kdexp.common.registry import target
 from kdexp.methods import distill
-from kdexp.plan import Facts
-from kdexp.stage import Stage
-from kdexp.targets import target
+from kdexp.methods.base import Facts
+from kdexp.store.stage import Stage
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from kdexp.store import Finished
-    from kdexp.train import Run
+    from kdexp.store.store import Finished
+    from kdexp.train.phase import Run
 
 FILTERS = "filters.safetensors"
 OWN = ("epochs", "steps", "examples", "batch_size", "learning_rate", "warmup")
@@ -68,7 +68,7 @@ def filter_stage(config: dict[str, Any], facts: Facts, side: str, teacher: Stage
     The filters' width is that of stage II: the term's ``output``, or the teacher's width.
     """
     spec, own = _matched(config)[0], config["objective"].get("filters") or {}
-    pairs = checks.pairs(config, spec, target(spec))
+    pairs = combinations.pairs(config, spec, target(spec))
     layers = [[pair[side == "teacher"]] * 2 for pair in pairs]
     base = config["teacher"]["recipe"] if side == "teacher" else config["recipe"]
     changed = {key: own[key] for key in OWN if own.get(key) is not None}
@@ -102,8 +102,8 @@ def filters(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
     """Train the filters and heads on one frozen model and keep the filters; the heads are thrown away."""
     from safetensors.torch import save_file
 
-    from kdexp import train
     from kdexp.objectives.ted import TedFilters
+    from kdexp.train import phase as train
 
     settings, task = stage.settings, run.task()
     recipe, data = settings["recipe"], run.data(settings["recipe"]["max_length"])
@@ -123,7 +123,8 @@ def filters(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> 
 
 def _frozen(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[nn.Module, dict[str, Any] | None]:
     """Return the model that carries the filters, frozen, and how a student of it was initialised."""
-    from kdexp import models, train
+    from kdexp.models import build as models
+    from kdexp.train import phase as train
 
     task = run.task()
     if stage.settings["side"] == "teacher":

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features
 from kdexp.objectives.common import choice, over_layers, wide
-from kdexp.objectives.hidden import Projected
+from kdexp.objectives.projections import Projected
 
 VARIANTS = ("correct", "bug_a1")
 

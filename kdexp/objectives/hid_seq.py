@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features, Pairs
 from kdexp.objectives.common import all_tokens, choice, mask_of, over_layers, real_tokens, token_mean, wide
-from kdexp.objectives.hidden import Projected
+from kdexp.objectives.projections import Projected
 
 VARIANTS = ("pad_aware", "as_coded")
 

@@ -46,7 +46,7 @@ class Encoded:
 
         Returns CPU tensors: ``input_ids`` (B, L) int64, ``attention_mask`` (B, L) int64, 1 = real token,
         ``token_type_ids`` (B, L) where the model has them, ``labels`` (B,), ``index`` (B,) int64.
-        ``L`` is the longest example of the batch, or ``pad_to`` (see :func:`kdexp.batching.padded`).
+        ``L`` is the longest example of the batch, or ``pad_to`` (see :func:`kdexp.train.batching.padded`).
 
         Raises:
             ValueError: an example is longer than ``pad_to``.

@@ -7,9 +7,9 @@
 Nothing here imports MLflow before it is needed, and with ``tracking.enabled=false`` it is never imported.
 """
 
-from kdexp.tracking.store import prepare, problems
+from kdexp.tracking.mlflow_store import prepare, problems
+from kdexp.tracking.recorder import Tracker
 from kdexp.tracking.sync import behind, sync
-from kdexp.tracking.tracker import Tracker
 from kdexp.tracking.ui import ui
 
 __all__ = ["Tracker", "behind", "prepare", "problems", "sync", "ui"]

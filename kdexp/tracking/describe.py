@@ -40,7 +40,7 @@ def _flat(value: Any, path: str = "") -> dict[str, str]:
 def tags_of(facts: Facts) -> dict[str, str]:
     """The ``kdexp.*`` tags of a run: who it is, and its state."""
     tags = {f"kdexp.{group}": name for group, name in facts.labels.items()}
-    tags |= {"kdexp.study": facts.study, "kdexp.hash": facts.name.rsplit("-", 1)[-1], "kdexp.status": facts.state}
+    tags |= {"kdexp.sweep.study": facts.study, "kdexp.hash": facts.name.rsplit("-", 1)[-1], "kdexp.status": facts.state}
     identity = facts.result.get("run", {}).get("id") or facts.status.get("id")
     extra = {
         "kdexp.run_id": identity,

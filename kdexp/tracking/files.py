@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp import files
+from kdexp.common import files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

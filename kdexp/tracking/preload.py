@@ -4,9 +4,9 @@ A process that forks runs (``multiprocessing``'s fork server) preloads it, so th
 is paid once for a study and not in every run. It starts no thread and opens no connection: safe to fork.
 """
 
-from kdexp.tracking import store
+from kdexp.tracking import mlflow_store
 
-store.load()
+mlflow_store.load()
 
 import filelock  # noqa: E402, F401
 from mlflow.store.tracking import sqlalchemy_store  # noqa: E402

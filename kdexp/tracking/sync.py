@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexp.masking import without_passwords
+from kdexp.common.redact import without_passwords
 from kdexp.tracking.files import MARKER, METRICS, Facts, read_json, write_marker
-from kdexp.tracking.store import Store, TrackingError, public, resolve
-from kdexp.tracking.tracker import DEFAULTS, LOCK
+from kdexp.tracking.mlflow_store import Store, TrackingError, public, resolve
+from kdexp.tracking.recorder import DEFAULTS, LOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable

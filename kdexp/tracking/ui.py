@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kdexp.tracking.store import create, public, resolve
+from kdexp.tracking.mlflow_store import create, public, resolve
 
 HOST = "127.0.0.1"
 
@@ -35,7 +35,7 @@ def ui(root: str | Path = "multirun", port: int = 5000, uri: str | None = None) 
 
     Raises:
         ValueError: the port is taken or no port, or ``uri`` is a server already.
-        kdexp.tracking.store.TrackingError: the embedded store cannot be created.
+        kdexp.tracking.mlflow_store.TrackingError: the embedded store cannot be created.
     """
     uri = resolve(uri or f"sqlite:///{root}/mlflow.db")
     if urlsplit(uri).scheme in ("http", "https"):

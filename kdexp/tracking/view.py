@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdexp.tracking.describe import clean, final_metrics, params_of, tags_of
 from kdexp.tracking.files import MARKER, METRICS, Facts, Point, first_line, lines, read_json, write_marker
-from kdexp.tracking.store import public
+from kdexp.tracking.mlflow_store import public
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
 
-    from kdexp.tracking.store import Store
+    from kdexp.tracking.mlflow_store import Store
 
 log = logging.getLogger("kdexp.tracking")
 

@@ -9,9 +9,9 @@ import pytest
 
 from analysis import report, search
 from analysis.collect import collect
-from kdexp.launchers.search import Search
-from kdexp.launchers.settings import Settings
-from kdexp.launchers.space import Dimension
+from kdexp.sweep.search.optimise import Search
+from kdexp.sweep.search.settings import Settings
+from kdexp.sweep.search.space import Dimension
 from tests.analysis.test_report import outline
 
 SPACE = [
@@ -87,7 +87,7 @@ def test_studies_without_a_search_and_lost_ones(study: Path, capsys: pytest.Capt
 def test_importances_are_about_the_best_trials() -> None:
     import optuna
 
-    from kdexp.launchers.tuned import shares
+    from kdexp.sweep.search.report import shares
 
     up, down = (optuna.create_study(direction=way) for way in ("maximize", "minimize"))
     kind = {name: optuna.distributions.FloatDistribution(0, 1) for name in "ab"}

@@ -23,7 +23,7 @@ def problems(config: dict) -> list[str]:
 
 def stages(config: dict, known: Any = None) -> list[Any]:
     """One teacher a task."""
-    from kdexp.stage import Stage
+    from kdexp.store.stage import Stage
 
     teacher = Stage("teacher", "", {"task": config["task"]["name"]}, shared=True)
     return [teacher, Stage("distill.prediction", "", config, {"teacher": teacher})]
@@ -33,15 +33,18 @@ def main() -> int:
     """Run the command line."""
     import hydra
 
-    from kdexp import config, errors, launchers, plan
+    from kdexp.cli import errors
+    from kdexp.config import resolve as configs
+    from kdexp.methods import base as plan
+    from kdexp.sweep import plugins
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    config.problems = problems
+    configs.problems = problems
     plan.stages = stages
-    launchers.register()
-    from kdexp.launchers.grid import Grid
-    from kdexp.launchers.local import Local
-    from kdexp.launchers.optuna import Optuna
+    plugins.register()
+    from kdexp.launch.local import Local
+    from kdexp.sweep.grid import Grid
+    from kdexp.sweep.search.sweeper import Optuna
 
     Grid.runs_module = Optuna.runs_module = "stub_runs"
     if "STUB_PRELOAD" not in os.environ:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import runs
+from kdexp.run import execute as runs
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

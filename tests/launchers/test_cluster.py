@@ -108,7 +108,7 @@ def test_a_killed_ray_worker_is_started_again(shell: Any, until: Callable) -> No
 
 
 def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdexp.launchers import remote
+    from kdexp.launch import cluster
 
     here = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", f"{here.parents[1]}{os.pathsep}{here}")
@@ -118,7 +118,7 @@ def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypat
         "recipe": {"epochs": 1}, "data": {}, "selection": "heldout", "seed": 1, "study": "s",
         "runtime": {"dtype": "fp32"},
     }  # fmt: skip
-    from kdexp import runs
+    from kdexp.run import execute as runs
 
     folder = str(runs.folder(config))
     job = {
@@ -129,5 +129,5 @@ def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypat
         "env": {"OMP_NUM_THREADS": "1"},
         "cwd": str(tmp_path),
     }
-    assert remote.in_child(job) == 0
+    assert cluster.in_child(job) == 0
     assert json.loads((tmp_path / folder / "result.json").read_text())["threads"] == "1"

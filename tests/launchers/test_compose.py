@@ -15,8 +15,8 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from kdexp import launchers
-from kdexp.launchers.compose import Composer, CompositionError
+from kdexp.sweep import plugins
+from kdexp.sweep.compose import Composer, CompositionError
 
 HERE = Path(__file__).parent
 REAL = HERE.parents[1] / "conf"
@@ -25,7 +25,7 @@ REAL = HERE.parents[1] / "conf"
 @pytest.fixture
 def loader() -> Iterator[Any]:
     Plugins.instance()
-    launchers.register()
+    plugins.register()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(HERE / "conf"), version_base="1.3"):
         found = GlobalHydra.instance().config_loader()
@@ -102,27 +102,27 @@ EXTRAS = {"ray": "ray", "submitit": "slurm"}
 
 def test_every_shipped_sweeper_and_launcher_file_is_registered() -> None:
     for path in (REAL / "hydra" / "sweeper").glob("*.yaml"):
-        assert OmegaConf.load(path)["_target_"] in launchers.SWEEPERS
+        assert OmegaConf.load(path)["_target_"] in plugins.SWEEPERS
     for path in (REAL / "hydra" / "launcher").glob("*.yaml"):
         settings = OmegaConf.to_container(OmegaConf.load(path))
         if path.stem in EXTRAS and importlib.util.find_spec(path.stem) is None:
             with pytest.raises(ValueError, match=f"kdexp.{EXTRAS[path.stem]}"):
-                launchers.make_launcher(settings)
+                plugins.make_launcher(settings)
         else:
-            assert launchers.make_launcher(settings) is not None
+            assert plugins.make_launcher(settings) is not None
 
 
 def test_foreign_launchers_and_unknown_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="one of kdexp's"):
-        launchers.make_launcher({"_target_": "os.system"})
+        plugins.make_launcher({"_target_": "os.system"})
     with pytest.raises(ValueError, match="slot"):
-        launchers.make_launcher({"_target_": "kdexp.launchers.local.Local", "slot": 3})
+        plugins.make_launcher({"_target_": "kdexp.launch.local.Local", "slot": 3})
 
 
 @pytest.mark.parametrize("argument", ["+experiment=a,b", "experiment=a,b,c", "+experiment=glob(*)"])
 def test_sweeping_experiments_is_refused(argument: str) -> None:
-    assert "would be lost" in (launchers.experiment_sweep(["seed=1,2", argument]) or "")
+    assert "would be lost" in (plugins.experiment_sweep(["seed=1,2", argument]) or "")
 
 
 def test_one_experiment_is_fine() -> None:
-    assert launchers.experiment_sweep(["+experiment=a", "seed=1,2"]) is None
+    assert plugins.experiment_sweep(["+experiment=a", "seed=1,2"]) is None

@@ -17,7 +17,7 @@ from typing import Any
 import optuna
 import pytest
 
-from kdexp import files
+from kdexp.common import files
 
 PASSWORD = "not-to-be-seen"
 

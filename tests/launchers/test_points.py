@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdexp.launchers.points import choose_form, expand, values
+from kdexp.sweep.grammar import choose_form, expand, values
 
 
 def texts(form: dict, command: dict | None = None) -> list[list[str]]:

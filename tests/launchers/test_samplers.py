@@ -14,10 +14,10 @@ from typing import Any
 import optuna
 import pytest
 
-from kdexp import runs
-from kdexp.launchers import settings
-from kdexp.launchers.settings import Settings
-from kdexp.masking import without_passwords
+from kdexp.common.redact import without_passwords
+from kdexp.run import execute as runs
+from kdexp.sweep.search import settings
+from kdexp.sweep.search.settings import Settings
 
 TRIALS = 4
 NUMBERS = ("+experiment=search", "init=last", "hydra/launcher=basic")

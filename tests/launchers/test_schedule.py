@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from kdexp.launchers import machine
-from kdexp.launchers.base import Outcome, Point
-from kdexp.launchers.board import Board, duration, summary
-from kdexp.launchers.schedule import Schedule, expected
+from kdexp.launch import slots as machine
+from kdexp.launch.base import Outcome, Point
+from kdexp.launch.board import Board, duration, summary
+from kdexp.launch.queue import Schedule, expected
 
 
 def point(name: str, task: str = "alpha", objective: str = "kd", folder: Path = Path("nowhere")) -> Point:

@@ -15,8 +15,8 @@ from typing import Any
 import optuna
 import pytest
 
-from kdexp import study
-from kdexp.launchers import settings
+from kdexp.sweep import study
+from kdexp.sweep.search import settings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -239,9 +239,9 @@ def test_dry_prints_the_search_and_writes_nothing(shell: Any) -> None:
 WORKER = """
 import sys
 from pathlib import Path
-from kdexp.launchers.search import Search
-from kdexp.launchers.settings import Settings
-from kdexp.launchers.space import Dimension
+from kdexp.sweep.search.optimise import Search
+from kdexp.sweep.search.settings import Settings
+from kdexp.sweep.search.space import Dimension
 space = [Dimension("x", "x", "float", 0.0, 1.0), Dimension("y", "y", "categorical", choices=("a", "b"))]
 search = Search(Path(sys.argv[1]), Settings(n_trials=24, storage=sys.argv[2] or None, sampler="tpe"), space, {}.get)
 done = 0

@@ -7,9 +7,9 @@ from typing import Any
 import optuna
 import pytest
 
-from kdexp.launchers import space
-from kdexp.launchers.points import default_parser
-from kdexp.launchers.settings import Settings
+from kdexp.sweep.grammar import default_parser
+from kdexp.sweep.search import space
+from kdexp.sweep.search.settings import Settings
 
 
 def read(form: dict[str, Any], command: dict[str, list[str]] | None = None, **intervals: str) -> list[space.Dimension]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kdexp import study
+from kdexp.sweep import study
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

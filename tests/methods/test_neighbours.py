@@ -95,9 +95,9 @@ def test_the_influence_is_the_derivative_it_stands_for():
     """The finite difference along v equals the gradient of v . grad_student(teacher's loss), by two backward passes."""
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
-    from kdexp import features
-    from kdexp.member import Term
+    from kdexp.models import capture
     from kdexp.objectives.kd import KD
+    from kdexp.train.student import Term
     from tests.toys import network
 
     student, teacher, rows = network(2, 1, 0.0), network(3, 2, 0.0), examples(12)
@@ -119,9 +119,9 @@ def test_the_influence_is_the_derivative_it_stands_for():
         model.eval()
     held = together._held_out(0, torch.device("cpu"))
     with sdpa_kernel(SDPBackend.MATH):
-        hard = torch.nn.functional.cross_entropy(features.forward(student, held, frozenset())["logits"], held["labels"])
+        hard = torch.nn.functional.cross_entropy(capture.forward(student, held, frozenset())["logits"], held["labels"])
         direction = torch.autograd.grad(hard, together.mine)
-        ours, its = (features.forward(m, batch, frozenset())["logits"] for m in (student, teacher))
+        ours, its = (capture.forward(m, batch, frozenset())["logits"] for m in (student, teacher))
         p = ours.softmax(-1)
         soft = (p * (p.log() - its.log_softmax(-1))).sum(-1).mean()
         first = torch.autograd.grad(0.4 * soft, together.mine, create_graph=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from kdexp import optim
 from kdexp.methods import pro_kd
 from kdexp.objectives.pro_kd import checkpoint_temperature
+from kdexp.train import optim
 
 
 def parts(result: dict) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 
 from kdexp.inits import copying
 from kdexp.inits.ptp import PTP
-from kdexp.models import save
+from kdexp.models.build import save
 from tests.toys import network
 
 PTP_WORDS = ("init=ptp", "init.t1=0.6", "init.t2=0.6", "init.epochs=2")

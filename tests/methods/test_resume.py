@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from kdexp import runs
+from kdexp.run import execute as runs
 
 PLANS = {
     "ted": ["objective=ted"],
@@ -28,15 +28,17 @@ def compose(monkeypatch):
     """Compose as the command line does."""
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, config, launchers
+    from kdexp.cli import main
+    from kdexp.config import resolve as configs
+    from kdexp.sweep import plugins
 
     monkeypatch.delenv("KDEXP_DATA", raising=False)
-    __main__.resolvers()
-    launchers.register()
+    main.resolvers()
+    plugins.register()
 
     def make(words: list[str]) -> dict[str, Any]:
-        with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
-            return config.resolve(compose("config", overrides=words))
+        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
+            return configs.resolve(compose("config", overrides=words))
 
     return make
 
@@ -47,9 +49,9 @@ def carry_out(config: dict[str, Any], root: Path, lives: int | None) -> tuple[Pa
     Returns:
         The folder of the student, and how many attempts it took.
     """
-    from kdexp import plan
-    from kdexp.store import Store
-    from kdexp.train import Run
+    from kdexp.methods import base as plan
+    from kdexp.store.store import Store
+    from kdexp.train.phase import Run
 
     store, known = Store(root), plan.facts(config)
     stages, attempts = plan.stages(config, known), 0

@@ -7,10 +7,12 @@ from copy import deepcopy
 import pytest
 import torch
 
-from kdexp import again, features, models, sharing, state
 from kdexp.inits import copying
 from kdexp.inits.first import First
+from kdexp.models import build as models
+from kdexp.models import capture, shared_layers, sharing
 from kdexp.objectives.common import scaled_scores
+from kdexp.train import checkpoint
 from tests.toys import examples, network
 
 
@@ -54,15 +56,15 @@ def test_without_the_exchange_the_stack_runs_twice(own):
 def test_hidden_states_and_taps_count_effective_layers():
     student = shared(3, "sps2").eval()
     want = names("hidden", "query", "key", layers=6) | {"hidden.0"}
-    got = features.forward(student, batch(), want)
-    features.check(got, want, "student")
+    got = capture.forward(student, batch(), want)
+    capture.check(got, want, "student")
     assert not torch.equal(got["hidden.6"], got["hidden.3"])
 
 
 def test_exchanged_layers_have_transposed_scores():
     student, twin = shared(2, "sps2").eval(), shared(2, "sps1").eval()
     want = names("query", "key", "hidden", layers=4)
-    ours, theirs = features.forward(student, batch(), want), features.forward(twin, batch(), want)
+    ours, theirs = capture.forward(student, batch(), want), capture.forward(twin, batch(), want)
     torch.testing.assert_close(ours["hidden.2"], theirs["hidden.2"])  # the same input of layer 3 on both sides
     scores = [scaled_scores(f["query.3"], f["key.3"]) for f in (ours, theirs)]
     torch.testing.assert_close(scores[0], scores[1].transpose(-1, -2))
@@ -73,7 +75,7 @@ def test_exchanged_layers_have_transposed_scores():
 @pytest.mark.parametrize("own", [2, 6])
 def test_the_unrolled_model_computes_the_same_and_gradients_add_up(own, kind):
     student = shared(own, kind)
-    plain = again.unroll(student)
+    plain = shared_layers.unroll(student)
     inputs = {k: v for k, v in batch().items() if k in ("input_ids", "attention_mask", "token_type_ids")}
     for model in (student, plain):
         model(**inputs).logits.square().sum().backward()
@@ -97,22 +99,22 @@ def test_saving_and_loading_keep_the_function(tmp_path):
     models.save(student, tmp_path)
     assert len(load_file(tmp_path / "model.safetensors")) == len(network(3, 1).state_dict())
     models.load_weights(other, tmp_path)
-    restored = again.restore(tmp_path)
-    expected = features.forward(student, batch(), frozenset())["logits"]
+    restored = shared_layers.restore(tmp_path)
+    expected = capture.forward(student, batch(), frozenset())["logits"]
     for model in (other, restored, deepcopy(student)):
-        torch.testing.assert_close(features.forward(model, batch(), frozenset())["logits"], expected)
-    unrolled = again.unroll(restored)
+        torch.testing.assert_close(capture.forward(model, batch(), frozenset())["logits"], expected)
+    unrolled = shared_layers.unroll(restored)
     unrolled.save_pretrained(tmp_path / "plain")
     from transformers import AutoModelForSequenceClassification
 
     again_plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
-    torch.testing.assert_close(features.forward(again_plain, batch(), frozenset())["logits"], expected)
+    torch.testing.assert_close(capture.forward(again_plain, batch(), frozenset())["logits"], expected)
 
 
 def test_checkpoints_hold_each_weight_once(tmp_path):
     student, other = shared(2, "sps2", 1), shared(2, "sps2", 2)
-    state.save_weights(tmp_path / "best.safetensors", student)
-    state.load_weights(tmp_path / "best.safetensors", other)
+    checkpoint.save_weights(tmp_path / "best.safetensors", student)
+    checkpoint.load_weights(tmp_path / "best.safetensors", other)
     for mine, theirs in zip(student.parameters(), other.parameters(), strict=True):
         assert torch.equal(mine, theirs)
 
@@ -128,10 +130,10 @@ def test_an_init_copies_the_own_layers():
 
 def test_it_compiles_into_one_graph():
     student = shared(2, "sps2").eval()
-    features.prepare(student)
+    capture.prepare(student)
     want = frozenset({"hidden.4", "query.3", "key.3"})
-    plain = features.forward(student, batch(), want)
-    fast = torch.compile(features.forward, fullgraph=True, backend="eager")(student, batch(), want)
+    plain = capture.forward(student, batch(), want)
+    fast = torch.compile(capture.forward, fullgraph=True, backend="eager")(student, batch(), want)
     for name in plain:
         torch.testing.assert_close(fast[name], plain[name])
 
@@ -139,7 +141,7 @@ def test_it_compiles_into_one_graph():
 def test_modes_and_devices_reach_shared_layers():
     student = shared(2, "sps1", dropout=0.5)
     student.eval()
-    one, two = (features.forward(student, batch(), frozenset())["logits"] for _ in range(2))
+    one, two = (capture.forward(student, batch(), frozenset())["logits"] for _ in range(2))
     assert torch.equal(one, two)
     assert all(p.device.type == "meta" for p in student.to("meta").parameters())
 

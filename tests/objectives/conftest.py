@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from kdexp import mapping
+from kdexp.objectives import layer_maps
 from kdexp.objectives.base import Context, Objective, Shape
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
@@ -57,7 +57,7 @@ class Toy:
         return torch.tensor([0, 1, 1, 0, 2, 2, 0, 1, 2, 0, 1, 2])
 
     def setup(self, objective: Objective, chosen: Any = "auto", stage_one: bool = True) -> Objective:
-        pairs = mapping.resolve(chosen, type(objective), self.student.num_layers, self.teacher.num_layers)
+        pairs = layer_maps.resolve(chosen, type(objective), self.student.num_layers, self.teacher.num_layers)
         labels = None if self.classes == 1 else self.labels().tolist()
         context = Context(self.student, self.teacher, pairs, self.classes, self.classes == 1, 12, labels)
         torch.manual_seed(0)

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from kdexp import check
+from kdexp.cli import vectors
 
-VECTORS = check.load(Path(__file__).resolve().parents[1] / "data" / "vectors.json")
+VECTORS = vectors.load(Path(__file__).resolve().parents[1] / "data" / "vectors.json")
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v["id"])
 def test_vector(vector):
-    passed, got = check.check(vector)
+    passed, got = vectors.check(vector)
     assert passed, f"expected {vector['expected']}, got {got}"
 
 
 def test_none_is_missing():
     assert len(VECTORS) == 118
-    assert {v["function"] for v in VECTORS} == set(check.FUNCTIONS)
+    assert {v["function"] for v in VECTORS} == set(vectors.FUNCTIONS)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdexp import tokenizer as tokenizers
 from kdexp.tasks.base import Encoded
-from kdexp.tasks.encoding import encode, encode_once, load
-from kdexp.tasks.rows import Rows
-from kdexp.tasks.text import TextTask
+from kdexp.tasks.text import tokenizer as tokenizers
+from kdexp.tasks.text.encoding import encode, encode_once, load
+from kdexp.tasks.text.rows import Rows
+from kdexp.tasks.text.table import TextTask
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -144,7 +144,9 @@ def test_four_processes_do_the_work_once(tmp_path: Path, tiny_csv_task: Path, ti
 
 
 def test_no_heavy_import_before_work() -> None:
-    code = "import sys, kdexp.batching; from kdexp.tasks import text, pydocs_area, pydocs_match; print(*sys.modules)"
+    code = (
+        "import sys, kdexp.train.batching; from kdexp.tasks import text, pydocs_area, pydocs_match; print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     heavy = {"torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "pyarrow"}
     assert not heavy & set(loaded.stdout.split())

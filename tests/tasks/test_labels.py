@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kdexp.tasks.labels import check_labels
-from kdexp.tasks.text import TextTask
+from kdexp.tasks.text.table import TextTask
 
 MNLI = TextTask(name="mnli", columns=["a", "b"], folder="x", label_names=["entailment", "neutral", "contradiction"])
 STSB = TextTask(name="stsb", columns=["a", "b"], folder="x", kind="regression", metrics=["pearson"], metric="pearson")

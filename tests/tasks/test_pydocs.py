@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdexp.tasks import pydocs
-from kdexp.tasks.embedded import EmbeddedTask
-from kdexp.tasks.pydocs_area import LABELS, PydocsArea
-from kdexp.tasks.pydocs_kind import PydocsKind
-from kdexp.tasks.pydocs_match import PydocsMatch
+from kdexp.tasks.text import pydocs
+from kdexp.tasks.text.embedded import EmbeddedTask
+from kdexp.tasks.text.pydocs_area import LABELS, PydocsArea
+from kdexp.tasks.text.pydocs_kind import PydocsKind
+from kdexp.tasks.text.pydocs_match import PydocsMatch
 
 TASKS = [PydocsArea, PydocsKind, PydocsMatch]
 
@@ -132,8 +132,8 @@ def test_prose(doc: str, limit: int, expected: list[str]) -> None:
 
 def test_same_rows_in_another_process() -> None:
     code = (
-        "from kdexp.tasks.pydocs_area import PydocsArea; from kdexp.tasks.pydocs_kind import PydocsKind; "
-        "from kdexp.tasks.pydocs_match import PydocsMatch; "
+        "from kdexp.tasks.text.pydocs_area import PydocsArea; from kdexp.tasks.text.pydocs_kind import PydocsKind; "
+        "from kdexp.tasks.text.pydocs_match import PydocsMatch; "
         "print(*(cls().fingerprint(None) for cls in (PydocsArea, PydocsKind, PydocsMatch)))"
     )
     here = [cls().fingerprint(None) for cls in TASKS]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kdexp.tasks import metrics
-from kdexp.tasks.text import TextTask
+from kdexp.tasks.text.table import TextTask
 
 PREDICTED = np.array([1, 1, 1, 0, 0, 1, 0, 0])
 LABELS = np.array([1, 1, 0, 0, 0, 0, 1, 0])

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
-from kdexp.tasks import hub
-from kdexp.tasks.text import TextTask
+from kdexp.tasks.text import hub
+from kdexp.tasks.text.table import TextTask
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
 GLUE = ["rte", "mrpc", "cola", "sst2", "stsb", "wnli", "qnli", "qqp", "mnli"]
@@ -19,7 +19,7 @@ GLUE = ["rte", "mrpc", "cola", "sst2", "stsb", "wnli", "qnli", "qqp", "mnli"]
 
 def from_yaml(name: str, **changes: Any) -> TextTask:
     settings = yaml.safe_load((CONF / f"{name}.yaml").read_text()) | changes
-    assert settings.pop("_target_") == "kdexp.tasks.text.TextTask"
+    assert settings.pop("_target_") == "kdexp.tasks.text.table.TextTask"
     return TextTask(**settings)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdexp.tracking import store
+from kdexp.tracking import mlflow_store
 
 LABELS = {"teacher": "big", "student": "l3", "objective": "kd", "mapping": "uniform", "init": "first", "task": "rte"}
 RESULT = {
@@ -46,7 +46,7 @@ RESULT = {
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh embedded store, made once: copying it is much cheaper than making it."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    store.create(f"sqlite:///{path}")
+    mlflow_store.create(f"sqlite:///{path}")
     return path
 
 

@@ -125,7 +125,7 @@ def test_state_of_a_run_whose_process_is_gone(run_dir, finish):
 def test_facts_of_a_run_come_from_its_folder(run_dir, finish, config):
     finish(run_dir, "failed", config, error="ValueError: no")
     tags = tags_of(Facts.read(run_dir))
-    assert tags["kdexp.study"] == "toy"
+    assert tags["kdexp.sweep.study"] == "toy"
     assert tags["kdexp.hash"] == "cccccccc"
     assert tags["kdexp.status"] == "failed"
     assert tags["kdexp.error"] == "ValueError: no"

@@ -13,7 +13,7 @@ from filelock import FileLock
 
 from kdexp.tracking import behind, prepare, problems, ui
 from kdexp.tracking.files import MetricsFile
-from kdexp.tracking.store import public, resolve
+from kdexp.tracking.mlflow_store import public, resolve
 from kdexp.tracking.sync import sync
 
 STATES = {"done": "finished", "broke": "failed", "stopped": "interrupted", "killed": "running"}

@@ -1,0 +1,1 @@
+"""Everything that cannot work, found before anything is loaded, in one list."""

@@ -1,0 +1,8 @@
+"""``python -m kdexp.check FILE``: the former spelling of ``python -m kdexp vectors FILE``."""
+
+import sys
+
+from kdexp.cli.vectors import main
+
+if __name__ == "__main__":
+    sys.exit(main())

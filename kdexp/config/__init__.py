@@ -1,0 +1,1 @@
+"""The configuration: its types, its defaults that depend on other values, its identity."""

@@ -1,0 +1,1 @@
+"""Launchers: who carries points out, and where."""

@@ -1,0 +1,241 @@
+"""What all launchers with several runs at once share: start, watch, stop, judge; where a run lives is a subclass's."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from kdexp.common import files
+from kdexp.launch.base import Interrupted, Launcher, Outcome, Point, Source, held
+from kdexp.launch.board import Board
+from kdexp.launch.child import GRACE_S, INTERRUPTED
+
+POLL_S = 0.5
+
+
+@dataclass
+class Job:
+    """A run under way: ``handle`` is what the launcher knows it by, ``slot`` what it takes up."""
+
+    point: Point
+    handle: Any
+    slot: Any
+    started: float
+    stopping: bool = False
+
+
+class Session:
+    """One call of :meth:`Launcher.serve`: what runs, what has ended, what another process runs.
+
+    A subclass says how many more fit (:meth:`room`), starts (:meth:`begin`), waits, and stops runs.
+    """
+
+    grace_s = GRACE_S + 5.0
+    """Seconds that runs may take to save themselves when all are stopped."""
+
+    def __init__(self, launcher: Launcher, board: Board):
+        self.launcher, self.board = launcher, board
+        self.jobs: list[Job] = []
+        self.elsewhere: list[Point] = []
+        self.outcomes: list[Outcome] = []
+
+    def room(self) -> int:
+        """Return how many runs can be started now."""
+        raise NotImplementedError
+
+    def begin(self, points: list[Point]) -> list[Job]:
+        """Start runs."""
+        raise NotImplementedError
+
+    def wait(self, seconds: float) -> None:
+        """Wait until a run ends, at most so long."""
+        time.sleep(seconds)
+
+    def over(self, job: Job) -> tuple[int, str] | None:
+        """Return a run's exit code and what is known about a bad one; None while it runs.
+
+        Codes: 0 finished, 130 interrupted, below 0 killed by that signal, anything else failed.
+        """
+        raise NotImplementedError
+
+    def release(self, job: Job) -> None:
+        """Free what an ended run took up."""
+
+    def ask_to_stop(self, job: Job) -> None:
+        """Ask one run to save itself and leave."""
+        raise NotImplementedError
+
+    def kill(self, job: Job) -> None:
+        """End one run that did not leave."""
+        raise NotImplementedError
+
+    def run(self, source: Source) -> list[Outcome]:
+        """Carry out what ``source`` hands out.
+
+        Raises:
+            Interrupted: a person stopped it; all runs have saved themselves.
+        """
+        try:
+            while source or self.jobs or self.elsewhere:
+                self._fill(source)
+                if self.jobs:
+                    self.wait(POLL_S)
+                elif source or self.elsewhere:
+                    time.sleep(POLL_S)
+                self._collect(source)
+                self._look_elsewhere(source)
+                self._stop_unwanted(source)
+                self.board.tick()
+            return self.outcomes
+        except KeyboardInterrupt as error:
+            self._stop_all(source)
+            raise Interrupted(self.outcomes) from error
+        except BaseException:
+            self._stop_all(source)
+            raise
+
+    def _fill(self, source: Source) -> None:
+        chosen: list[Point] = []
+        while source and self.room() > len(chosen):
+            point = source.next([job.point for job in self.jobs] + chosen)
+            if point is None:
+                break
+            if self._ready(point, [*(job.point for job in self.jobs), *chosen], source):
+                chosen.append(point)
+        if chosen:
+            self.jobs += self.begin(chosen)
+            for point in chosen:
+                self.board.running(point)
+
+    def _ready(self, point: Point, running: list[Point], source: Source) -> bool:
+        if self.launcher.runs.state(point.folder) == "finished":
+            self._end(Outcome(point, "skipped"), source)
+            return False
+        twin = any(other.id == point.id for other in running)
+        if twin or held(point):
+            if not twin:
+                self.board.say(f"{point.name} is being run by another process; it is looked at again later")
+            self.elsewhere.append(point)
+            return False
+        return True
+
+    def _collect(self, source: Source) -> None:
+        for job in list(self.jobs):
+            ended = self.over(job)
+            if ended is None:
+                continue
+            self.jobs.remove(job)
+            outcome = self._judge(job, *ended)
+            self.release(job)
+            if outcome is None:
+                self.elsewhere.append(job.point)
+            else:
+                self._end(outcome, source)
+
+    def _judge(self, job: Job, code: int, why: str) -> Outcome | None:
+        """Say how a run ended; None when another process turned out to be running the point."""
+        point, took = job.point, time.time() - job.started
+        if code == 0:
+            return Outcome(point, "finished", took)
+        state = self.launcher.runs.state(point.folder)
+        if state == "finished":
+            return Outcome(point, "skipped", took)
+        if code < 0:
+            error = f"killed by signal {-code} ({signal.Signals(-code).name})"
+            if code == -signal.SIGKILL:
+                error += ": by hand, or by the system for want of memory (hydra.launcher.slots=N runs fewer at once)"
+            mark_failed(point, error)
+            return Outcome(point, "failed", took, error)
+        if held(point):
+            return None
+        if code == INTERRUPTED or (state == "interrupted" and not why):
+            return Outcome(point, "interrupted", took, "interrupted")
+        if state != "failed":
+            mark_failed(point, why or f"its process ended with code {code}")
+        return Outcome(point, "failed", took, self.launcher.first_error(point))
+
+    def _look_elsewhere(self, source: Source) -> None:
+        """Take up points that another process has let go of, and note those that it has ended."""
+        busy = {job.point.id for job in self.jobs}
+        for point in list(self.elsewhere):
+            if point.id in busy or held(point):
+                continue
+            state = self.launcher.runs.state(point.folder)
+            self.elsewhere.remove(point)
+            if state == "finished":
+                self._end(Outcome(point, "skipped"), source)
+            elif state == "failed":
+                self._end(Outcome(point, "failed", 0.0, self.launcher.first_error(point)), source)
+            else:
+                source.again(point)
+
+    def _stop_unwanted(self, source: Source) -> None:
+        running = [job for job in self.jobs if not job.stopping]
+        unwanted = {id(point) for point in source.unwanted([job.point for job in running])} if running else set()
+        for job in running:
+            if id(job.point) in unwanted:
+                job.stopping = True
+                self.ask_to_stop(job)
+
+    def _end(self, outcome: Outcome, source: Source) -> None:
+        shown = source.ended(outcome)
+        self.outcomes.append(shown)
+        self.board.done(shown)
+
+    def _stop_all(self, source: Source) -> None:
+        """Ask all runs to save and leave, wait, end what is left."""
+        if self.jobs:
+            self.board.say(f"stopping {len(self.jobs)} runs; they save their state first (Ctrl-C again: at once)")
+        patience = time.time() + self.grace_s
+        for job in self.jobs:
+            self.ask_to_stop(job)
+        with contextlib.suppress(KeyboardInterrupt):
+            while time.time() < patience and any(self.over(job) is None for job in self.jobs):
+                self.wait(0.1)
+        for job in self.jobs:
+            ended = self.over(job)
+            if ended is None:
+                self.kill(job)
+            if ended is not None and ended[0] == 0:
+                self._end(Outcome(job.point, "finished", time.time() - job.started), source)
+            else:  # the source is not told: the same command takes it up
+                outcome = Outcome(job.point, "interrupted", time.time() - job.started)
+                self.outcomes.append(outcome)
+                self.board.done(outcome)
+            self.release(job)
+        self.jobs.clear()
+
+
+def mark_failed(point: Point, error: str) -> None:
+    """Write into a run's status that it failed; for runs whose process could not do so itself."""
+    mark(point, state="failed", error=error)
+
+
+def mark(point: Point, **changes: Any) -> None:
+    """Change a run's status file from outside, after its process has gone."""
+    before = files.read_json(point.folder / "status.json") or {}
+    now = time.strftime("%Y-%m-%dT%H:%M:%S")
+    files.write_json(point.folder / "status.json", {**before, "updated": now, **changes})
+
+
+@contextlib.contextmanager
+def terminated_like_interrupted() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP to the launcher as Ctrl-C while runs are under way."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def raise_it(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, raise_it) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

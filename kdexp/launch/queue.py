@@ -1,0 +1,136 @@
+"""In which order points are started: shared stages are built once and early, long runs come first."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from itertools import takewhile
+
+from kdexp.launch.base import Outcome, Point, Source, devices, result, seconds
+
+
+@dataclass
+class Schedule(Source):
+    """Points that wait to be started.
+
+    A point whose shared stage is just being built by another running point would only wait for it, so points of other
+    teachers, tasks and first phases are started first.
+
+    Attributes:
+        waiting: in the order they were written.
+        needs: point id -> keys of stages that other points need too, in the order of its plan.
+        names: key -> the stage's name.
+        cost: point id -> expected seconds, where known.
+        built: keys that are known to be built.
+        patient: rather start nothing than a point that would only wait (each waits on a paid machine).
+    """
+
+    waiting: list[Point]
+    needs: Mapping[str, Collection[str]] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
+    cost: dict[str, float] = field(default_factory=dict)
+    built: set[str] = field(default_factory=set)
+    patient: bool = False
+
+    def __post_init__(self) -> None:
+        self.size = len(self.waiting)
+        self.devices = devices(self.waiting)
+
+    def __len__(self) -> int:
+        return len(self.waiting)
+
+    def __bool__(self) -> bool:
+        return bool(self.waiting)
+
+    def next(self, running: list[Point]) -> Point | None:
+        """Take the point to start now; None = the others wait for a stage that is being built (see ``patient``)."""
+        busy = {key for point in running for key in self._building(point)}
+        free = [point for point in self.waiting if not busy & self._missing(point)]
+        if not free and self.patient:
+            return None
+        free = free or self.waiting
+        # The first of the longest; a point of unknown length counts as it was written.
+        chosen = max(free, key=lambda point: self.cost.get(point.id, 0.0))
+        self.waiting.remove(chosen)
+        return chosen
+
+    def again(self, point: Point) -> None:
+        """See :class:`~kdexp.launch.base.Source`."""
+        self.waiting.append(point)
+
+    def ended(self, outcome: Outcome) -> Outcome:
+        """See :class:`~kdexp.launch.base.Source`."""
+        if outcome.state in ("finished", "skipped"):
+            self.finished(outcome.point)
+        return outcome
+
+    def finished(self, point: Point) -> None:
+        """Hear that a point has ended well, and so that its stages are built."""
+        self.built |= set(self.needs.get(point.id, ()))
+
+    def _missing(self, point: Point) -> set[str]:
+        return set(self.needs.get(point.id, ())) - self.built
+
+    def _building(self, point: Point) -> set[str]:
+        if self._missing(point):
+            stage = _stage_of(point)
+            if stage:  # what comes before it in the plan is there; all of it if it is the student's own
+                self.built |= set(takewhile(lambda key: self.names.get(key) != stage, self.needs[point.id]))
+        return self._missing(point)
+
+
+def _stage_of(point: Point) -> str | None:
+    """Return the stage that a running point wrote metrics for last."""
+    try:
+        with (point.folder / "metrics.jsonl").open("rb") as file:
+            file.seek(0, 2)
+            file.seek(max(0, file.tell() - 4096))
+            last = file.read().splitlines()[-1]
+        return str(json.loads(last).get("stage") or "") or None
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def shared_stages(points: list[Point]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, int]]]:
+    """Return which stages points share: (point id -> shared keys, key -> (stage name, number of points)).
+
+    The keys stand for what the configurations say alone: no data are looked at, so they are not those of the store.
+    """
+    from kdexp.store.leases import outline
+
+    keys: dict[str, list[str]] = {}
+    count: Counter[str] = Counter()
+    names: dict[str, str] = {}
+    for point in points:
+        found = {stage.key: stage.name for stage in outline(point.config)}
+        keys[point.id] = list(found)
+        count.update(found.keys())
+        names.update(found)
+    common = {key: (names[key], n) for key, n in count.items() if n > 1}
+    return {name: tuple(key for key in found if key in common) for name, found in keys.items()}, common
+
+
+def expected(points: list[Point], finished: list[Point]) -> dict[str, float]:
+    """Return expected seconds of points, from finished runs of the same objective, student and task; then of the task.
+
+    Points that nothing is known about are left out.
+    """
+    exact: dict[tuple[str, ...], list[float]] = {}
+    for point in finished:
+        took = seconds(result(point))
+        if took is not None:
+            for mark in _marks(point):
+                exact.setdefault(mark, []).append(took)
+    cost = {}
+    for point in points:
+        known = next((exact[mark] for mark in _marks(point) if mark in exact), None)
+        if known:
+            cost[point.id] = sum(known) / len(known)
+    return cost
+
+
+def _marks(point: Point) -> list[tuple[str, ...]]:
+    task, objective, student, teacher = (point.labels[k] for k in ("task", "objective", "student", "teacher"))
+    return [(task, objective, student, teacher), (task, objective), (task,)]

@@ -1,0 +1,81 @@
+"""What a teacher's folder holds, read from its small files and the head of its weights; nothing is loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from kdexp.common.registry import build
+from kdexp.config.resolve import source_folder
+
+COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
+"""Families whose first position is the one after the padding token's id."""
+
+
+def positions(said: Mapping[str, Any]) -> int | None:
+    """Return how many tokens a model can read, by its config.json; None if nothing limits it, or nothing is said."""
+    most = said.get("max_position_embeddings")
+    if most is None or said.get("position_biased_input") is False:  # DeBERTa-v3 knows distances only
+        return None
+    taken = int(said.get("pad_token_id") or 0) + 1 if said.get("model_type") in COUNTED_FROM_PADDING else 0
+    return int(most) - taken
+
+
+def weights(folder: Path) -> set[str] | None:
+    """Return the names of all weights in a folder's safetensors files; None if there are none."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return set(json.loads(index.read_text())["weight_map"])
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        return set(json.loads(file.read(length))) - {"__metadata__"}
+
+
+def problems(config: dict[str, Any]) -> list[str]:
+    """Return what a configuration asks of a local teacher that its folder cannot give, as sentences for people.
+
+    Models of the hub are looked at when they are loaded.
+    """
+    folder = source_folder(str(config["teacher"]["source"]))
+    if folder is None or not (folder / "config.json").is_file():
+        return []
+    return _lengths(config, folder) + _pooler(config, folder)
+
+
+def _lengths(config: dict[str, Any], folder: Path) -> list[str]:
+    limits = [positions(json.loads((folder / "config.json").read_text()))]
+    if (folder / "tokenizer_config.json").is_file():
+        limits.append(json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length"))
+    most = min((int(limit) for limit in limits if limit is not None), default=None)
+    asked = {"recipe": config["recipe"]["max_length"], "teacher.recipe": config["teacher"]["recipe"]["max_length"]}
+    return [
+        f"{name}.max_length={length}, but teacher={config['teacher']['name']} can read {most} tokens (its config.json "
+        f"or tokenizer_config.json says so): {name}.max_length={most} at most."
+        for name, length in asked.items()
+        if most is not None and length > most
+    ]
+
+
+def _pooler(config: dict[str, Any], folder: Path) -> list[str]:
+    """Refuse to copy a pooler that is not there. Only BERT's classifier has one; other families go without."""
+    init = build(config["init"])
+    if not (init.copies and init.source == "pretrained" and init.pooler) or config["teacher"]["family"] != "bert":
+        return []
+    found = weights(folder)
+    if found is None or any(".pooler." in f".{name}" for name in found):
+        return []
+    return [no_weights(init.name, "pooler.dense.weight")]
+
+
+def no_weights(init: str, weight: str) -> str:
+    """Return the sentence about a weight that shall be copied from a pretrained teacher and is not in its files."""
+    what = "pooler" if "pooler." in weight else "head"
+    return (
+        f"init={init} with init.source=pretrained and init.{what}=true: the teacher's files have no {what} ({weight}), "
+        f"so the student would copy random numbers: use init.{what}=false, or init.source=finetuned."
+    )

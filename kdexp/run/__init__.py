@@ -1,0 +1,1 @@
+"""One run: identified, carried out stage by stage, its result put together."""

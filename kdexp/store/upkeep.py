@@ -1,0 +1,123 @@
+"""Upkeep of the store: find damage, free space."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import time
+from pathlib import Path
+
+from kdexp.common import files
+from kdexp.store import leases
+from kdexp.store.store import Store, size
+
+DAYS = 7.0
+"""Days after which unfinished work is taken for given up, unless ``days=N`` says otherwise."""
+
+
+def verify(store: Store) -> int:
+    """Read every finished stage, name the damaged ones; the exit code is 1 if there are any."""
+    bad = 0
+    for found in store.entries():
+        try:
+            store.get(found.meta["key"])
+        except ValueError as error:
+            bad += 1
+            print(error)
+    print(f"{len(store.entries())} stages read, {bad} damaged")
+    return 1 if bad else 0
+
+
+def wanted(store: Store) -> set[str]:
+    """Return the keys of students that a result.json beside the store names as its weights."""
+    results = (files.read_json(p) for p in store.root.parent.glob("*/*/result.json"))
+    named = ((r.get("student") or {}).get("weights") for r in results if r)
+    return {str(weights).rpartition("/")[2] for weights in named if weights}
+
+
+def gc(store: Store, words: list[str]) -> int:
+    """Free space as the words after ``gc`` say; the exit code is 2 for words that mean nothing.
+
+    Args:
+        words: none = :func:`collect`; ``all`` = everything but teachers; ``work`` and, if wished, ``days=N`` =
+            :func:`drop_work`.
+    """
+    days = next((word.partition("=")[2] for word in words if word.startswith("days=")), str(DAYS))
+    verbs = [word for word in words if not word.startswith("days=")]
+    if verbs == ["work"] and days.replace(".", "", 1).isdigit():
+        return drop_work(store, float(days))
+    if len(words) > 1 or words not in ([], ["all"]):
+        print(f"gc {' '.join(words)}: say gc, gc all, gc work, or gc work days=N (by default {DAYS:g})")
+        return 2
+    return collect(store, everything=words == ["all"])
+
+
+def collect(store: Store, everything: bool) -> int:
+    """Free space: weights between phases that no result names; with ``everything`` also begun stages and students.
+
+    Teachers and other shared stages are kept, and so are stages that a process is building or using.
+    """
+    freed, keep = 0, set() if everything else wanted(store)
+    waiting = 0 if everything else leases.waiting(store.root)
+    for found in [] if waiting else store.entries():
+        if not found.meta["shared"] and found.meta["files"] and found.meta["key"] not in keep:
+            before = size(found.folder)
+            store.drop_weights(found.meta["key"])
+            freed += before - size(found.folder)
+    if waiting:
+        print(f"{waiting} unfinished runs share phases: what is between phases stays until they have ended (or gc all)")
+    begun = list((store.root / "work").glob("*"))
+    for work in begun if everything else []:
+        freed += _drop(store, work)
+    print(f"freed {freed / 1e6:.1f} MB in {store.root}; kept: shared stages (teachers)", end="")
+    print("" if everything else f", {len(keep)} students that results name, {_begun(begun)}")
+    return 0
+
+
+def drop_work(store: Store, days: float) -> int:
+    """Free the unfinished stages that nobody has touched for so many days.
+
+    They hold checkpoints: of runs that were killed or stopped, and of trials that a search gave up. Whoever takes such
+    a run up again afterwards begins its phase anew.
+    """
+    begun = list((store.root / "work").glob("*"))
+    old = [work for work in begun if time.time() - _touched(work) >= 86400 * days]
+    freed = sum(_drop(store, work) for work in old)
+    left = [work for work in begun if work.exists()]
+    print(f"freed {freed / 1e6:.1f} MB in {store.root}: {len(begun) - len(left)} begun stages, {days:g} days or older")
+    print(f"kept: {_begun(left)}")
+    return 0
+
+
+def _drop(store: Store, work: Path) -> int:
+    """Remove a stage's work folder unless a process is at it; returns the bytes."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(store.root / "locks" / f"{work.name}.lock", timeout=0):
+            if not work.exists():  # it has just been finished
+                return 0
+            freed = size(work)
+            shutil.rmtree(work)
+            return freed
+    except Timeout:
+        print(f"{work.name[:12]} is being built: left alone")
+        return 0
+
+
+def _begun(works: list[Path]) -> str:
+    if not works:
+        return "0 begun stages"
+    oldest = (time.time() - min(_touched(work) for work in works)) / 86400
+    sizes = sum(size(work) for work in works) / 1e6
+    said = f"{len(works)} begun stages of {sizes:.1f} MB, the oldest {oldest:.1f} days"
+    return f"{said} (gc work drops old ones, gc all drops all)"
+
+
+def _touched(work: Path) -> float:
+    """Return when something in a folder was written last; somebody may be at work in it."""
+    times = []
+    for path in (work, *work.rglob("*")):
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times, default=time.time())

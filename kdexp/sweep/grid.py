@@ -1,0 +1,196 @@
+"""``hydra/sweeper=grid``: the points of a study, composed and checked together before anything is started."""
+
+from __future__ import annotations
+
+import fnmatch
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, OmegaConf
+
+from kdexp.launch.base import RUNS, Point
+from kdexp.sweep.grammar import Combination, bare, choose_form, expand, override_values
+from kdexp.sweep.plugins import experiment_sweep, make_launcher
+
+UNSWEPT = ("experiment", "scale", "dry", "study", "plan")
+"""Keys that describe a whole study: each has one value."""
+
+
+class Grid(Sweeper):
+    """Hydra sweeper that builds a study's points and hands them to one of kdexp's launchers.
+
+    Args:
+        params, zip, set, union, exclude, scales: see :mod:`kdexp.sweep.grammar`.
+    """
+
+    runs_module = RUNS
+
+    def __init__(
+        self,
+        params: Any = None,
+        zip: Any = None,
+        set: Any = None,
+        union: Any = None,
+        exclude: Any = None,
+        scales: Any = None,
+    ):
+        self.form = {"params": params, "zip": zip, "set": set, "union": union, "exclude": exclude, "scales": scales}
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Hear from Hydra what is swept."""
+        self.context: HydraContext = hydra_context
+        self.master: DictConfig = config
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Carry the study out.
+
+        Raises:
+            kdexp.config.resolve.ConfigError: something must change first; it holds the problems of all points, and nothing
+                was written.
+            SystemExit: code 1, some runs failed.
+            kdexp.launch.base.Interrupted: a person stopped it.
+        """
+        from kdexp.config.resolve import ConfigError
+        from kdexp.sweep import flow
+
+        try:
+            launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
+            launcher.runs_module = self.runs_module
+            points = self.points(arguments)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            raise ConfigError([str(error)]) from error
+        dry = bool(self.master.get("dry")) or self.master.get("plan") == "show"
+        flow.study(points, launcher, scale=str(self.master.get("scale", "full")), dry=dry)
+
+    def points(self, arguments: list[str]) -> list[Point]:
+        """Return all points of the study: composed, checked, without duplicates and exclusions.
+
+        Raises:
+            ValueError: the form or the command line cannot work.
+            kdexp.config.resolve.ConfigError: points cannot work.
+        """
+        refused = experiment_sweep(arguments)
+        if refused:
+            raise ValueError(refused)
+        parser = OverridesParser.create(config_loader=self.context.config_loader)
+        command: dict[str, list[str]] = {}
+        for override in parser.parse_overrides(arguments):
+            key = bare(override.get_key_element())
+            command[key] = override_values(override)
+            if key in UNSWEPT and len(command[key]) > 1:
+                raise ValueError(f"{override.input_line}: {key} belongs to the whole study; give it one value.")
+        form = choose_form(self.form, str(self.master.get("scale", "full")))
+        combinations = expand(form, command, parser.parse_override)
+        return Builder(self.context.config_loader, self.master).build(combinations)
+
+
+class Builder:
+    """Composes and checks combinations; collects what is wrong with any of them.
+
+    Args:
+        loader: Hydra's configuration loader.
+        master: the sweep's own composed configuration, with its ``hydra`` node.
+    """
+
+    def __init__(self, loader: Any, master: DictConfig):
+        from kdexp.sweep.compose import Composer
+
+        self.composer = Composer(loader, master)
+        self.wrong: dict[str, list[Combination]] = {}
+        self.excluded: dict[int, int] = {}
+
+    def build(self, combinations: list[Combination]) -> list[Point]:
+        """Return the points of a grid, each once.
+
+        Raises:
+            kdexp.config.resolve.ConfigError: points cannot work; it holds the problems of all of them.
+        """
+        from kdexp.config.resolve import ConfigError
+
+        points: dict[str, Point] = {}
+        twice = 0
+        self.excluded = {id(e): 0 for c in combinations for e in c.exclusions}
+        for combination in combinations:
+            point = self.point(combination)
+            if point is None:
+                continue
+            twice += point.id in points
+            points.setdefault(point.id, point)
+        self._report(combinations, twice)
+        if self.wrong:
+            raise ConfigError([self._said(text, found, combinations) for text, found in self.wrong.items()])
+        if not points:
+            raise ConfigError(["the grid has no points: everything is excluded."])
+        names = list(dict.fromkeys(str(point.config["study"]) for point in points.values()))
+        if len(names) > 1:
+            raise ConfigError([f"the points belong to several studies ({', '.join(names)}): start them one by one."])
+        return list(points.values())
+
+    def point(self, combination: Combination) -> Point | None:
+        """Return one point; None if it is excluded or wrong (``wrong`` then says why)."""
+        from kdexp.config import resolve as configs
+        from kdexp.run import execute as runs
+        from kdexp.sweep.compose import CompositionError
+
+        overrides = list(combination.assignment.values())
+        try:
+            with self.composer.point(overrides) as composed:
+                config, choices = configs.resolve(composed.config), composed.choices
+        except (CompositionError, ValueError) as error:
+            self.wrong.setdefault(str(error), []).append(combination)
+            return None
+        try:
+            for exclusion in combination.exclusions:
+                if all(_matches(key, value, choices, config) for key, value in exclusion.where.items()):
+                    self.excluded[id(exclusion)] += 1
+                    return None
+        except KeyError as error:
+            key = error.args[0]
+            text = f"exclude: {key} is neither a group nor a key of the configuration; correct it or leave it out."
+            self.wrong.setdefault(text, []).append(combination)
+            return None
+        found = configs.problems(config)
+        for text in found:
+            self.wrong.setdefault(text, []).append(combination)
+        if found:
+            return None
+        return Point(runs.identity(config), runs.run_name(config), runs.folder(config), config, overrides)
+
+    def _report(self, combinations: list[Combination], twice: int) -> None:
+        seen = {id(e): e for c in combinations for e in c.exclusions}
+        for mark, count in self.excluded.items():
+            where = ", ".join(f"{key}={value}" for key, value in seen[mark].where.items())
+            say = f"left out: {count} points with {where}: {seen[mark].reason}"
+            print(say if count else f"exclude: no point has {where}", file=sys.stderr)
+        if twice:
+            print(f"merged: {twice} points are the same run as another one", file=sys.stderr)
+
+    @staticmethod
+    def _said(text: str, found: list[Combination], everything: list[Combination]) -> str:
+        if len(everything) == 1:
+            return text
+        if len(found) == len(everything):
+            return f"{text} (all {len(everything)} points)"
+        common = set.intersection(*(set(c.assignment.values()) for c in everything))
+        example = " ".join(t for t in found[0].assignment.values() if t not in common)
+        return f"{text} ({len(found)} of {len(everything)} points, such as {example})"
+
+
+def _matches(key: str, wanted: Any, choices: Mapping[str, str | None], config: Mapping[str, Any]) -> bool:
+    """Tell whether a point's group choice or value is one of those wanted (``*`` stands for anything)."""
+    if key in choices:
+        value: Any = choices[key]
+    else:
+        value = config
+        for part in key.split("."):
+            if not isinstance(value, Mapping) or part not in value:
+                raise KeyError(key)
+            value = value[part]
+    options = wanted if isinstance(wanted, list) else [wanted]
+    return any(value == option or fnmatch.fnmatchcase(str(value), str(option)) for option in options)

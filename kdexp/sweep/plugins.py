@@ -1,0 +1,78 @@
+"""Hydra sweepers of kdexp's own, and the launchers they hand points to.
+
+Both are chosen as everywhere in Hydra: ``hydra/sweeper=grid|optuna``, ``hydra/launcher=basic|local|submitit|ray``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+SWEEPERS = {
+    "hydra_plugins.kdexp.Grid": ("kdexp.sweep.grid", "Grid"),
+    "hydra_plugins.kdexp.Optuna": ("kdexp.sweep.search.sweeper", "Optuna"),
+}
+"""Names that conf/hydra/sweeper/*.yaml use -> where the class is. Hydra 1.3 wants plugins to be called
+``hydra_plugins.*``; they are registered under such a name, so that no package of that name has to be installed."""
+
+
+def take_names() -> None:
+    """Take Hydra's own launcher ``basic`` out of this process, where it would be taken for the schema of ours.
+
+    For the program, after :func:`register`; a process that composes other configurations too leaves it where it is.
+    """
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    ConfigStore.instance().repo["hydra"]["launcher"].pop("basic.yaml", None)
+
+
+def register() -> None:
+    """Make kdexp's sweepers known to Hydra; call once before ``hydra.main``."""
+    import importlib
+
+    from hydra.core.plugins import Plugins
+
+    plugins = Plugins.instance()
+    for name, (module, attribute) in SWEEPERS.items():
+        cls = getattr(importlib.import_module(module), attribute)
+        plugins.register(cls)
+        plugins.class_name_to_class[name] = cls
+
+
+def make_launcher(node: dict[str, Any]) -> Any:
+    """Make the launcher that ``hydra.launcher`` describes.
+
+    Raises:
+        ValueError: it is none of kdexp's, or a setting of it is unknown.
+    """
+    import importlib
+
+    settings = dict(node)
+    path = str(settings.pop("_target_", ""))
+    if not path.startswith("kdexp.launch."):
+        raise ValueError(f"hydra.launcher._target_={path}: choose one of kdexp's, such as hydra/launcher=local.")
+    module, _, name = path.rpartition(".")
+    try:
+        return getattr(importlib.import_module(module), name)(**settings)
+    except (ImportError, AttributeError, TypeError) as error:
+        raise ValueError(f"hydra.launcher: {path} cannot be made: {error}") from error
+
+
+def experiment_sweep(arguments: list[str]) -> str | None:
+    """Return why a command line that sweeps over ``experiment`` cannot work, or None if it does not.
+
+    Hydra would compose such a command without either file, and so drop the files' own sweeps without a word.
+    """
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key.lstrip("+") != "experiment":
+            continue
+        names = [name.strip() for name in value.split(",") if name.strip()]
+        if len(names) > 1 or "(" in value:
+            commands = " && ".join(f"python -m kdexp +experiment={name}" for name in names) if "(" not in value else ""
+            return (
+                f"{argument} sweeps over experiments, but each experiment brings a sweep of its own, which would be "
+                f"lost: run them one after another{': ' + commands if commands else ''}."
+            )
+    return None

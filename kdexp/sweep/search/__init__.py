@@ -1,0 +1,1 @@
+"""Searches: Optuna behind ``hydra/sweeper=optuna``, with pruning, resume and reports."""

@@ -1,0 +1,1 @@
+"""Text: files and the hub, tokenisation, the embedded corpora."""

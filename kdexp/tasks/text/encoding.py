@@ -1,0 +1,196 @@
+"""Tokenised splits on disk: made once, by whichever process comes first, read by all others.
+
+An entry is a folder ``<cache>/encoded/<key>/`` with plain ``.npy`` arrays (memory-mapped, so that processes share
+them) and ``meta.json``. It is written aside and moved into place whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdexp.tasks.base import Encoded
+from kdexp.tasks.text.rows import Rows
+from kdexp.tasks.text.tokenizer import digest
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Raise it when the meaning of the arrays changes."""
+
+CHUNK = 4096
+"""Texts a call of the tokenizer."""
+
+
+def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], dict]) -> dict:
+    """Return ``compute()``, kept as ``<cache>/<kind>/<sha256 of state>.json``; one process computes, others wait.
+
+    Without ``cache`` nothing is kept. A damaged file is made anew, with a warning.
+    """
+    if cache is None:
+        return compute()
+    from filelock import FileLock
+
+    path = Path(cache) / kind / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
+    found = _read_json(path)
+    if found is not None:
+        return found
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        found = _read_json(path)
+        if found is None:
+            found = compute()
+            _write_json(path, found)
+    return found
+
+
+def _read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError:
+        log.warning("%s is damaged and is made anew", path)
+        return None
+
+
+def _write_json(path: Path, value: dict) -> None:
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        json.dump(value, file, ensure_ascii=True)
+    os.replace(name, path)
+
+
+def encode_once(
+    tokenizer: Any, max_length: int, key: str, make: Callable[[], dict[str, Rows]], cache: Path
+) -> dict[str, Encoded]:
+    """Tokenised splits from the cache, or made and put there.
+
+    Args:
+        tokenizer: of transformers.
+        max_length: tokens after which an example is cut (of a pair, the longer text first).
+        key: what decides the rows (their content hash and how they are cut).
+        make: gives the rows; called only when the entry is missing.
+        cache: folder.
+
+    Raises:
+        ValueError: ``max_length`` leaves no room for text.
+    """
+    from filelock import FileLock
+
+    parts = f"{SCHEMA} {key} {digest(tokenizer)} {max_length}"
+    folder = Path(cache) / "encoded" / hashlib.sha256(parts.encode()).hexdigest()[:32]
+    found = load(folder)
+    if found is not None:
+        return found
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_suffix(".lock")):
+        found = load(folder)
+        if found is None:
+            made = {name: encode(tokenizer, rows, max_length) for name, rows in make().items()}
+            _save(folder, made)
+            found = load(folder)
+    if found is None:
+        raise OSError(f"{folder} cannot be read back: is the disk full or shared without locks?")
+    return found
+
+
+def encode(tokenizer: Any, rows: Rows, max_length: int) -> Encoded:
+    """Tokenise one split.
+
+    Raises:
+        ValueError: ``max_length`` leaves no room for text beside the special tokens.
+    """
+    special = tokenizer.num_special_tokens_to_add(pair=rows.second is not None)
+    texts = 1 if rows.second is None else 2
+    if max_length < special + texts:
+        raise ValueError(f"max_length={max_length}: at least {special + texts} ({special} special tokens and a text)")
+    typed = "token_type_ids" in tokenizer.model_input_names
+    tokens, types, lengths, truncated = [], [], [np.zeros(1, np.int64)], 0
+    for start in range(0, len(rows), CHUNK):
+        part = slice(start, start + CHUNK)
+        pair = {} if rows.second is None else {"text_pair": rows.second[part]}
+        out = tokenizer(
+            rows.first[part],
+            **pair,
+            truncation="longest_first",
+            max_length=max_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=typed,
+        )
+        ids = out["input_ids"]
+        tokens.append(np.fromiter((t for row in ids for t in row), dtype=np.int32))
+        if typed:
+            types.append(np.fromiter((t for row in out["token_type_ids"] for t in row), dtype=np.int8))
+        lengths.append(np.array([len(row) for row in ids], dtype=np.int64))
+        truncated += _cut(tokenizer, out, rows, start, max_length)
+    empty = [np.zeros(0, np.int32)]
+    return Encoded(
+        tokens=np.concatenate(tokens or empty),
+        types=np.concatenate(types) if types else None,
+        offsets=np.cumsum(np.concatenate(lengths)),
+        labels=rows.labels,
+        pad=int(tokenizer.pad_token_id or 0),
+        truncated=truncated,
+    )
+
+
+def _cut(tokenizer: Any, out: Any, rows: Rows, start: int, max_length: int) -> int:
+    """How many examples of a chunk lost tokens."""
+    if out.encodings is not None:
+        return sum(bool(e.overflowing) for e in out.encodings)
+    full = [i for i, row in enumerate(out["input_ids"], start) if len(row) >= max_length]
+    pairs = [(rows.first[i],) if rows.second is None else (rows.first[i], rows.second[i]) for i in full]
+    return sum(len(tokenizer(*texts, verbose=False)["input_ids"]) > max_length for texts in pairs)
+
+
+ARRAYS = ("tokens", "types", "offsets", "labels")
+
+
+def _save(folder: Path, splits: dict[str, Encoded]) -> None:
+    """Write an entry aside, flush it, move it into place."""
+    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    meta = {}
+    for name, split in splits.items():
+        arrays = {a: getattr(split, a) for a in ARRAYS if getattr(split, a) is not None}
+        for array, value in arrays.items():
+            with open(aside / f"{name}.{array}.npy", "wb") as file:
+                np.save(file, value, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+        shapes = {a: list(v.shape) for a, v in arrays.items()}
+        meta[name] = {"pad": split.pad, "truncated": split.truncated, "shapes": shapes}
+    _write_json(aside / "meta.json", meta)
+    if folder.exists():  # damaged: load() has just refused it
+        shutil.rmtree(folder)
+    os.replace(aside, folder)
+
+
+def load(folder: Path) -> dict[str, Encoded] | None:
+    """Read an entry (memory-mapped, read-only), or None where there is none or it is damaged (then with a warning)."""
+    if not folder.is_dir():
+        return None
+    try:
+        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        out = {}
+        for name, info in meta.items():
+            arrays: dict[str, Any] = {"types": None}
+            for array, shape in info["shapes"].items():
+                arrays[array] = np.load(folder / f"{name}.{array}.npy", mmap_mode="r" if shape[0] else None)
+                if list(arrays[array].shape) != shape:
+                    raise ValueError(f"{name}.{array}: shape {arrays[array].shape}, not {shape}")
+            out[name] = Encoded(**arrays, pad=info["pad"], truncated=info["truncated"])
+        return out
+    except (OSError, ValueError, KeyError) as error:
+        log.warning("the cache entry %s is damaged (%s) and is made anew", folder, error)
+        return None

@@ -1,0 +1,1 @@
+"""Training: the loop, a student's step, a stage's phases, evaluation."""
