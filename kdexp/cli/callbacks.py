@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
+
+from kdexp.cli.errors import complain
+from kdexp.common.problems import ConfigError
+
+if TYPE_CHECKING:
+    from kdexp.run.spec import RunSpec
+
+checked: RunSpec | None = None
+"""The single run of this process, once it has been checked: what is carried out is what was looked at."""
 
 
 class Check(Callback):
@@ -15,16 +24,20 @@ class Check(Callback):
 
         Also the place where ``plan=show`` and ``dry=true`` end, before a folder is made.
         """
-        from kdexp.cli.main import complain, without_hydra
-        from kdexp.config.resolve import problems, resolve
+        # Hydra imports this file for a grid's parent and for --help too, which need no torch.
+        from kdexp.check import probes
+        from kdexp.cli import preview
+        from kdexp.run import spec
 
-        resolved = resolve(without_hydra(config))
-        found = problems(resolved)
-        if found:
-            complain(found)
-            raise SystemExit(2)
-        if resolved["plan"] == "show" or resolved["dry"]:
-            from kdexp.cli import preview
-
-            preview.plan(resolved)
+        global checked
+        try:
+            checked = spec.make(config, list(config.hydra.overrides.task))
+            problems = probes.problems([checked.config])
+            if problems:
+                raise ConfigError(problems)
+        except ConfigError as error:
+            complain(error.problems)
+            raise SystemExit(2) from error
+        if checked.config.plan == "show" or checked.config.dry:
+            preview.stages(checked)
             raise SystemExit(0)

@@ -9,23 +9,31 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+from kdexp.common.problems import ConfigError
+
+
+def complain(problems: list[str]) -> None:
+    """Print all problems in one message."""
+    head = "One thing must change" if len(problems) == 1 else f"{len(problems)} things must change"
+    print(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems), file=sys.stderr)
+
 
 def report(error: BaseException, arguments: list[str], conf: str) -> int:
     """Print what ended the program and return its exit code.
 
     2: the request itself cannot work. 1: something failed on the way. 130: interrupted.
     """
-    from kdexp.config.resolve import ConfigError
-
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
     if isinstance(error, ConfigError):
-        return _complain(error.problems)
+        complain(error.problems)
+        return 2
     if type(error).__name__ == "Interrupted" or isinstance(error, KeyboardInterrupt):
         print(f"interrupted: {error or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
         return 130
     if _is_composition(error):
-        return _complain(composition_problems(arguments, conf) or [_first_line(error)])
+        complain(composition_problems(arguments, conf) or [_first_line(error)])
+        return 2
     if type(error).__name__ == "OutOfMemoryError":
         print(
             f"failed: the device has too little memory ({_first_line(error)}): raise recipe.accumulation, or lower "
@@ -38,13 +46,6 @@ def report(error: BaseException, arguments: list[str], conf: str) -> int:
         return 1
     traceback.print_exception(error)
     return 1
-
-
-def _complain(found: list[str]) -> int:
-    from kdexp.cli.main import complain
-
-    complain(found)
-    return 2
 
 
 def _is_composition(error: BaseException) -> bool:

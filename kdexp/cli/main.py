@@ -11,53 +11,42 @@ from typing import Any
 CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
 
 
-def without_hydra(config: Any) -> Any:
-    """Return a copy of a composed configuration without its ``hydra`` node."""
-    from omegaconf import OmegaConf
-
-    return OmegaConf.masked_copy(config, [k for k in config if k != "hydra"])
-
-
-def complain(found: list[str]) -> None:
-    """Print all problems in one message."""
-    head = "One thing must change" if len(found) == 1 else f"{len(found)} things must change"
-    print(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in found), file=sys.stderr)
-
-
 def resolvers() -> None:
     """Register the interpolations that conf/config.yaml uses."""
     from omegaconf import OmegaConf
-
-    def named(function: str) -> Any:
-        def resolver(*, _root_: Any) -> str:
-            from kdexp.config import resolve as configs
-            from kdexp.run import execute as runs
-
-            return str(getattr(runs, function)(configs.resolve(without_hydra(_root_))))
-
-        return resolver
 
     def per_task(key: str, default: Any, *, _parent_: Any, _root_: Any) -> Any:
         """Look a recipe's value up by the task's name."""
         own = (_parent_.get("per_task") or {}).get(_root_.task.name) or {}
         return own.get(key, default)
 
+    def run_dir(*, _root_: Any) -> str:
+        return str(identified(_root_).run_dir)
+
+    def run_name(*, _root_: Any) -> str:
+        return identified(_root_).name
+
     OmegaConf.register_new_resolver("kdexp.per_task", per_task, replace=True)
-    OmegaConf.register_new_resolver("kdexp.run_dir", named("folder"), replace=True)
-    OmegaConf.register_new_resolver("kdexp.run_name", named("run_name"), replace=True)
+    OmegaConf.register_new_resolver("kdexp.run_dir", run_dir, replace=True)
+    OmegaConf.register_new_resolver("kdexp.run_name", run_name, replace=True)
 
 
-def one(cfg: Any) -> dict[str, Any]:
+def identified(composed: Any) -> Any:
+    """Return the spec of the run that Hydra is about to start: the one that was checked before, if there is one."""
+    from kdexp.cli import callbacks
+    from kdexp.run import spec
+
+    return callbacks.checked or spec.make(composed)
+
+
+def one(composed: Any) -> dict[str, Any]:
     """Carry out one composed configuration; what Hydra calls."""
-    from hydra.core.hydra_config import HydraConfig
-
     from kdexp.cli import preview
-    from kdexp.config import resolve as configs
-    from kdexp.run import execute as runs
+    from kdexp.run import execute
 
-    resolved = configs.resolve(cfg)
-    preview.before(resolved)
-    result = runs.execute(resolved, list(HydraConfig.get().overrides.task))
+    run = identified(composed)
+    preview.before(run)
+    result = execute.execute(run)
     preview.after(result)
     return result
 
@@ -76,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
     plugins.take_names()
     refused = plugins.experiment_sweep(arguments)
     if refused:
-        complain([refused])
+        errors.complain([refused])
         return 2
     # debug=NAME is laid over everything else, an experiment too, so it is composed last.
     debug = [a for a in arguments if a.startswith(("debug=", "+debug="))]

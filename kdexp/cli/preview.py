@@ -2,43 +2,47 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
+from kdexp.common.registry import build
+from kdexp.config.schema import Config
+from kdexp.methods import base as methods
+from kdexp.models import build as models
+from kdexp.objectives import layer_maps
+from kdexp.run import execute
+from kdexp.run.spec import RunSpec, facts
+from kdexp.store.replicated import open_store
 
-def before(config: dict[str, Any]) -> None:
+
+def before(spec: RunSpec) -> None:
     """Print who learns from whom: both models' sizes and the matched layers."""
-    from kdexp.common.registry import build
-    from kdexp.models import build as models
-    from kdexp.run import execute as runs
-
-    task, student = build(config["task"]), config["student"]
-    small = models.count(config["teacher"], task, student)
-    big = models.count(config["teacher"], task)
-    print(f"run      {runs.folder(config)}")
-    print(f"teacher  {config['teacher']['name']}: {config['teacher']['num_layers']} layers, {big:,} parameters")
-    print(f"student  {student['name']}: {student['num_layers']} layers, {small:,} parameters ({small / big:.0%})")
+    config, task = spec.config, build(spec.config.task)
+    small = models.count(config.teacher, task, config.student)
+    big = models.count(config.teacher, task)
+    print(f"run      {spec.run_dir}")
+    print(f"teacher  {config.teacher.name}: {config.teacher.num_layers} layers, {big:,} parameters")
+    print(
+        f"student  {config.student.name}: {config.student.num_layers} layers, {small:,} parameters ({small / big:.0%})"
+    )
     for line in layer_table(config):
         print(line)
 
 
-def layer_table(config: dict[str, Any]) -> list[str]:
+def layer_table(config: Config) -> list[str]:
     """Return the table ``student layer <- teacher layer``: where weights come from and what is matched."""
-    from kdexp.check import combinations
-    from kdexp.common.registry import build, target
-    from kdexp.objectives import layer_maps
-
-    init = build(config["init"])
-    layers = init.layers(config["student"]["num_layers"], config["teacher"]["num_layers"])
+    init = build(config.init)
+    layers = init.layers(config.student.num_layers, config.teacher.num_layers)
     lines = [
         f"init     {init.name}: "
         + ("random weights" if layers is None else f"teacher layers {', '.join(map(str, layers))} ({init.source})")
     ]
     for phase in ("intermediate", "prediction"):
-        for name, spec in (config["objective"].get(phase) or {}).items():
-            found = combinations.pairs(config, spec, target(spec))
-            if found:
+        for name, term in methods.terms(config, phase).items():
+            pairs = methods.pairs(config, term)
+            if pairs:
                 lines.append(f"match    {phase} {name} (student layer <- teacher layer):")
-                lines += ["         " + line for line in layer_maps.describe(found).splitlines()]
+                lines += ["         " + line for line in layer_maps.describe(pairs).splitlines()]
     return lines
 
 
@@ -55,46 +59,38 @@ def after(result: dict[str, Any]) -> None:
         print(f"         student: {result['student']['weights']}")
 
 
-def plan(config: dict[str, Any]) -> None:
+def stages(spec: RunSpec) -> None:
     """Print the stages of a run in order, which are in the store, and what they cost when they were built."""
-    from pathlib import Path
-
-    from kdexp.methods import base as plan
-    from kdexp.run import execute as runs
-    from kdexp.store.store import Store
-
-    store = Store(Path(config["runtime"]["store"]))
-    stages = plan.stages(config)
-    print(f"run      {runs.folder(config)}: {runs.state(runs.folder(config))}")
-    for number, stage in enumerate(stages, 1):
-        have = store.get(stage.key, verify=False)
-        left = store.root / "work" / stage.key
+    store = open_store(spec.config, spec.run_dir)
+    planned = methods.stages(spec.config, facts(spec.config))
+    there = {stage.key: store.seek(stage.key) for stage in planned}
+    print(f"run      {spec.run_dir}: {execute.state(spec.run_dir)}")
+    for number, stage in enumerate(planned, 1):
+        finished = there[stage.key]
         what = (
-            f"in the store ({have.meta['seconds']:.1f} s to build)"
-            if have
+            f"in the store ({finished.meta['seconds']:.1f} s to build)"
+            if finished
             else "begun, would continue"
-            if left.exists()
+            if (store.root / "work" / stage.key).exists()
             else "would run"
         )
         roles = ", ".join(f"{role} from {parent.name}" for role, parent in stage.parents.items())
         print(f"{number:>3}. {stage.name:<24} {stage.key[:12]}  {what}" + (f"   ({roles})" if roles else ""))
-    past = similar(store, {s.name for s in stages})
-    new = [s for s in stages if store.get(s.key, verify=False) is None]
-    guess = sum(past.get(s.name, 0.0) for s in new)
-    known = (
-        "no finished stage of these kinds to estimate from"
-        if new and not any(s.name in past for s in new)
-        else f"about {guess:.0f} s"
-    )
-    print(f"     {len(new)} of {len(stages)} stages would run: {known if new else 'nothing to do'}")
+    past = _seconds(store, {stage.name for stage in planned})
+    new = [stage for stage in planned if there[stage.key] is None]
+    if not new:
+        guess = "nothing to do"
+    elif not any(stage.name in past for stage in new):
+        guess = "no finished stage of these kinds to estimate from"
+    else:
+        guess = f"about {sum(past.get(stage.name, 0.0) for stage in new):.0f} s"
+    print(f"     {len(new)} of {len(planned)} stages would run: {guess}")
 
 
-def similar(store: Any, names: set[str]) -> dict[str, float]:
+def _seconds(store: Any, names: set[str]) -> dict[str, float]:
     """Return the median seconds of finished stages by name."""
-    from statistics import median
-
-    found: dict[str, list[float]] = {}
+    took: dict[str, list[float]] = {}
     for entry in store.entries():
         if entry.meta["name"] in names:
-            found.setdefault(entry.meta["name"], []).append(entry.meta["seconds"])
-    return {name: median(values) for name, values in found.items()}
+            took.setdefault(entry.meta["name"], []).append(entry.meta["seconds"])
+    return {name: median(values) for name, values in took.items()}

@@ -1,56 +1,60 @@
-"""The configuration: a typed schema, defaults that depend on other values, and every problem in one message.
+"""From a composed configuration to plain values: interpolations, and defaults that depend on other values.
 
-This module is cheap to import (no torch, no transformers): the sweep's parent checks hundreds of points with it.
+Cheap to import (no torch, no transformers): the parent of a grid prepares thousands of points with it.
 """
 
 from __future__ import annotations
 
+import copy
+import importlib.util
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-SCIENCE = ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "data", "selection", "seed")
-"""Groups that decide what a run is; together with runtime.dtype they are its identity."""
+from omegaconf import DictConfig, OmegaConf
 
 FAMILIES_WITH_ATTENTION = {"bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert"}
+"""Families of transformers whose attention passes through its attention interface."""
+
+SIZES = {
+    "family": ("model_type",),
+    "num_layers": ("num_hidden_layers", "n_layers"),
+    "hidden_size": ("hidden_size", "dim"),
+    "num_heads": ("num_attention_heads", "n_heads"),
+    "intermediate_size": ("intermediate_size", "hidden_dim"),
+    "vocab_size": ("vocab_size",),
+}
+"""Keys of the group ``teacher`` -> their names in a model's config.json, by family."""
 
 
-class ConfigError(ValueError):
-    """What a person must change before anything can run; holds all problems at once."""
+def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration as a plain dictionary with all dependent values filled in.
 
-    def __init__(self, problems: list[str]):
-        self.problems = list(problems)
-        super().__init__(f"{len(problems)} problem(s):\n" + "\n".join(f"  - {p}" for p in problems))
-
-
-def resolve(cfg: Any) -> dict[str, Any]:
-    """Turn a composed configuration into a plain dictionary with all dependent values filled in.
-
-    A local teacher's sizes are read from its config.json, and the
-    student's nulls become the teacher's values. What cannot be filled in stays as it is: :func:`problems` names it.
+    A local teacher's sizes are read from its config.json, and the student's nulls become the teacher's values. What
+    cannot be filled in stays as it is; the checks name it.
 
     Args:
-        cfg: a DictConfig without its ``hydra`` node, or a plain dictionary.
+        composed: what Hydra composed, with or without its ``hydra`` node, or a dictionary.
     """
-    if isinstance(cfg, dict):
-        config = json.loads(json.dumps(cfg))
+    if isinstance(composed, DictConfig):
+        without_hydra = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+        config = OmegaConf.to_container(without_hydra, resolve=True, throw_on_missing=False)
     else:
-        from omegaconf import OmegaConf
-
-        config = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=False)
+        config = copy.deepcopy(composed)
     assert isinstance(config, dict)
-    config.pop("hydra", None)
-    config.pop("debug", None)
+    for word in ("hydra", "debug"):
+        config.pop(word, None)
     teacher, student = config.setdefault("teacher", {}), config.setdefault("student", {})
     for recipe in (config.get("recipe"), teacher.get("recipe")):
         if isinstance(recipe, dict):
             recipe.pop("per_task", None)  # looked up by the resolver kdexp.per_task
-    read_sizes(teacher)
+    teacher |= {key: value for key, value in sizes(teacher).items() if teacher.get(key) is None}
     for key in ("hidden_size", "num_heads", "intermediate_size", "vocab_size"):
         if student.get(key) is None:
             student[key] = teacher.get(key)
     runtime = config.get("runtime") or {}
-    if "compile" in runtime:
+    if isinstance(runtime.get("compile"), bool):  # YAML reads true and false
         runtime["compile"] = str(runtime["compile"]).lower()
     return config
 
@@ -58,58 +62,34 @@ def resolve(cfg: Any) -> dict[str, Any]:
 def source_folder(source: str) -> Path | None:
     """Return the local folder that a teacher's ``source`` names, or None for the hub.
 
-    A package is located without importing it. The folder need not exist: :func:`problems` says so.
+    A package is located without importing it. The folder need not exist: the checks say so.
     """
     kind, _, rest = source.partition(":")
     if kind == "path":
         return Path(rest).expanduser()
     if kind == "package":
-        import importlib.util
-
         package, _, below = rest.partition("/")
-        spec = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
         if spec is None or not spec.submodule_search_locations:
             return Path(f"<package {package} is not installed>")
         return Path(next(iter(spec.submodule_search_locations))) / below
     return None
 
 
-def read_sizes(teacher: dict[str, Any]) -> None:
-    """Fill a teacher's null sizes from the config.json of its folder."""
-    folder = source_folder(str(teacher.get("source") or "")) if teacher.get("source") not in (None, "???") else None
+def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
+    """Return what the config.json of a teacher's folder says of :data:`SIZES` and ``attention``; {} without a folder."""
+    source = teacher.get("source")
+    folder = None if source in (None, "???") else source_folder(str(source))
     if folder is None or not (folder / "config.json").is_file():
-        return
-    found = json.loads((folder / "config.json").read_text())
-    names = {
-        "family": ("model_type",),
-        "num_layers": ("num_hidden_layers", "n_layers"),
-        "hidden_size": ("hidden_size", "dim"),
-        "num_heads": ("num_attention_heads", "n_heads"),
-        "intermediate_size": ("intermediate_size", "hidden_dim"),
-        "vocab_size": ("vocab_size",),
-    }
-    for key, aliases in names.items():
-        if teacher.get(key) is None:
-            teacher[key] = next((found[a] for a in aliases if a in found), None)
-    if teacher.get("attention") is None:
-        teacher["attention"] = teacher.get("family") in FAMILIES_WITH_ATTENTION
+        return {"attention": None if teacher.get("family") is None else teacher["family"] in FAMILIES_WITH_ATTENTION}
+    path = folder / "config.json"
+    stated = _config_json(path, path.stat().st_mtime_ns)
+    values = {key: next((stated[a] for a in aliases if a in stated), None) for key, aliases in SIZES.items()}
+    family = teacher.get("family") or values["family"]
+    return {**values, "attention": family in FAMILIES_WITH_ATTENTION}
 
 
-def science(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the part of a resolved configuration that decides what a run is (paths left out)."""
-    out = {key: config[key] for key in SCIENCE}
-    out["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "cache")}
-    out["dtype"] = config["runtime"]["dtype"]
-    return out
-
-
-# --- checks ---------------------------------------------------------------------------------------------------------
-
-
-def problems(config: dict[str, Any]) -> list[str]:
-    """List everything that is wrong with a resolved configuration, as sentences for people; [] = fine."""
-    from kdexp.check import combinations
-    from kdexp.config import schema
-
-    found = schema.problems(config)
-    return found if found else combinations.cross(config)
+@lru_cache(maxsize=64)
+def _config_json(path: Path, changed: int) -> dict[str, Any]:
+    """Read a small file once for all points of a grid; ``changed`` is its time stamp."""
+    return json.loads(path.read_text())

@@ -1,199 +1,271 @@
-"""The schema of every closed group, checked value by value: unknown keys, wrong types, values out of bounds."""
+"""The types of a configuration. Each group is checked value by value when it is made, and kept as an object.
+
+``Group`` objects are frozen: what a run works with is what was checked. Groups whose keys belong to a class
+(``init``, ``task``, ``mapping``, each term of an objective) stay dictionaries and are checked against that class by
+:mod:`kdexp.check`.
+"""
 
 from __future__ import annotations
 
-import difflib
-import json
-from dataclasses import dataclass, field, fields
-from functools import lru_cache
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from kdexp.config.resolve import SCIENCE
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+
+from kdexp.common.problems import near
+
+Count = Annotated[int, Field(gt=0)]
+"""A whole number from 1 on."""
+Share = Annotated[float, Field(ge=0, lt=1)]
+"""At least 0 and below 1."""
+Amount = Annotated[float, Field(gt=0)]
+"""Above 0."""
+NotNegative = Annotated[float, Field(ge=0)]
+Node = dict[str, Any]
+"""A group whose keys belong to the class that its ``_target_`` names."""
 
 
-@dataclass
-class Teacher:
-    """Group ``teacher``; null sizes are read from the folder's config.json."""
+class Group(BaseModel):
+    """A group of settings: unknown keys, wrong types, values out of bounds, NaN and infinity are refused."""
 
-    name: str = ""
-    source: str = ""
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    def __getitem__(self, key: str) -> Any:  # BRIDGE
+        return getattr(self, key)
+
+    def get(self, key: str, default: Any = None) -> Any:  # BRIDGE
+        return getattr(self, key, default)
+
+    def keys(self) -> Any:  # BRIDGE
+        return type(self).model_fields.keys()
+
+
+class Recipe(Group):
+    """Groups ``recipe`` and ``teacher.recipe``: how weights are optimised."""
+
+    epochs: Count = 3
+    steps: Count | None = None
+    batch_size: Count = 32
+    accumulation: Count = 1
+    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-5
+    warmup: NotNegative = 0.1
+    schedule: Literal["linear", "constant"] = "linear"
+    betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.999])
+    eps: Amount = 1e-6
+    weight_decay: NotNegative = 0.01
+    clip: Amount | None = 1.0
+    dropout: Share | None = None
+    max_length: Count = 128
+    eval_every: Count | None = None
+    patience: Count | None = None
+    keep: Literal["best", "last"] = "best"
+    bucket: bool = True
+    shuffle: bool = True
+    examples: Count | None = None
+    dropout_epochs: Count | None = None
+
+
+class Teacher(Group):
+    """Group ``teacher``; null sizes are read from the folder's config.json (:mod:`kdexp.config.resolve`)."""
+
+    name: str
+    source: str
     revision: str | None = None
     sha256: str | None = None
     family: str | None = None
-    num_layers: int | None = None
-    hidden_size: int | None = None
-    num_heads: int | None = None
-    intermediate_size: int | None = None
-    vocab_size: int | None = None
+    num_layers: Count | None = None
+    hidden_size: Count | None = None
+    num_heads: Count | None = None
+    intermediate_size: Count | None = None
+    vocab_size: Count | None = None
     attention: bool | None = None
     finetune: bool = True
-    seed: int = 1
-    floor_margin: float = 0.02
+    seed: Annotated[int, Field(ge=0, lt=2**40)] = 1
+    floor_margin: Annotated[float, Field(ge=-1, le=1)] = 0.02
     evaluation_mode: bool = True
+    recipe: Recipe = Recipe()
 
 
-@dataclass
-class Student:
-    """Group ``student``; null means as the teacher."""
+class Student(Group):
+    """Group ``student``; null sizes have been filled with the teacher's."""
 
-    name: str = ""
-    num_layers: int = 3
-    hidden_size: int | None = None
-    num_heads: int | None = None
-    intermediate_size: int | None = None
-    vocab_size: int | None = None
-    sharing: str = "none"
-
-
-@dataclass
-class Recipe:
-    """Groups ``recipe`` and ``teacher.recipe``: how weights are optimised."""
-
-    epochs: int = 3
-    steps: int | None = None
-    batch_size: int = 32
-    accumulation: int = 1
-    learning_rate: float = 5e-5
-    warmup: float = 0.1
-    schedule: str = "linear"
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
-    eps: float = 1e-6
-    weight_decay: float = 0.01
-    clip: float | None = 1.0
-    dropout: float | None = None
-    max_length: int = 128
-    eval_every: int | None = None
-    patience: int | None = None
-    keep: str = "best"
-    bucket: bool = True
-    shuffle: bool = True
-    examples: int | None = None
-    dropout_epochs: int | None = None
+    name: str
+    num_layers: Count = 3
+    hidden_size: Count | None = None
+    num_heads: Count | None = None
+    intermediate_size: Count | None = None
+    vocab_size: Count | None = None
+    sharing: Literal["none", "sps1", "sps2"] = "none"
 
 
-@dataclass
-class Data:
+class PhaseEpochs(Group):
+    """``objective.epochs``: of each phase; null = recipe.epochs."""
+
+    intermediate: Count | None = None
+    prediction: Count | None = None
+
+
+class Objective(Group):
+    """Group ``objective``; a method with keys of its own adds them in a subclass (:mod:`kdexp.methods.base`)."""
+
+    name: str
+    method: str = "distill"
+    schedule: Literal["single", "two_phase", "joint"]
+    start: Literal["raw", "fine_tuned"] = "raw"
+    epochs: PhaseEpochs = PhaseEpochs()
+    intermediate: dict[str, Node] = {}
+    prediction: dict[str, Node] = {}
+
+
+class Data(Group):
     """Group ``data``."""
 
     root: str | None = None
-    heldout: float = 0.1
+    heldout: Share = 0.1
 
 
-@dataclass
-class Runtime:
+class Runtime(Group):
     """Group ``runtime``: the machinery."""
 
-    device: str = "auto"
-    dtype: str = "auto"
-    compile: str = "auto"
-    threads: int | None = None
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
+    dtype: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "true", "false"] = "auto"
+    threads: Count | None = None
     store: str = "multirun/.store"
-    keep_weights: str = "final"
+    keep_weights: Literal["final", "all", "none"] = "final"
     progress: bool = True
-    log_every: int = 20
-    checkpoint_s: float = 120.0
-    lock_timeout_s: float = 86400.0
+    log_every: Count = 20
+    checkpoint_s: NotNegative = 120.0
+    lock_timeout_s: Amount = 86400.0
     efficiency: bool = False
     remote: str | None = None
 
 
-CHOICES = {
-    "selection": ("heldout", "validation", "last"),
-    "plan": ("run", "show"),
-    "student.sharing": ("none", "sps1", "sps2"),
-    "recipe.schedule": ("linear", "constant"),
-    "recipe.keep": ("best", "last"),
-    "teacher.recipe.schedule": ("linear", "constant"),
-    "teacher.recipe.keep": ("best", "last"),
-    "runtime.dtype": ("auto", "fp32", "bf16"),
-    "runtime.compile": ("auto", "true", "false"),
-    "runtime.keep_weights": ("final", "all", "none"),
-    "objective.schedule": ("single", "two_phase", "joint"),
-}
-POSITIVE = (
-    "epochs", "batch_size", "accumulation", "learning_rate", "eps", "max_length", "steps", "examples", "eval_every",
-    "patience", "log_every", "threads", "lock_timeout_s",
-)  # fmt: skip
-KEYS = {*SCIENCE, "runtime", "tracking", "study", "scale", "dry", "plan"}
-OBJECTIVE_KEYS = {"name", "schedule", "start", "plan", "epochs", "intermediate", "prediction"}
+class Tracking(Group):
+    """Group ``tracking``: the view of the runs in MLflow."""
+
+    enabled: bool = True
+    uri: str | None = None
+    every_s: Amount = 10.0
+    timeout_s: Amount = 5.0
+    system_metrics: bool = True
+    artifacts: bool = True
 
 
-def near(word: str, known: Any) -> str:
-    """Return ' Did you mean X?' for the closest known word, or ''."""
-    match = difflib.get_close_matches(str(word), [str(k) for k in known], 1)
-    return f" Did you mean {match[0]}?" if match else ""
+class Config(Group):
+    """A whole configuration, of one run."""
+
+    teacher: Teacher
+    student: Student
+    init: Node
+    mapping: Node
+    objective: SerializeAsAny[Objective]
+    task: Node
+    recipe: Recipe
+    data: Data
+    selection: Literal["heldout", "validation", "last"]
+    seed: Annotated[int, Field(ge=0, lt=2**40)]
+    runtime: Runtime
+    tracking: Tracking
+    study: str
+    scale: str = "full"
+    dry: bool = False
+    plan: Literal["run", "show"] = "run"
 
 
-def problems(config: dict[str, Any]) -> list[str]:
-    """List what is wrong with the groups one by one."""
-    found: list[str] = []
-    teacher = dict(config.get("teacher") or {})
-    recipe = teacher.pop("recipe", {})
-    groups: list[tuple[str, type, dict[str, Any]]] = [
-        ("teacher", Teacher, teacher),
-        ("teacher.recipe", Recipe, recipe or {}),
-        ("student", Student, dict(config.get("student") or {})),
-        ("recipe", Recipe, dict(config.get("recipe") or {})),
-        ("data", Data, dict(config.get("data") or {})),
-        ("runtime", Runtime, dict(config.get("runtime") or {})),
-    ]
-    for name, schema, values in groups:
-        found += _typed(name, schema, values)
-    if not isinstance(config.get("seed"), int) or isinstance(config.get("seed"), bool) or config["seed"] < 0:
-        found.append(f"seed={config.get('seed')!r}: give a whole number from 0 on.")
-    found += [f"{key} is unknown.{near(key, KEYS)}" for key in config if key not in KEYS]
-    objective = config.get("objective") or {}
-    if objective.get("plan") in (None, "kdexp.methods.distill.plan"):  # other plans have keys of their own
-        found += [f"objective.{k} is unknown.{near(k, OBJECTIVE_KEYS)}" for k in objective if k not in OBJECTIVE_KEYS]
-    for phase, number in (objective.get("epochs") or {}).items():
-        if phase not in ("intermediate", "prediction"):
-            found.append(f"objective.epochs.{phase} is unknown: intermediate and prediction are the phases.")
-        elif number is not None and (not isinstance(number, int) or number < 1):
-            found.append(f"objective.epochs.{phase}={number}: a whole number from 1 on, or null for recipe.epochs.")
-    for key, known in CHOICES.items():
-        value: Any = config
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, dict) else None
-        if value not in known:
-            found.append(f"{key}={value} is unknown; choose one of: {', '.join(known)}.{near(str(value), known)}")
+def parse(raw: dict[str, Any], objective: type[Objective] = Objective) -> tuple[Config | None, list[str]]:
+    """Make the typed configuration of a resolved dictionary.
+
+    Args:
+        raw: what :func:`kdexp.config.resolve.resolve` returned.
+        objective: the type of the group ``objective``, which the method decides.
+
+    Returns:
+        The configuration, or None and what is wrong with each value, as sentences for people.
+    """
+    groups = {"objective": objective}
+    values: dict[str, Any] = {}
+    problems = [f"{key} is unknown.{near(key, Config.model_fields)}" for key in raw if key not in Config.model_fields]
     for key in ("init", "objective", "task", "mapping"):
-        if not isinstance(config.get(key), dict):
-            found.append(
-                f"{key}={config.get(key)!r} is empty: choose one ({key}=...; python -m kdexp --help lists them)."
+        if not isinstance(raw.get(key), dict):
+            problems.append(
+                f"{key}={raw.get(key)!r} is empty: choose one ({key}=...; python -m kdexp --help lists them)."
             )
-    return found
-
-
-def _typed(name: str, schema: type, values: dict[str, Any]) -> list[str]:
-    """Check one group against its dataclass: unknown keys, missing values, wrong types, values of 0 and below."""
-    return list(_typed_once(name, schema, json.dumps(values)))
-
-
-@lru_cache(maxsize=4096)
-def _typed_once(name: str, schema: type, text: str) -> tuple[str, ...]:
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    found, known = [], {f.name: f.type for f in fields(schema)}
-    node = OmegaConf.structured(schema)
-    for key, value in json.loads(text).items():
-        if key not in known:
-            found.append(f"{name}.{key} is unknown.{near(key, known)} Known keys: {', '.join(known)}.")
+    if problems:
+        return None, problems
+    for key, info in Config.model_fields.items():
+        if key not in raw:
             continue
-        if value == "???":
-            found.append(f"{name}.{key} has no value: give {name}.{key}=...")
-            continue
+        kind = groups.get(key, info.annotation)
         try:
-            node[key] = value
-        except (OmegaConfBaseException, ValueError):
-            found.append(f"{name}.{key}={value!r} has the wrong type: {known[key]} is needed.")
-            continue
-        if isinstance(value, str) and not str(known[key]).startswith("str"):
-            found.append(f"{name}.{key}={value!r} has the wrong type: {known[key]} is needed, without quotes.")
-        elif key in POSITIVE and isinstance(value, int | float) and value <= 0:
-            found.append(f"{name}.{key}={value}: must be above 0.")
-        elif key == "betas" and len(value) != 2:
-            found.append(f"{name}.betas={value}: two numbers are needed.")
-        elif key in ("warmup", "weight_decay", "dropout") and value is not None and value < 0:
-            found.append(f"{name}.{key}={value}: must not be below 0.")
-    return tuple(found)
+            values[key] = (
+                kind.model_validate(raw[key]) if isinstance(kind, type) and issubclass(kind, Group) else raw[key]
+            )
+        except ValidationError as error:
+            problems += sentences(error, kind, key)
+    if problems:
+        return None, problems
+    try:
+        return Config.model_validate(values), []
+    except ValidationError as error:
+        return None, sentences(error, Config, "")
+
+
+def sentences(error: ValidationError, group: type[BaseModel], prefix: str) -> list[str]:
+    """Say what pydantic found: each value, the rule, and the closest known name."""
+    problems: dict[str, list[str]] = {}
+    for item in error.errors():
+        path = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))]
+        if path and item["type"].endswith(("_type", "_parsing")) and path[-1] in ("int", "float", "str", "bool"):
+            path.pop()  # which member of a union was tried
+        name = ".".join([prefix, *path] if prefix else path)
+        problems.setdefault(name, []).append(_sentence(item, name, group, path))
+    return [texts[0] for texts in problems.values()]
+
+
+def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> str:
+    value, kind, context = item["input"], item["type"], item.get("ctx") or {}
+    if value == "???" or kind == "missing":
+        return f"{name} has no value: give {name}=..."
+    if kind == "extra_forbidden":
+        known = list(_owner(group, path[:-1]).model_fields)
+        return f"{name} is unknown.{near(path[-1], known)} Known keys: {', '.join(known)}."
+    if kind == "literal_error":
+        known = [word.strip("'") for word in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        return f"{name}={value} is unknown; choose one of: {', '.join(known)}.{near(value, known)}"
+    if kind == "string_pattern_mismatch":
+        owner = _owner(group, path[:-1]).model_fields[path[-1]]
+        return f"{name}={value} is unknown; choose {owner.description}."
+    if kind in ("too_short", "too_long"):
+        words = {1: "one", 2: "two", 3: "three"}
+        need = context.get("min_length") or context.get("max_length")
+        return f"{name}={value}: {words.get(need, need)} numbers are needed."
+    if kind == "finite_number":
+        return f"{name}={value}: a finite number is needed."
+    bounds = {
+        "greater_than": "above",
+        "greater_than_equal": "at least",
+        "less_than": "below",
+        "less_than_equal": "at most",
+    }
+    if kind in bounds:
+        return f"{name}={value}: must be {bounds[kind]} {next(iter(context.values())):g}."
+    needed = {
+        "int": "a whole number",
+        "float": "a number",
+        "bool": "true or false",
+        "string": "a text",
+        "list": "a list",
+    }
+    what = next((words for start, words in needed.items() if kind.startswith(start)), kind.replace("_", " "))
+    quotes = ", without quotes" if isinstance(value, str) and what != "a text" else ""
+    return f"{name}={value!r} has the wrong type: {what} is needed{quotes}."
+
+
+def _owner(group: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    """Return the group that the last part of a dotted path belongs to."""
+    for part in path:
+        inner = group.model_fields.get(part)
+        if inner is None or not isinstance(inner.annotation, type) or not issubclass(inner.annotation, BaseModel):
+            break
+        group = inner.annotation
+    return group

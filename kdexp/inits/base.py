@@ -18,8 +18,8 @@ class Init:
     """
 
     copies: ClassVar[bool] = True
-    stage: ClassVar[str | None] = None
-    """Function below ``kdexp.methods.`` that makes a stage whose encoder the student starts from, or None."""
+    method: ClassVar[str | None] = None
+    """Name of the method that makes a stage whose encoder the student starts from (``Method.init_stage``), or None."""
     regression: ClassVar[bool] = True
     """Whether it is defined when labels are scores."""
 

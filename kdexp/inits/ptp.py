@@ -28,7 +28,7 @@ class PTP(First):
             ``legacy_dev`` (as released: best on the validation split, whose labels leak in).
     """
 
-    stage: ClassVar[str | None] = "kdexp.methods.ptp.stage"
+    method: ClassVar[str | None] = "ptp"
     regression: ClassVar[bool] = False
 
     source: str = "pretrained"

@@ -1,21 +1,35 @@
-"""From a configuration to the ordered stages that one run needs."""
+"""The interface of a method: from a configuration to the stages of a run.
+
+A method is one file in ``kdexp/methods/`` with one class, named by ``objective.method``; its name is the file's.
+What a stage *does* is a function in the same file, ``action(phase)``, named ``file.function`` by its stage.
+"""
 
 from __future__ import annotations
 
 import importlib
+import inspect
+import pkgutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from kdexp.common.registry import build
-from kdexp.config.resolve import source_folder
+from kdexp.common.problems import near
+from kdexp.common.registry import allowed_packages, build, load, target
+from kdexp.config import schema
+from kdexp.config.schema import Config
+from kdexp.models.sharing import effective_layers
+from kdexp.objectives import layer_maps
 from kdexp.store.stage import Stage, order
+
+PACKAGE = "kdexp.methods."
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a plan's keys hold beside the configuration: contents, not names.
+    """What the keys of stages hold beside the configuration: contents, not names.
 
     Attributes:
         data: content hash of the task's data.
@@ -28,62 +42,111 @@ class Facts:
     dtype: str
 
 
-def facts(config: dict[str, Any]) -> Facts:
-    """Look at the data, the weights and the machine that a resolved configuration names."""
-    from kdexp.common.machine import decide_dtype
+class Method(ABC):
+    """Lays a run out.
 
-    task = build(config["task"])
-    teacher = config["teacher"]
-    folder = source_folder(teacher["source"])
-    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
-    identity = _origin(teacher["source"], teacher["revision"], teacher["sha256"], stamp)
-    runtime = config["runtime"]
-    cache = Path(runtime["store"]).expanduser().absolute() / "cache"
-    return Facts(
-        _fingerprint(task, config["data"]["root"], cache), identity, decide_dtype(runtime["dtype"], runtime["device"])
+    Class attributes:
+        Settings: type of the group ``objective``; a method with keys of its own names a subclass of
+            :class:`kdexp.config.schema.Objective` that holds them.
+    """
+
+    Settings: ClassVar[type[schema.Objective]] = schema.Objective
+
+    def problems(self, config: Config) -> list[str]:
+        """Say what would stop this method, as sentences for people; types and bounds have been checked."""
+        return []
+
+    @abstractmethod
+    def plan(self, config: Config, facts: Facts) -> Stage:
+        """Return the last stage of a run; its parents are the rest."""
+
+    def init_stage(self, config: Config, facts: Facts, teacher: Stage | None) -> Stage:
+        """Return the stage whose encoder a student starts from, for an init that asks for one (``Init.method``).
+
+        Args:
+            teacher: the stage of the run's fine-tuned teacher; None = the ordinary one.
+        """
+        raise NotImplementedError(f"{type(self).__name__} serves no init")
+
+
+@cache
+def method(name: str) -> Method:
+    """Return a method by its name (a file in ``kdexp/methods/``), or by the path of a class of an allowed package.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    if "." in name:
+        chosen = load(name, (PACKAGE,), "objective.method")
+        if not (inspect.isclass(chosen) and issubclass(chosen, Method)):
+            raise ValueError(f"objective.method={name} is no method: name a subclass of kdexp.methods.base.Method.")
+        return chosen()
+    known = sorted(_files())
+    if name not in known:
+        raise ValueError(f"objective.method={name} is unknown; choose one of: {', '.join(known)}.{near(name, known)}")
+    module = importlib.import_module(PACKAGE + name)
+    classes = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Method)]
+    (chosen,) = [c for c in classes if c.__module__ == module.__name__]
+    return chosen()
+
+
+def _files() -> list[str]:
+    """Return the names of kdexp's own methods."""
+    return [
+        info.name
+        for info in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if info.name[0] != "_" and info.name != "base"
+    ]
+
+
+def action(name: str) -> Callable[..., Any]:
+    """Return what carries a stage out, by its registered name: ``file.function``, or a path of an allowed package.
+
+    Raises:
+        ValueError: not allowed, or not there.
+    """
+    return load(name if name.startswith(allowed_packages()) else PACKAGE + name, (PACKAGE,), "stage.action")
+
+
+def stages(config: Config, facts: Facts) -> list[Stage]:
+    """Return a run's stages in the order of execution, the last one being the student's."""
+    return order([method(config.objective.method).plan(config, facts)])
+
+
+# --- what methods and checks ask of a configuration ------------------------------------------------------------------
+
+
+def terms(config: Config, phase: str) -> dict[str, dict[str, Any]]:
+    """Return the weighted terms of a phase: ``intermediate``, ``prediction`` or ``joint`` (both)."""
+    objective = config.objective
+    both = {**objective.intermediate, **objective.prediction}
+    return {"intermediate": objective.intermediate, "prediction": objective.prediction, "joint": both}[phase]
+
+
+def epochs(config: Config, phase: str) -> int:
+    """Return how many epochs a phase has, if the recipe counts epochs; a joint one has those of prediction."""
+    joint = phase == "joint" or config.objective.schedule == "joint"
+    asked = config.objective.epochs.prediction if joint else getattr(config.objective.epochs, phase)
+    return config.recipe.epochs if asked is None else asked
+
+
+def pairs(config: Config, spec: dict[str, Any]) -> list[tuple[int, int]]:
+    """Return the matched layers of one term: (student layer, teacher layer), 1-based, 0 = embedding output.
+
+    Raises:
+        ValueError: the mapping does not fit the two depths.
+    """
+    objective = target(spec)
+    if objective.layers == "none":
+        return []
+    chosen = spec.get("mapping") or config.mapping
+    student, deep = config.student, config.teacher.num_layers
+    assert deep is not None  # checks have refused a teacher of unknown depth
+    return layer_maps.resolve(
+        {"name": chosen} if isinstance(chosen, str) else dict(chosen),
+        objective,
+        effective_layers(student.num_layers, student.sharing),
+        deep,
+        build(config.init).layers(student.num_layers, deep),
+        own_layers=student.num_layers if student.sharing != "none" else None,
     )
-
-
-@lru_cache(maxsize=64)
-def _origin(source: str, revision: str | None, sha256: str | None, stamp: tuple) -> str:
-    from kdexp.models.origin import origin
-
-    return origin({"source": source, "revision": revision, "sha256": sha256})
-
-
-_FINGERPRINTS: dict[str, str] = {}
-
-
-def _fingerprint(task: Any, root: str | None, cache: Path) -> str:
-    name = f"{task!r}@{Path(root).absolute() if root else None}"
-    if name not in _FINGERPRINTS:
-        _FINGERPRINTS[name] = task.fingerprint(root, cache)
-    return _FINGERPRINTS[name]
-
-
-def stages(config: dict[str, Any], known: Facts | None = None) -> list[Stage]:
-    """Return a run's stages in the order of execution, the last one being the student's.
-
-    The function that makes them is named by ``objective.plan``, so a method that needs stages of its own is a file
-    in ``kdexp/methods/``.
-
-    Raises:
-        ValueError: ``objective.plan`` names no function of kdexp.
-    """
-    make = method(config["objective"].get("plan") or "kdexp.methods.distill.plan")
-    return order([make(config, known or facts(config))])
-
-
-def method(path: str) -> Any:
-    """Import a function that makes stages.
-
-    Raises:
-        ValueError: it does not lie below ``kdexp.methods.``, or is not there.
-    """
-    module, _, name = path.rpartition(".")
-    if not path.startswith("kdexp.methods."):
-        raise ValueError(f"objective.plan={path}: a function below kdexp.methods. is needed.")
-    try:
-        return getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"objective.plan={path} cannot be loaded: {error}") from error

@@ -8,90 +8,93 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdexp.check import combinations
 from kdexp.common.registry import RESERVED, build, target
-from kdexp.methods.base import Facts, method
+from kdexp.config.schema import Config, Recipe
+from kdexp.methods.base import Facts, Method, method, pairs, terms
 from kdexp.store.stage import Stage
+from kdexp.train.phase import distill as train_student  # noqa: F401 an action
+from kdexp.train.phase import teacher as fine_tune  # noqa: F401 an action
 
 PLACES = ("folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits")
 """Settings of a task that say where its data are; a stage's key holds their content instead."""
 
 
-def plan(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return the last stage of a run; its parents are the rest of the plan."""
-    teacher = teacher_stage(config, facts) if needs_teacher(config) else None
-    schedule = config["objective"]["schedule"]
-    phases = {"single": ["prediction"], "two_phase": ["intermediate", "prediction"], "joint": ["joint"]}[schedule]
-    last = start_stage(config, facts, teacher)
-    for phase in phases:
-        last = phase_stage(config, facts, phase, teacher, last)
-    assert last is not None
-    return last
+class Distill(Method):
+    """The ordinary plan."""
 
-
-def problems(config: dict[str, Any]) -> list[str]:
-    """Say what would stop this plan, as sentences for people."""
-    start = config["objective"].get("start", "raw")
-    if start not in ("raw", "fine_tuned"):
-        return [f"objective.start={start} is unknown; choose raw (the init) or fine_tuned (on hard labels first)."]
-    return []
+    def plan(self, config: Config, facts: Facts) -> Stage:
+        """Return the last phase; its parents are the teacher, the student's start and the phase before."""
+        teacher = teacher_stage(config, facts) if needs_teacher(config) else None
+        schedule = config.objective.schedule
+        phases = {"single": ["prediction"], "two_phase": ["intermediate", "prediction"], "joint": ["joint"]}[schedule]
+        last = start_stage(config, facts, teacher)
+        for phase in phases:
+            last = phase_stage(config, facts, phase, teacher, last)
+        assert last is not None
+        return last
 
 
 def needs_teacher(config: dict[str, Any]) -> bool:
     """Tell whether a fine-tuned teacher takes part: it is copied from, or listened to."""
-    if build(config["init"]).needs_teacher:
+    if build(config.init).needs_teacher:
         return True
-    specs = [*combinations.terms(config, "joint").values()]
-    return any(target(spec).uses_teacher for spec in specs)
+    return any(target(spec).uses_teacher for spec in terms(config, "joint").values())
 
 
-def common(config: dict[str, Any], facts: Facts) -> dict[str, Any]:
+def common(config: Config, facts: Facts) -> dict[str, Any]:
     """Return what decides every stage: data, selection, weights' origin, arithmetic."""
     sizes = ("family", "num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "finetune")
     return {
-        "task": {k: v for k, v in config["task"].items() if k not in PLACES},
+        "task": {k: v for k, v in config.task.items() if k not in PLACES},
         "data": facts.data,
-        "heldout": config["data"]["heldout"],
-        "selection": config["selection"],
+        "heldout": config.data.heldout,
+        "selection": config.selection,
         "origin": facts.origin,
         "dtype": facts.dtype,
-        "teacher": {key: config["teacher"][key] for key in sizes},
+        "teacher": config.teacher.model_dump(include=set(sizes)),
     }
 
 
-def teacher_stage(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return the stage that fine-tunes the teacher on the task (or only measures a finished classifier)."""
-    teacher = config["teacher"]
-    own = {"recipe": teacher["recipe"], "seed": teacher["seed"]} if teacher["finetune"] else {}
-    return Stage("teacher", "kdexp.train.phase.teacher", {**common(config, facts), **own}, shared=True)
+def student_settings(config: Config) -> dict[str, Any]:
+    """Return what decides a student's shape."""
+    return config.student.model_dump(exclude={"name"})
 
 
-def start_stage(config: dict[str, Any], facts: Facts, teacher: Stage | None) -> Stage | None:
+def init_settings(config: Config) -> dict[str, Any]:
+    """Return what decides a student's first weights."""
+    return {key: value for key, value in config.init.items() if key != "name"}
+
+
+def teacher_stage(config: Config, facts: Facts, action: str = "distill.fine_tune", **more: Any) -> Stage:
+    """Return the stage that fine-tunes the teacher on the task (or only measures a finished classifier).
+
+    Args:
+        action: what carries it out.
+        more: further settings.
+    """
+    teacher = config.teacher
+    own = {"recipe": teacher.recipe.model_dump(), "seed": teacher.seed} if teacher.finetune else {}
+    return Stage("teacher", action, {**common(config, facts), **own, **more}, shared=True, role="teacher")
+
+
+def start_stage(config: Config, facts: Facts, teacher: Stage | None) -> Stage | None:
     """Return the stage that fine-tunes the student on hard labels before its method begins, or None.
 
     ``objective.start=fine_tuned`` asks for it, with any objective; all of them share the stage.
     """
-    if config["objective"].get("start", "raw") == "raw":
+    if config.objective.start == "raw":
         return None
     hard = {"finetune": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
-    return training(
-        config,
-        facts,
-        "student.start",
-        "prediction",
-        hard,
-        config["recipe"],
-        first_teacher(config, teacher),
-        shared=True,
-    )
+    first = first_teacher(config, teacher)
+    return training(config, facts, "student.start", "prediction", hard, config.recipe, first, shared=True)
 
 
-def first_teacher(config: dict[str, Any], teacher: Stage | None) -> Stage | None:
+def first_teacher(config: Config, teacher: Stage | None) -> Stage | None:
     """Return the teacher's stage if the student's init copies from it: for stages in which it does not teach."""
-    return teacher if build(config["init"]).needs_teacher else None
+    return teacher if build(config.init).needs_teacher else None
 
 
-def phase_stage(config: dict[str, Any], facts: Facts, phase: str, teacher: Stage | None, start: Stage | None) -> Stage:
+def phase_stage(config: Config, facts: Facts, phase: str, teacher: Stage | None, start: Stage | None) -> Stage:
     """Return one phase of distillation.
 
     Args:
@@ -99,35 +102,36 @@ def phase_stage(config: dict[str, Any], facts: Facts, phase: str, teacher: Stage
         teacher: the stage whose result teaches, or None.
         start: the phase whose last weights go on; None = the student's init.
     """
-    terms, recipe = phase_terms(config, phase), phase_recipe(config, phase)
-    return training(config, facts, f"distill.{phase}", phase, terms, recipe, teacher, start)
+    name, weighted, recipe = f"distill.{phase}", phase_terms(config, phase), phase_recipe(config, phase)
+    return training(config, facts, name, phase, weighted, recipe, teacher, start)
 
 
-def phase_recipe(config: dict[str, Any], phase: str) -> dict[str, Any]:
+def phase_recipe(config: Config, phase: str) -> Recipe:
     """Return the student's recipe with a phase's own number of epochs; an intermediate phase keeps its last weights."""
-    epochs = (config["objective"].get("epochs") or {}).get("prediction" if phase == "joint" else phase)
-    recipe = config["recipe"] if epochs is None else {**config["recipe"], "epochs": epochs}
-    return {**recipe, "keep": "last"} if phase == "intermediate" else recipe
+    asked = getattr(config.objective.epochs, "prediction" if phase == "joint" else phase)
+    changes: dict[str, Any] = {} if asked is None else {"epochs": asked}
+    if phase == "intermediate":
+        changes["keep"] = "last"
+    return config.recipe.model_copy(update=changes)
 
 
-def phase_terms(config: dict[str, Any], phase: str) -> dict[str, dict[str, Any]]:
+def phase_terms(config: Config, phase: str) -> dict[str, dict[str, Any]]:
     """Return a phase's terms with their weights and matched layers filled in."""
-    terms = {}
-    for name, spec in combinations.terms(config, phase).items():
-        layers = [list(pair) for pair in combinations.pairs(config, spec, target(spec))]
-        terms[name] = {
+    return {
+        name: {
             **{k: v for k, v in spec.items() if k not in RESERVED or k == "_target_"},
             "weight": spec.get("weight", 1.0),
-            "pairs": layers,
+            "pairs": [list(pair) for pair in pairs(config, spec)],
         }
-    return terms
+        for name, spec in terms(config, phase).items()
+    }
 
 
 def training(
-    config: dict[str, Any], facts: Facts, name: str, phase: str, terms: dict[str, Any], recipe: dict[str, Any],
-    teacher: Stage | None = None, start: Stage | None = None, *, action: str = "kdexp.train.phase.distill",
+    config: Config, facts: Facts, name: str, phase: str, terms: dict[str, Any], recipe: Recipe,
+    teacher: Stage | None = None, start: Stage | None = None, *, action: str = "distill.train_student",
     teaches: str | None = None, shared: bool = False, parents: dict[str, Stage] | None = None,
-    more: dict[str, Any] | None = None,
+    more: dict[str, Any] | None = None, span: tuple[int, int] | None = None,
 ) -> Stage:  # fmt: skip
     """Return a stage that trains the student.
 
@@ -141,15 +145,16 @@ def training(
         shared: other runs are expected to use it too.
         parents: further stages that it reads.
         more: further settings.
+        span: (i, n): it is part i (from 0) of n equal ones under one learning-rate schedule.
     """
     settings = {
         **common(config, facts),
         "phase": phase,
-        "teacher_evaluation_mode": config["teacher"]["evaluation_mode"],
-        "student": {k: v for k, v in config["student"].items() if k != "name"},
+        "teacher_evaluation_mode": config.teacher.evaluation_mode,
+        "student": student_settings(config),
         "terms": terms,
-        "recipe": recipe,
-        "seed": config["seed"],
+        "recipe": recipe.model_dump() | ({"span": list(span)} if span else {}),
+        "seed": config.seed,
         **({"teaches": teaches} if teaches else {}),
         **(more or {}),
     }
@@ -157,10 +162,10 @@ def training(
     if start is not None:
         read["start"] = start
     else:
-        settings["init"] = {k: v for k, v in config["init"].items() if k != "name"}
-        own = build(config["init"]).stage
-        if own is not None:
-            read["init"] = method(own)(config, facts, teacher)
+        settings["init"] = init_settings(config)
+        wanted = build(config.init).method
+        if wanted is not None:
+            read["init"] = method(wanted).init_stage(config, facts, teacher)
     if teacher is not None:
         read["teacher"] = teacher
     return Stage(name, action, settings, read, shared=shared)

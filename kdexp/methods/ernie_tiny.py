@@ -18,46 +18,61 @@ without its labels, takes the place of general text. So
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, ClassVar
 
+from pydantic import Field
+
+from kdexp.config import schema
+from kdexp.config.schema import Config, Group
 from kdexp.methods import distill
-from kdexp.methods.base import Facts
+from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
 
-LATENT = ("general", "general_enhanced", "task_adaptive")
+Epochs = Annotated[int, Field(ge=0)] | None
+"""Whole epochs; 0 leaves the stage out, null takes recipe.epochs."""
 
 
-def problems(config: dict[str, Any]) -> list[str]:
-    """Say what would stop this plan, as sentences for people."""
-    found, objective = distill.problems(config), config["objective"]
-    if objective["schedule"] != "joint":
-        found.append(f"objective.schedule={objective['schedule']}: the last stage is one phase; use joint.")
-    stages = objective.get("stages") or {}
-    for name, epochs in stages.items():
-        if name not in LATENT:
-            found.append(f"objective.stages.{name} is unknown; known: {', '.join(LATENT)}.")
-        elif epochs is not None and (not isinstance(epochs, int) or epochs < 0):
-            found.append(
-                f"objective.stages.{name}={epochs}: whole epochs, 0 leaves the stage out, null takes recipe.epochs."
-            )
-    return found
+class Stages(Group):
+    """``objective.stages``: epochs of the latent stages, in order."""
+
+    general: Epochs = None
+    general_enhanced: Epochs = None
+    task_adaptive: Epochs = None
 
 
-def plan(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return the task-specific stage; its parents are the latent ones, in order."""
-    teacher = distill.teacher_stage(config, facts)
-    last = distill.start_stage(config, facts, teacher)
-    terms, recipe = distill.phase_terms(config, "intermediate"), distill.phase_recipe(config, "intermediate")
-    for name in LATENT:
-        epochs = (config["objective"].get("stages") or {}).get(name)
-        if epochs == 0:
-            continue
-        own = recipe if epochs is None else {**recipe, "epochs": epochs}
-        before = name == "general"
-        taught = distill.first_teacher(config, teacher) if before and last is None else None if before else teacher
-        last = distill.training(
-            config, facts, f"ernie_tiny.{name}", "intermediate", terms, own, taught, last,
-            teaches="pretrained" if before else None,
-        )  # fmt: skip
-    terms, recipe = distill.phase_terms(config, "joint"), distill.phase_recipe(config, "joint")
-    return distill.training(config, facts, "ernie_tiny.task_specific", "joint", terms, recipe, teacher, last)
+class Settings(schema.Objective):
+    """Group ``objective``."""
+
+    stages: Stages = Stages()
+
+
+class ErnieTiny(Method):
+    """Latent stages one after another, then soft and hard labels too."""
+
+    Settings: ClassVar[type[schema.Objective]] = Settings
+
+    def problems(self, config: Config) -> list[str]:
+        """See :class:`~kdexp.methods.base.Method`."""
+        schedule = config.objective.schedule
+        return (
+            [] if schedule == "joint" else [f"objective.schedule={schedule}: the last stage is one phase; use joint."]
+        )
+
+    def plan(self, config: Config, facts: Facts) -> Stage:
+        """Return the task-specific stage; its parents are the latent ones, in order."""
+        assert isinstance(config.objective, Settings)
+        teacher = distill.teacher_stage(config, facts)
+        last = distill.start_stage(config, facts, teacher)
+        terms, recipe = distill.phase_terms(config, "intermediate"), distill.phase_recipe(config, "intermediate")
+        for name, epochs in config.objective.stages:
+            if epochs == 0:
+                continue
+            own = recipe if epochs is None else recipe.model_copy(update={"epochs": epochs})
+            before = name == "general"
+            taught = distill.first_teacher(config, teacher) if before and last is None else None if before else teacher
+            last = distill.training(
+                config, facts, f"ernie_tiny.{name}", "intermediate", terms, own, taught, last,
+                teaches="pretrained" if before else None,
+            )  # fmt: skip
+        terms, recipe = distill.phase_terms(config, "joint"), distill.phase_recipe(config, "joint")
+        return distill.training(config, facts, "ernie_tiny.task_specific", "joint", terms, recipe, teacher, last)

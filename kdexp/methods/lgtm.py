@@ -8,11 +8,15 @@ loss along v tells the teacher how to send it there. Then the teacher moves, and
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+
+from pydantic import Field
 
 from kdexp.common.registry import build
+from kdexp.config import schema
+from kdexp.config.schema import Config, Group
 from kdexp.methods import distill
-from kdexp.methods.base import Facts
+from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
 
 if TYPE_CHECKING:
@@ -23,57 +27,60 @@ if TYPE_CHECKING:
     from kdexp.tasks.base import Encoded
     from kdexp.train.phase import Run
 
-KNOWN = {
-    "start": ("pretrained", "finetuned"),
-    "influence_rate": ("teacher", "student"),
-    "rows": ("train_split", "legacy_dev"),
-    "influence": (True, False),
-    "zero_head": (True, False),
-}
+
+class CoTeacher(Group):
+    """``objective.co_teacher``: how the teacher learns."""
+
+    start: Literal["pretrained", "finetuned"]
+    a_t: Annotated[float, Field(ge=0, le=1)]
+    temperature: Annotated[float, Field(gt=0, lt=1000)]
+    learning_rate: Annotated[float, Field(gt=0, lt=1)]
+    influence: bool
+    epsilon: Annotated[float, Field(gt=0, lt=1)]
+    influence_rate: Literal["teacher", "student"]
+    rows: Literal["train_split", "legacy_dev"]
+    share: Annotated[float, Field(gt=0, lt=1)]
+    zero_head: bool
 
 
-def problems(config: dict[str, Any]) -> list[str]:
-    """Say what would stop this plan, as sentences for people."""
-    found, own = distill.problems(config), config["objective"].get("co_teacher") or {}
-    for key, known in KNOWN.items():
-        if own.get(key) not in known:
-            found.append(
-                f"objective.co_teacher.{key}={own.get(key)} is unknown; choose one of: {', '.join(map(str, known))}."
+class Settings(schema.Objective):
+    """Group ``objective``."""
+
+    co_teacher: CoTeacher
+
+
+class LGTM(Method):
+    """One stage in which teacher and student learn together."""
+
+    Settings: ClassVar[type[schema.Objective]] = Settings
+
+    def problems(self, config: Config) -> list[str]:
+        """See :class:`~kdexp.methods.base.Method`."""
+        problems, objective, task = [], config.objective, config.task
+        if objective.schedule != "single":
+            problems.append(f"objective.schedule={objective.schedule}: LGTM is one phase; use single.")
+        if task.get("kind") == "regression":
+            problems.append(f"objective=lgtm is not defined for scores (task={task.get('name')}): use kd.")
+        if config.recipe.accumulation != 1:
+            problems.append(
+                f"recipe.accumulation={config.recipe.accumulation}: LGTM's teacher moves between micro-batches; use 1 "
+                "and a smaller recipe.batch_size."
             )
-    for key, low, high in (
-        ("share", 0, 1),
-        ("a_t", -1e-9, 1 + 1e-9),
-        ("epsilon", 0, 1),
-        ("learning_rate", 0, 1),
-        ("temperature", 0, 1e3),
-    ):
-        value = own.get(key)
-        if not isinstance(value, int | float) or not low < value < high:
-            found.append(f"objective.co_teacher.{key}={value}: a number between {low:g} and {high:g} is needed.")
-    if config["objective"]["schedule"] != "single":
-        found.append(f"objective.schedule={config['objective']['schedule']}: LGTM is one phase; use single.")
-    if config["task"].get("kind") == "regression":
-        found.append(f"objective=lgtm is not defined for scores (task={config['task'].get('name')}): use kd.")
-    if config["recipe"]["accumulation"] != 1:
-        found.append(
-            "recipe.accumulation: LGTM's teacher moves between micro-batches; use 1 and a smaller recipe.batch_size."
-        )
-    return found
+        return problems
 
-
-def plan(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return the one stage in which both learn; a fine-tuned teacher is its parent where something starts from it."""
-    own = dict(config["objective"]["co_teacher"])
-    fine = own["start"] == "finetuned"
-    needed = fine or build(config["init"]).needs_teacher
-    teacher = distill.teacher_stage(config, facts) if needed else None
-    start = distill.start_stage(config, facts, teacher)
-    terms, recipe = distill.phase_terms(config, "prediction"), distill.phase_recipe(config, "prediction")
-    taught = teacher if fine or start is None else None
-    return distill.training(
-        config, facts, "lgtm", "prediction", terms, recipe, taught, start,
-        action="kdexp.methods.lgtm.learn_together", more={"co_teacher": own},
-    )  # fmt: skip
+    def plan(self, config: Config, facts: Facts) -> Stage:
+        """Return that stage; a fine-tuned teacher is its parent where something starts from it."""
+        assert isinstance(config.objective, Settings)
+        own = config.objective.co_teacher
+        fine = own.start == "finetuned"
+        teacher = distill.teacher_stage(config, facts) if fine or build(config.init).needs_teacher else None
+        start = distill.start_stage(config, facts, teacher)
+        terms, recipe = distill.phase_terms(config, "prediction"), distill.phase_recipe(config, "prediction")
+        taught = teacher if fine or start is None else None
+        return distill.training(
+            config, facts, "lgtm", "prediction", terms, recipe, taught, start,
+            action="lgtm.learn_together", more={"co_teacher": own.model_dump()},
+        )  # fmt: skip
 
 
 def learn_together(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:

@@ -10,10 +10,13 @@ checkpoint teaches in it, so that the orders differ in nothing else.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from kdexp.common.registry import target
+from kdexp.config import schema
+from kdexp.config.schema import Config, Count, Group
 from kdexp.methods import distill
-from kdexp.methods.base import Facts
+from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
 
 if TYPE_CHECKING:
@@ -22,79 +25,83 @@ if TYPE_CHECKING:
     from kdexp.store.store import Finished
     from kdexp.train.phase import Run
 
-CHOICES = {
-    "order": ("forward", "final", "best", "reversed", "shuffled"),
-    "optimiser": ("fresh", "one_schedule"),
-    "stage2_start": ("last", "best"),
-}
 FOLDER = "trajectory/{number:02d}"
 
 
-def problems(config: dict[str, Any]) -> list[str]:
-    """Say what would stop this plan, as sentences for people."""
-    found, objective, teacher = distill.problems(config), config["objective"], config["teacher"]
-    for key, known in CHOICES.items():
-        if objective.get(key) not in known:
-            found.append(f"objective.{key}={objective.get(key)} is unknown; choose one of: {', '.join(known)}.")
-    if objective["schedule"] != "two_phase":
-        found.append(f"objective.schedule={objective['schedule']}: checkpoints first, then hard labels; use two_phase.")
-    if not teacher["finetune"]:
-        found.append("teacher.finetune=false: a teacher that is not fine-tuned here has no trajectory to follow.")
-    if teacher["recipe"]["patience"] is not None:
-        found.append(
-            "teacher.recipe.patience: a teacher that may stop early has no fixed number of checkpoints; use null."
-        )
-    searched = objective.get("order") == "best" or objective.get("stage2_start") == "best"
-    if searched and config["selection"] == "last":
-        found.append(
-            "selection=last: a best checkpoint is searched by score; use selection=heldout, or stage2_start=last."
-        )
-    try:
-        checkpoints(config)
-    except ValueError as error:
-        found.append(str(error))
-    return found
+class Trajectory(Group):
+    """``objective.trajectory``: what the teacher's fine-tuning keeps."""
+
+    every: Count = 1
+    unit: Literal["epoch", "step"] = "epoch"
+    dtype: Literal["fp32", "bf16"] = "fp32"
 
 
-def checkpoints(config: dict[str, Any]) -> int:
-    """Return how many checkpoints the teacher leaves behind; the last one is the end of its fine-tuning.
+class Settings(schema.Objective):
+    """Group ``objective``."""
 
-    Raises:
-        ValueError: an unknown unit or dtype, or updates where the recipe counts epochs.
-    """
-    kept, recipe = config["objective"].get("trajectory") or {}, config["teacher"]["recipe"]
-    every, unit = kept.get("every"), kept.get("unit")
-    if kept.get("dtype") not in ("fp32", "bf16"):
-        raise ValueError(f"objective.trajectory.dtype={kept.get('dtype')} is unknown; choose fp32 or bf16.")
-    if unit not in ("epoch", "step") or not isinstance(every, int) or every < 1:
-        raise ValueError(
-            f"objective.trajectory: every={every}, unit={unit}: a checkpoint every so many (1 or more) epochs or steps."
-        )
-    if unit == "epoch" and recipe["steps"] is not None:
+    order: Literal["forward", "final", "best", "reversed", "shuffled"] = "forward"
+    optimiser: Literal["fresh", "one_schedule"] = "fresh"
+    stage2_start: Literal["last", "best"] = "last"
+    trajectory: Trajectory = Trajectory()
+
+
+class ProKD(Method):
+    """Follow the teacher's checkpoints, then hard labels."""
+
+    Settings: ClassVar[type[schema.Objective]] = Settings
+
+    def problems(self, config: Config) -> list[str]:
+        """See :class:`~kdexp.methods.base.Method`."""
+        problems, objective, teacher = [], config.objective, config.teacher
+        assert isinstance(objective, Settings)
+        if objective.schedule != "two_phase":
+            problems.append(
+                f"objective.schedule={objective.schedule}: checkpoints first, then hard labels; use two_phase."
+            )
+        if not teacher.finetune:
+            problems.append(
+                "teacher.finetune=false: a teacher that is not fine-tuned here has no trajectory to follow."
+            )
+        if teacher.recipe.patience is not None:
+            problems.append(
+                "teacher.recipe.patience: a teacher that may stop early has no fixed number of checkpoints; use null."
+            )
+        if "best" in (objective.order, objective.stage2_start) and config.selection == "last":
+            problems.append(
+                "selection=last: a best checkpoint is searched by score; use selection=heldout, or stage2_start=last."
+            )
+        if objective.trajectory.unit == "step" and teacher.recipe.steps is None:
+            problems.append(
+                "objective.trajectory.unit=step with teacher.recipe.steps=null: the plan must know how many "
+                "checkpoints there will be; give teacher.recipe.steps=..., or use unit=epoch."
+            )
+        return problems
+
+    def plan(self, config: Config, facts: Facts) -> Stage:
+        """Return stage 2; its parents are the students that followed the checkpoints and the teacher's trajectory."""
+        objective, count = config.objective, checkpoints(config)
+        assert isinstance(objective, Settings)
+        kept = objective.trajectory.model_dump()
+        teacher = distill.teacher_stage(config, facts, action="pro_kd.trajectory", trajectory=kept)
+        start = distill.start_stage(config, facts, teacher)
+        if objective.order == "best":
+            paths = [follow(config, facts, teacher, start, [number] * count) for number in range(1, count + 1)]
+            last = choose(config, facts, [path[-1] for path in paths])
+        else:
+            path = follow(config, facts, teacher, start, sequence(objective.order, count, config.seed))
+            last = path[-1] if objective.stage2_start == "last" else choose(config, facts, path)
+        return distill.phase_stage(config, facts, "prediction", teacher, last)
+
+
+def checkpoints(config: Config) -> int:
+    """Return how many checkpoints the teacher leaves behind; the last one is the end of its fine-tuning."""
+    assert isinstance(config.objective, Settings)
+    kept, recipe = config.objective.trajectory, config.teacher.recipe
+    if kept.unit == "epoch" and recipe.steps is not None:
         return 1  # only the end is sure
-    if unit == "step" and recipe["steps"] is None:
-        raise ValueError(
-            "objective.trajectory.unit=step with teacher.recipe.steps=null: the plan must know how many checkpoints "
-            "there will be; give teacher.recipe.steps=..., or use unit=epoch."
-        )
-    whole = recipe["epochs"] if unit == "epoch" else recipe["steps"]
-    return -(-int(whole) // every)
-
-
-def plan(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return stage 2; its parents are the students that followed the checkpoints and the teacher that left them."""
-    objective, count = config["objective"], checkpoints(config)
-    ordinary = distill.teacher_stage(config, facts)
-    own = {**ordinary.settings, "trajectory": dict(objective["trajectory"])}
-    teacher = Stage("teacher", "kdexp.methods.pro_kd.trajectory", own, shared=True)
-    start = distill.start_stage(config, facts, teacher)
-    if objective["order"] == "best":
-        found = [follow(config, facts, teacher, start, [number] * count) for number in range(1, count + 1)]
-        last = choose(config, facts, [path[-1] for path in found])
-    else:
-        path = follow(config, facts, teacher, start, sequence(objective["order"], count, config["seed"]))
-        last = path[-1] if objective["stage2_start"] == "last" else choose(config, facts, path)
-    return distill.phase_stage(config, facts, "prediction", teacher, last)
+    whole = recipe.epochs if kept.unit == "epoch" else recipe.steps
+    assert whole is not None  # checked
+    return -(-whole // kept.every)
 
 
 def sequence(order: str, count: int, seed: int) -> list[int]:
@@ -107,34 +114,34 @@ def sequence(order: str, count: int, seed: int) -> list[int]:
     return {"forward": forward, "reversed": forward[::-1], "final": [count] * count}[order]
 
 
-def follow(config: dict[str, Any], facts: Facts, teacher: Stage, start: Stage | None, order: list[int]) -> list[Stage]:
+def follow(config: Config, facts: Facts, teacher: Stage, start: Stage | None, order: list[int]) -> list[Stage]:
     """Return the parts of stage 1: part i follows checkpoint ``order[i]`` for ``objective.epochs.intermediate`` epochs.
 
     The whole path is in each part's key: parts are not shared between orders, since only a finished run's last weights
     are kept and two runs must not tidy up each other's.
     """
-    count, stages = len(order), []
-    path = {"path": [config["objective"]["order"], *order]}
+    objective, count, stages = config.objective, len(order), []
+    assert isinstance(objective, Settings)
     recipe = distill.phase_recipe(config, "intermediate")
     for part, number in enumerate(order, 1):
         terms = distill.phase_terms(config, "intermediate")
         for spec in terms.values():
-            if spec["_target_"] == "kdexp.objectives.pro_kd.ProKD":
+            if target(spec).follows_checkpoints:
                 spec |= {"checkpoint": part, "checkpoints": count}
-        span = {"span": [part - 1, count]} if config["objective"]["optimiser"] == "one_schedule" else {}
         stage = distill.training(
-            config, facts, f"pro_kd.part{part}.checkpoint{number}", "follow", terms, {**recipe, **span}, teacher, start,
-            teaches=FOLDER.format(number=number), more=path,
+            config, facts, f"pro_kd.part{part}.checkpoint{number}", "follow", terms, recipe, teacher, start,
+            teaches=FOLDER.format(number=number), more={"path": [objective.order, *order]},
+            span=(part - 1, count) if objective.optimiser == "one_schedule" else None,
         )  # fmt: skip
         stages.append(stage)
         start = stage
     return stages
 
 
-def choose(config: dict[str, Any], facts: Facts, candidates: list[Stage]) -> Stage:
+def choose(config: Config, facts: Facts, candidates: list[Stage]) -> Stage:
     """Return the stage that passes the best of several students on, by score on the selecting split."""
     parents = {f"candidate_{number:02d}": stage for number, stage in enumerate(candidates, 1)}
-    return Stage("pro_kd.choose", "kdexp.methods.pro_kd.pick", distill.common(config, facts), parents)
+    return Stage("pro_kd.choose", "pro_kd.pick", distill.common(config, facts), parents)
 
 
 def pick(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexp.config.schema import Config
 from kdexp.methods import distill
-from kdexp.methods.base import Facts
+from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
 from kdexp.tasks.base import Encoded, Task
 
@@ -24,33 +25,34 @@ CLASSES = ["confidently_correct", "unconfidently_correct", "confidently_wrong", 
 JUDGED = {"heldout_train": "heldout", "fixed_epochs": "last", "legacy_dev": "validation"}
 
 
-def problems(config: dict[str, Any]) -> list[str]:
-    """Say what would stop this stage, as sentences for people."""
-    if config["init"].get("select", "heldout_train") == "heldout_train" and config["data"]["heldout"] == 0:
-        return ["init.select=heldout_train with data.heldout=0: nothing is held out; use init.select=fixed_epochs."]
-    return []
+class PTP(Method):
+    """No way of its own through a run: it serves the init of the same name with a stage."""
 
+    def problems(self, config: Config) -> list[str]:
+        """See :class:`~kdexp.methods.base.Method`."""
+        if config.init.get("select", "heldout_train") == "heldout_train" and config.data.heldout == 0:
+            return ["init.select=heldout_train with data.heldout=0: nothing is held out; use init.select=fixed_epochs."]
+        return []
 
-def stage(config: dict[str, Any], facts: Facts, teacher: Stage | None) -> Stage:
-    """Return the stage that pretrains the student's encoder.
+    def plan(self, config: Config, facts: Facts) -> Stage:
+        """There is none."""
+        raise ValueError("objective.method=ptp lays no run out: choose init=ptp, which goes with any objective.")
 
-    Args:
-        teacher: the stage of the run's fine-tuned teacher; None = the ordinary one.
-    """
-    init = config["init"]
-    own = {key: init[key] for key in ("epochs", "learning_rate", "batch_size") if init.get(key) is not None}
-    select = JUDGED[init.get("select", "heldout_train")]
-    recipe = {**config["recipe"], **own, "keep": "last" if select == "last" else "best"}
-    settings = {
-        **distill.common(config, facts),
-        "selection": select,
-        "student": {k: v for k, v in config["student"].items() if k != "name"},
-        "init": {k: v for k, v in init.items() if k != "name"},
-        "recipe": recipe,
-        "seed": config["seed"],
-    }
-    parents = {"teacher": teacher or distill.teacher_stage(config, facts)}
-    return Stage("ptp", "kdexp.methods.ptp.pretrain", settings, parents, shared=True)
+    def init_stage(self, config: Config, facts: Facts, teacher: Stage | None) -> Stage:
+        """Return the stage that pretrains the student's encoder."""
+        init = config.init
+        own = {key: init[key] for key in ("epochs", "learning_rate", "batch_size") if init.get(key) is not None}
+        select = JUDGED[init.get("select", "heldout_train")]
+        settings = {
+            **distill.common(config, facts),
+            "selection": select,
+            "student": distill.student_settings(config),
+            "init": distill.init_settings(config),
+            "recipe": {**config.recipe.model_dump(), **own, "keep": "last" if select == "last" else "best"},
+            "seed": config.seed,
+        }
+        parents = {"teacher": teacher or distill.teacher_stage(config, facts)}
+        return Stage("ptp", "ptp.pretrain", settings, parents, shared=True)
 
 
 @dataclass

@@ -7,12 +7,12 @@ student (fine-tuned before if ``objective.start=fine_tuned``). Stage II trains t
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from kdexp.check import combinations
-from kdexp.common.registry import target
+from kdexp.config import schema
+from kdexp.config.schema import Amount, Config, Count, Group, NotNegative, Share
 from kdexp.methods import distill
-from kdexp.methods.base import Facts
+from kdexp.methods.base import Facts, Method, pairs
 from kdexp.store.stage import Stage
 
 if TYPE_CHECKING:
@@ -22,80 +22,91 @@ if TYPE_CHECKING:
     from kdexp.train.phase import Run
 
 FILTERS = "filters.safetensors"
-OWN = ("epochs", "steps", "examples", "batch_size", "learning_rate", "warmup")
 
 
-def problems(config: dict[str, Any]) -> list[str]:
-    """Say what would stop this plan, as sentences for people."""
-    found, objective = distill.problems(config), config["objective"]
-    filters = objective.get("filters") or {}
-    if objective["schedule"] != "joint":
-        found.append(f"objective.schedule={objective['schedule']}: TED's stage II is one phase; use joint.")
-    unknown = set(filters) - {"dropout", "backbone", *OWN}
-    if unknown:
-        found.append(f"objective.filters.{sorted(unknown)[0]} is unknown; known: dropout, backbone, {', '.join(OWN)}.")
-    if filters.get("backbone", "eval") not in ("eval", "train"):
-        found.append(
-            f"objective.filters.backbone={filters['backbone']} is unknown; choose eval or train (its dropout on)."
-        )
-    if len(_matched(config)) != 1:
-        found.append(
-            "objective.plan=kdexp.methods.ted.plan needs one term under objective.intermediate with "
-            "teacher_filter=trained."
-        )
-    return found
+class Filters(Group):
+    """``objective.filters``: stage I; null = the recipe of that model's fine-tuning."""
+
+    epochs: Count | None = None
+    steps: Count | None = None
+    examples: Count | None = None
+    batch_size: Count | None = None
+    learning_rate: Amount | None = None
+    warmup: NotNegative | None = None
+    dropout: Share = 0.1
+    backbone: Literal["eval", "train"] = "eval"
 
 
-def _matched(config: dict[str, Any]) -> list[dict[str, Any]]:
+class Settings(schema.Objective):
+    """Group ``objective``."""
+
+    filters: Filters = Filters()
+
+
+class Ted(Method):
+    """Filters of both models, then the student through them."""
+
+    Settings: ClassVar[type[schema.Objective]] = Settings
+
+    def problems(self, config: Config) -> list[str]:
+        """See :class:`~kdexp.methods.base.Method`."""
+        problems = []
+        if config.objective.schedule != "joint":
+            problems.append(f"objective.schedule={config.objective.schedule}: TED's stage II is one phase; use joint.")
+        if len(_matched(config)) != 1:
+            problems.append(
+                "objective.method=ted needs one term under objective.intermediate with teacher_filter=trained."
+            )
+        return problems
+
+    def plan(self, config: Config, facts: Facts) -> Stage:
+        """Return stage II; its parents are the teacher, the student's start and the filters of both."""
+        teacher = distill.teacher_stage(config, facts)
+        start = distill.start_stage(config, facts, teacher)
+        filters = {side: filter_stage(config, facts, side, teacher, start) for side in ("teacher", "student")}
+        terms, recipe = distill.phase_terms(config, "joint"), distill.phase_recipe(config, "joint")
+        parents = {f"{side}_filters": stage for side, stage in filters.items()}
+        return distill.training(config, facts, "ted.match", "joint", terms, recipe, teacher, start, parents=parents)
+
+
+def _matched(config: Config) -> list[dict[str, Any]]:
     """Return the terms that match filters of stage I."""
-    terms = (config["objective"].get("intermediate") or {}).values()
-    return [spec for spec in terms if spec.get("teacher_filter") == "trained"]
+    return [spec for spec in config.objective.intermediate.values() if spec.get("teacher_filter") == "trained"]
 
 
-def plan(config: dict[str, Any], facts: Facts) -> Stage:
-    """Return stage II; its parents are the teacher, the student's start and the filters of both."""
-    teacher = distill.teacher_stage(config, facts)
-    start = distill.start_stage(config, facts, teacher)
-    filters = {side: filter_stage(config, facts, side, teacher, start) for side in ("teacher", "student")}
-    terms, recipe = distill.phase_terms(config, "joint"), distill.phase_recipe(config, "joint")
-    parents = {f"{side}_filters": made for side, made in filters.items()}
-    return distill.training(config, facts, "ted.match", "joint", terms, recipe, teacher, start, parents=parents)
-
-
-def filter_stage(config: dict[str, Any], facts: Facts, side: str, teacher: Stage, start: Stage | None) -> Stage:
+def filter_stage(config: Config, facts: Facts, side: str, teacher: Stage, start: Stage | None) -> Stage:
     """Return stage I of one side: same recipe as that model's fine-tuning, but for what ``objective.filters`` says.
 
     The filters' width is that of stage II: the term's ``output``, or the teacher's width.
     """
-    spec, own = _matched(config)[0], config["objective"].get("filters") or {}
-    pairs = combinations.pairs(config, spec, target(spec))
-    layers = [[pair[side == "teacher"]] * 2 for pair in pairs]
-    base = config["teacher"]["recipe"] if side == "teacher" else config["recipe"]
-    changed = {key: own[key] for key in OWN if own.get(key) is not None}
+    assert isinstance(config.objective, Settings)
+    spec, own = _matched(config)[0], config.objective.filters
+    base = config.teacher.recipe if side == "teacher" else config.recipe
+    changed = own.model_dump(exclude={"dropout", "backbone"}, exclude_none=True)
     term = {
         "_target_": "kdexp.objectives.ted.TedFilters",
-        "output": spec.get("output") or config["teacher"]["hidden_size"],
+        "output": spec.get("output") or config.teacher.hidden_size,
         "nonlinear": spec.get("nonlinear", False),
-        "dropout": own.get("dropout", 0.1),
+        "dropout": own.dropout,
         "weight": 1.0,
-        "pairs": layers,
+        "pairs": [[pair[side == "teacher"]] * 2 for pair in pairs(config, spec)],
     }
-    recipe = {**base, **changed, "keep": "last", "patience": None}
-    more = {"side": side, "backbone": own.get("backbone", "eval")}
-    name, action, terms = f"ted.{side}_filters", "kdexp.methods.ted.filters", {"filters": term}
+    recipe = base.model_copy(update={**changed, "keep": "last", "patience": None})
+    more = {"side": side, "backbone": own.backbone}
+    name, terms = f"ted.{side}_filters", {"filters": term}
     if side == "student":
         first = distill.first_teacher(config, teacher) if start is None else None
         return distill.training(
-            config, facts, name, "filters", terms, recipe, first, start, action=action, shared=True, more=more
+            config, facts, name, "filters", terms, recipe, first, start, action="ted.filters", shared=True, more=more
         )
     settings = {
         **distill.common(config, facts),
         "terms": terms,
-        "recipe": recipe,
-        "seed": config["teacher"]["seed"],
+        "recipe": recipe.model_dump(),
+        "seed": config.teacher.seed,
         **more,
     }
-    return Stage(name, action, settings, {"teacher": teacher}, shared=True)
+    return Stage(name, "ted.filters", settings, {"teacher": teacher}, shared=True)
 
 
 def filters(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:

@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdexp.common.registry import build
-from kdexp.config.resolve import source_folder
-
 COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Families whose first position is the one after the padding token's id."""
 
@@ -34,42 +31,6 @@ def weights(folder: Path) -> set[str] | None:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         return set(json.loads(file.read(length))) - {"__metadata__"}
-
-
-def problems(config: dict[str, Any]) -> list[str]:
-    """Return what a configuration asks of a local teacher that its folder cannot give, as sentences for people.
-
-    Models of the hub are looked at when they are loaded.
-    """
-    folder = source_folder(str(config["teacher"]["source"]))
-    if folder is None or not (folder / "config.json").is_file():
-        return []
-    return _lengths(config, folder) + _pooler(config, folder)
-
-
-def _lengths(config: dict[str, Any], folder: Path) -> list[str]:
-    limits = [positions(json.loads((folder / "config.json").read_text()))]
-    if (folder / "tokenizer_config.json").is_file():
-        limits.append(json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length"))
-    most = min((int(limit) for limit in limits if limit is not None), default=None)
-    asked = {"recipe": config["recipe"]["max_length"], "teacher.recipe": config["teacher"]["recipe"]["max_length"]}
-    return [
-        f"{name}.max_length={length}, but teacher={config['teacher']['name']} can read {most} tokens (its config.json "
-        f"or tokenizer_config.json says so): {name}.max_length={most} at most."
-        for name, length in asked.items()
-        if most is not None and length > most
-    ]
-
-
-def _pooler(config: dict[str, Any], folder: Path) -> list[str]:
-    """Refuse to copy a pooler that is not there. Only BERT's classifier has one; other families go without."""
-    init = build(config["init"])
-    if not (init.copies and init.source == "pretrained" and init.pooler) or config["teacher"]["family"] != "bert":
-        return []
-    found = weights(folder)
-    if found is None or any(".pooler." in f".{name}" for name in found):
-        return []
-    return [no_weights(init.name, "pooler.dense.weight")]
 
 
 def no_weights(init: str, weight: str) -> str:

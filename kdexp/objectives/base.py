@@ -83,6 +83,8 @@ class Objective(nn.Module):
         default_mapping: the mapping's name that ``mapping=auto`` stands for.
         same_heads: needs as many heads in the student as in the teacher.
         regression: whether it is defined when labels are scores.
+        follows_checkpoints: it is told which of how many teacher checkpoints it follows (``checkpoint``,
+            ``checkpoints``).
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -91,6 +93,7 @@ class Objective(nn.Module):
     default_mapping: ClassVar[str] = "uniform"
     same_heads: ClassVar[bool] = False
     regression: ClassVar[bool] = True
+    follows_checkpoints: ClassVar[bool] = False
 
     pairs: Pairs = []
     layer_losses: Tensor | None = None

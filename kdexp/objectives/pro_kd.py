@@ -5,6 +5,8 @@ The paper's exact loss and schedule are not verified. One stage follows one teac
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from kdexp.objectives.annealing import annealing_mse
@@ -36,6 +38,8 @@ class ProKD(Objective):
         tau_max: first temperature of ``kl_temperature``.
         times_T2: of ``kl_temperature``.
     """
+
+    follows_checkpoints: ClassVar[bool] = True
 
     def __init__(
         self,

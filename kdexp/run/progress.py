@@ -14,12 +14,11 @@ class Display:
     """Shows where a run stands; a context manager.
 
     Args:
-        config: the run's configuration (for the first lines).
         name: the run's name.
         enabled: False shows nothing.
     """
 
-    def __init__(self, config: dict[str, Any], name: str, enabled: bool):
+    def __init__(self, name: str, enabled: bool):
         self.name = name
         self.bar: Any = None
         self.enabled = enabled and sys.stderr.isatty()

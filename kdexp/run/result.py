@@ -3,66 +3,70 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 from kdexp.common import machine
 from kdexp.common.registry import build
-from kdexp.config.resolve import science
+from kdexp.config.identity import SCHEMA
+from kdexp.config.schema import Config
+from kdexp.methods.base import Facts
+from kdexp.models import cost
+from kdexp.run.spec import RunSpec
 from kdexp.store.stage import Stage
+from kdexp.store.store import Finished
+from kdexp.train.phase import Run
 
-SCHEMA = 1
+Summaries = list[tuple[Stage, Finished, bool]]
+"""Finished stages in order, and whether each was in the store already."""
 
 
 def assemble(
-    config: dict[str, Any],
-    where: Path,
+    spec: RunSpec,
     stages: list[Stage],
-    done: dict[str, tuple[Any, bool]],
-    known: Any,
-    run: Any,
-    store: Any,
+    done: dict[str, tuple[Finished, bool]],
+    known: Facts,
+    run: Run,
     seconds: float,
 ) -> dict[str, Any]:
     """Put a run's result together from the summaries of its stages.
 
     Args:
         done: stage key -> (finished stage, whether it was in the store already).
-        known: the plan's facts.
+        known: the contents that the keys hold.
         seconds: wall time of this run in this process.
     """
-    from kdexp.run.execute import LABELS, identity, label
-
-    task, last = build(config["task"]), done[stages[-1].key][0].summary
-    data = run.data(config["recipe"]["max_length"])
+    config = spec.config
+    task, last = build(config.task), done[stages[-1].key][0].summary
+    data = run.data(config.recipe.max_length)
     summaries = [(s, *done[s.key]) for s in stages if s.key in done]
+    students = [(s, f) for s, f, _ in summaries if s.role != "teacher"]
     efficiency = _efficiency(config, task, summaries, run)
     return {
         "schema": SCHEMA,
         "run": {
-            "id": identity(config),
-            "name": where.name,
-            "study": config["study"],
-            "seed": config["seed"],
-            "folder": str(where),
+            "id": spec.id,
+            "name": spec.name,
+            "study": config.study,
+            "seed": config.seed,
+            "folder": str(spec.run_dir),
         },
         "status": "finished",
-        "labels": {**{g: label(config, g) for g in LABELS}, "task": task.shown_name(config["data"]["root"])},
-        "science": science(config),
+        "labels": {**spec.labels, "task": task.shown_name(config.data.root)},
+        "science": spec.science,
         "origin": known.origin,
         "task": _task(config, task, data, last, known),
-        "selection": config["selection"],
+        "selection": config.selection,
         "best": last["best"],
         "scores": last["scores"],
         "teacher": _teacher(config, summaries, efficiency.get("teacher")),
-        "student": _student(config, last, stages, summaries, store, efficiency.get("student")),
+        "student": _student(config, last, summaries, efficiency.get("student")),
         "mapping": {name: pairs for _, f, _ in summaries for name, pairs in f.summary.get("mapping", {}).items()},
         "init": last["init"],
-        "stages": [{"name": s.name, "key": s.key, "reused": again, **_cost(f.summary)} for s, f, again in summaries],
+        "stages": [{"name": s.name, "key": s.key, "reused": reused, **_cost(f.summary)} for s, f, reused in summaries],
         "cost": {
             "seconds": round(seconds, 3),
-            "train_seconds": round(sum(f.summary.get("seconds", 0) for s, f, _ in summaries if s.name != "teacher"), 3),
-            "steps": sum(f.summary.get("steps", 0) for s, f, _ in summaries if s.name != "teacher"),
+            "train_seconds": round(sum(f.summary.get("seconds", 0) for _, f in students), 3),
+            "steps": sum(f.summary.get("steps", 0) for _, f in students),
         },
         "runtime": {
             "device": str(run.device),
@@ -80,7 +84,7 @@ def _cost(summary: dict[str, Any]) -> dict[str, Any]:
     return {k: summary.get(k) for k in ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb")}
 
 
-def _task(config: dict[str, Any], task: Any, data: dict[str, Any], last: dict[str, Any], known: Any) -> dict[str, Any]:
+def _task(config: Config, task: Any, data: dict[str, Any], last: dict[str, Any], known: Facts) -> dict[str, Any]:
     return {
         "kind": task.kind,
         "metric": task.metric,
@@ -90,24 +94,22 @@ def _task(config: dict[str, Any], task: Any, data: dict[str, Any], last: dict[st
         "rows": {name: len(split) for name, split in data.items()},
         "majority": last["majority"],
         "truncated": {name: split.truncated for name, split in data.items()},
-        "note": task.note(config["data"]["root"]),
+        "note": task.note(config.data.root),
     }
 
 
-def _teacher(config: dict[str, Any], summaries: list[Any], efficiency: Any) -> dict[str, Any] | None:
-    found = next(((s.key, f.summary) for s, f, _ in summaries if s.name == "teacher"), None)
-    if found is None:
+def _teacher(config: Config, summaries: Summaries, efficiency: Any) -> dict[str, Any] | None:
+    taught = next(((s.key, f.summary) for s, f, _ in summaries if s.role == "teacher"), None)
+    if taught is None:
         return None
-    key, summary = found
-    own = {name: summary[name] for name in ("scores", "parameters", "layers")}
-    return {"name": config["teacher"]["name"], **own, "key": key, "efficiency": efficiency}
+    key, summary = taught
+    measured = {name: summary[name] for name in ("scores", "parameters", "layers")}
+    return {"name": config.teacher.name, **measured, "key": key, "efficiency": efficiency}
 
 
-def _student(
-    config: dict[str, Any], last: dict[str, Any], stages: list[Stage], summaries: list[Any], store: Any, efficiency: Any
-) -> dict[str, Any]:
+def _student(config: Config, last: dict[str, Any], summaries: Summaries, efficiency: Any) -> dict[str, Any]:
     final = summaries[-1][1]
-    kept = config["runtime"]["keep_weights"] != "none" and final.whole
+    kept = config.runtime.keep_weights != "none" and final.whole
     learned = {s.name: f.summary["learned_parts"] for s, f, _ in summaries if f.summary.get("learned_parts")}
     return {
         **{name: last[name] for name in ("parameters", "layers", "hidden_size", "size_bytes")},
@@ -117,11 +119,11 @@ def _student(
     }
 
 
-def _efficiency(config: dict[str, Any], task: Any, summaries: list[Any], run: Any) -> dict[str, Any]:
+def _efficiency(config: Config, task: Any, summaries: Summaries, run: Run) -> dict[str, Any]:
     """Measure the exported student and its teacher where ``runtime.efficiency`` asks for it."""
-    if not config["runtime"]["efficiency"]:
+    if not config.runtime.efficiency:
         return {}
-    from kdexp.models import cost
-
-    have = {s.name: f.folder for s, f, _ in summaries if "model.safetensors" in f.meta["files"]}
-    return cost.of_run(run, task, {"student": have.get(summaries[-1][0].name), "teacher": have.get("teacher")})
+    have = [(s, f.folder) for s, f, _ in summaries if "model.safetensors" in f.meta["files"]]
+    teacher = next((folder for s, folder in have if s.role == "teacher"), None)
+    student = next((folder for s, folder in have if s is summaries[-1][0]), None)
+    return cost.of_run(run, task, {"student": student, "teacher": teacher})

@@ -2,67 +2,51 @@
 
 Before a grid starts, :func:`note` puts a file ``needed/<outline key>.<study>.<run>`` into the store for every run and
 every phase that it shares with other runs of the grid; a run that ends takes its own files away (:func:`release`).
-Outline keys come from configurations alone, so that no data and no machine are looked at; they are not the store's.
+Outline keys come from configurations alone (``RunSpec.outline``); they are not the store's.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from kdexp.common import files
 from kdexp.store.stage import Stage
 
-if TYPE_CHECKING:
-    from kdexp.launch.base import Point
 
-
-def outline(config: dict[str, Any]) -> list[Stage]:
-    """Return a run's stages in order, with keys that stand for what its configuration says."""
-    from kdexp.methods import base as plan
-
-    teacher = config["teacher"]
-    data = json.dumps([config["task"], config["data"].get("root")], sort_keys=True)
-    known = plan.Facts(data, f"{teacher.get('source')}@{teacher.get('revision')}", config["runtime"]["dtype"])
-    return plan.stages(config, known)
-
-
-def note(points: Iterable[Point]) -> None:
+def note(store: Path, runs: Iterable[tuple[Path, Iterable[Stage]]]) -> None:
     """Write down which runs need the phases that several of them share.
 
     Args:
-        points: of a grid, those that are not finished.
+        store: the store's root.
+        runs: folder and outline of each unfinished run of a grid.
     """
-    users: dict[tuple[Path, str], list[Point]] = {}
-    for point in points:
-        for stage in outline(point.config):
+    users: dict[str, list[Path]] = {}
+    for run_dir, outline in runs:
+        for stage in outline:
             if not stage.shared:  # those that any study may share stay in any case
-                users.setdefault((_root(point.config), stage.key), []).append(point)
-    for (root, key), several in users.items():
-        for point in several if len(several) > 1 else []:
-            files.write_text(_mark(root, key, point.folder), str(point.folder.absolute()))
+                users.setdefault(stage.key, []).append(run_dir)
+    for key, run_dirs in users.items():
+        for run_dir in run_dirs if len(run_dirs) > 1 else []:
+            files.write_text(_mark(store, key, run_dir), str(run_dir.absolute()))
 
 
-def release(config: dict[str, Any], where: Path, stages: list[Stage]) -> set[str]:
+def release(store: Path, run_dir: Path, keys: dict[str, str]) -> set[str]:
     """Take note that a run needs its phases no longer, and return the keys of those that others still need.
 
     Of several runs that end at the same moment, at least one gets to see that nobody is left.
 
     Args:
-        config: the run's resolved configuration.
-        where: its folder.
-        stages: its plan, with the keys of the store.
+        store: the store's root.
+        run_dir: the run's folder.
+        keys: outline key -> key in the store, of its stages.
     """
     kept = set()
-    root = _root(config)
-    for said, stage in zip(outline(config), stages, strict=True):
-        mark = _mark(root, said.key, where)
-        mark.unlink(missing_ok=True)
-        if any(_unfinished(other) for other in root.glob(f"{said.key}.*")):
-            kept.add(stage.key)
+    for said, key in keys.items():
+        _mark(store, said, run_dir).unlink(missing_ok=True)
+        if any(_unfinished(other) for other in (store / "needed").glob(f"{said}.*")):
+            kept.add(key)
     return kept
 
 
@@ -81,17 +65,13 @@ def waiting(store: Path) -> int:
     return len(runs)
 
 
-def _root(config: dict[str, Any]) -> Path:
-    return Path(config["runtime"]["store"]).expanduser().absolute() / "needed"
-
-
-def _mark(root: Path, key: str, where: Path) -> Path:
-    return root / f"{key}.{where.parent.name}.{where.name}"
+def _mark(store: Path, key: str, run_dir: Path) -> Path:
+    return store / "needed" / f"{key}.{run_dir.parent.name}.{run_dir.name}"
 
 
 def _unfinished(mark: Path) -> bool:
     """Tell whether a noted run is still to come: its study is there, and it has no result."""
     with contextlib.suppress(OSError):
-        folder = Path(mark.read_text())
-        return (folder.parent / "study.json").is_file() and not (folder / "result.json").is_file()
+        run_dir = Path(mark.read_text())
+        return (run_dir.parent / "study.json").is_file() and not (run_dir / "result.json").is_file()
     return False

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
+from kdexp.config.schema import Config
 
 OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
 """Protocols where an object appears whole or not at all; elsewhere a file is written under another name and moved."""
@@ -264,7 +265,7 @@ class Mirror:
         return self.url + path.removeprefix(self._open()[1])
 
 
-def of(config: dict[str, Any]) -> Mirror | None:
+def of(config: Config) -> Mirror | None:
     """Return the mirror that a configuration names (``runtime.remote``), or None."""
-    url = (config.get("runtime") or {}).get("remote")
+    url = config.runtime.remote
     return Mirror(url) if url else None

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
-from kdexp.config.resolve import ConfigError
+from kdexp.common.problems import ConfigError
+from kdexp.config.schema import Config
 from kdexp.store.remote import Mirror, of
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished, Store
@@ -186,19 +187,19 @@ def _link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def open_store(config: dict[str, Any], where: Path) -> Store:
+def open_store(config: Config, where: Path) -> Store:
     """Return the store of a run's configuration, with its mirror behind it if it names one.
 
     Args:
         where: the run's folder.
     """
-    runtime = config["runtime"]
-    found, root, timeout = of(config), Path(runtime["store"]), runtime["lock_timeout_s"]
+    runtime = config.runtime
+    found, root, timeout = of(config), Path(runtime.store), runtime.lock_timeout_s
     return Mirrored(root, timeout, found, lambda: found.push_run(where)) if found else Store(root, timeout)
 
 
 @contextmanager
-def run(config: dict[str, Any], where: Path) -> Iterator[Callable[[], None]]:
+def run(config: Config, where: Path) -> Iterator[Callable[[], None]]:
     """Share a run's folder: hands out a function that fetches it, and sends it when the run has ended in any way.
 
     Raises:
@@ -228,8 +229,8 @@ def meet(points: list[Any]) -> None:
     mirror = of(points[0].config) if points else None
     if mirror is None:
         return
-    here = [point.folder for point in points if (point.folder / "result.json").exists()]
-    missing = [point.folder for point in points if point.folder not in here]
+    here = [point.run_dir for point in points if (point.run_dir / "result.json").exists()]
+    missing = [point.run_dir for point in points if point.run_dir not in here]
     for where in mirror.finished(missing):
         mirror.pull_run(where)
     known = set(mirror.finished(here))

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-SCHEMA = 1
-"""Raised by hand when the meaning of the code changes, so that older results are not taken for newer ones."""
-
-
-def digest(value: Any) -> str:
-    """Return the sha256 (hex) of a value's canonical JSON."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+from kdexp.common.registry import by_name
+from kdexp.config.identity import SCHEMA, digest
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One training phase (or other piece of work) of a plan.
+    """One training phase (or other piece of work) of a run.
 
     Attributes:
         name: what people call it: ``teacher``, ``distill.intermediate``.
-        action: ``module.function`` that carries it out: ``function(stage, inputs, work, run) -> dict`` writes its files
-            into the folder ``work`` and returns a JSON-able summary.
+        action: registered name of what carries it out, ``file.function`` in ``kdexp/methods/``: it writes its files
+            into a work folder and returns a summary.
         settings: all science that decides its result (no paths, no devices).
         parents: stages whose results it reads, by role.
         shared: other runs are expected to use it too, so it stays in the store.
+        role: what it is to the run: ``teacher`` for the one whose model teaches (it must pass the floor and stands in
+            the result), else ''. No part of the key.
     """
 
     name: str
@@ -34,15 +30,16 @@ class Stage:
     settings: dict[str, Any]
     parents: dict[str, Stage] = field(default_factory=dict)
     shared: bool = False
+    role: str = ""
 
-    @property
+    @cached_property
     def key(self) -> str:
-        """The sha256 (hex) of settings, action and the parents' keys."""
+        """The sha256 (hex) of settings, action and the parents' keys; classes count by their registered names."""
         return digest(
             {
                 "schema": SCHEMA,
                 "action": self.action,
-                "settings": self.settings,
+                "settings": by_name(self.settings),
                 "parents": {role: parent.key for role, parent in self.parents.items()},
             }
         )

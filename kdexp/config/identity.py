@@ -1,0 +1,73 @@
+"""What a run is: the settings that decide it, its hash, its names."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from kdexp.common.registry import by_name
+from kdexp.config.schema import Config
+
+SCHEMA = 2
+"""Raised by hand when the meaning of the code or of a key changes, so that older results are not taken for newer ones.
+
+1: until the packages of the second house; classes were known by their paths.
+2: classes, methods and actions are known by their registered names.
+"""
+
+ROOT = "multirun"
+"""Folder of all studies."""
+
+SCIENCE = ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "data", "selection", "seed")
+"""Groups that decide what a run is; together with runtime.dtype they are its identity."""
+
+PLACES = {"data": {"root", "cache"}}
+"""Keys of those groups that say where something lies, and decide nothing."""
+
+LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
+"""Groups that tables name a run by."""
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 (hex) of a value's canonical JSON."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def science(config: Config) -> dict[str, Any]:
+    """Return the part of a configuration that decides what a run is: no places, classes by their registered names."""
+    settings = by_name(config.model_dump(include=set(SCIENCE)))
+    for group, keys in PLACES.items():
+        settings[group] = {key: value for key, value in settings[group].items() if key not in keys}
+    return {**{key: settings[key] for key in SCIENCE}, "dtype": config.runtime.dtype}
+
+
+def run_id(science_settings: dict[str, Any]) -> str:
+    """Return the sha256 (hex) of a run's science: the same science is the same run."""
+    return digest({"schema": SCHEMA, **science_settings})
+
+
+def label(config: Config, group: str) -> str:
+    """Return a group's short name for tables: ``l3_sps2`` for shared parameters, ``kd_ft`` for a fine-tuned start."""
+    chosen = getattr(config, group)
+    name = str((chosen.get("name") if isinstance(chosen, dict) else chosen.name) or "none")
+    if group == "student" and config.student.sharing not in ("none", *name.split("_")):
+        name += f"_{config.student.sharing}"
+    return f"{name}_ft" if group == "objective" and config.objective.start == "fine_tuned" else name
+
+
+def labels(config: Config) -> dict[str, str]:
+    """Return the short names of all groups of :data:`LABELS`."""
+    return {group: label(config, group) for group in LABELS}
+
+
+def run_name(config: Config, identity: str) -> str:
+    """Return the name of a run's folder: readable parts and eight digits of its identity."""
+    parts = "-".join(label(config, group) for group in ("task", "objective", "init"))
+    return f"{parts}-s{config.seed}-{identity[:8]}"
+
+
+def run_dir(study: str, name: str) -> Path:
+    """Return a run's folder below ``multirun/<study>/``."""
+    return Path(ROOT) / study / name

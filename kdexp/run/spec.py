@@ -1,0 +1,135 @@
+"""A run before it is carried out: composed, typed, checked, identified and laid out, once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from kdexp.check import combinations
+from kdexp.common.machine import decide_dtype
+from kdexp.common.problems import ConfigError
+from kdexp.common.registry import build
+from kdexp.config import identity, schema
+from kdexp.config.resolve import resolve, source_folder
+from kdexp.config.schema import Config
+from kdexp.methods import base as methods
+from kdexp.methods.base import Facts
+from kdexp.models.origin import origin
+from kdexp.store.stage import Stage
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A grid point, or a single run: all that its configuration alone decides.
+
+    Attributes:
+        config: typed and checked.
+        id: identity of its science (64 hex digits); the same science is the same run.
+        name: the run's name, which is the name of its folder.
+        run_dir: where the run lives.
+        labels: short names for tables.
+        science: the settings that ``id`` is the hash of.
+        outline: its stages in order, under keys that stand for what the configuration says. No data, weights or
+            machine were looked at, so they are not the store's keys; they tell which points share which stage.
+        overrides: what made it, for people.
+        trial: number of the trial of a search that it belongs to.
+    """
+
+    config: Config
+    id: str
+    name: str
+    run_dir: Path
+    labels: dict[str, str]
+    science: dict[str, Any]
+    outline: tuple[Stage, ...]
+    overrides: tuple[str, ...] = ()
+    trial: int | None = None
+
+
+def prepare(
+    composed: DictConfig | dict[str, Any], overrides: Sequence[str] = (), trial: int | None = None
+) -> tuple[RunSpec | None, list[str]]:
+    """Make the spec of a composed configuration, or say everything that stops it.
+
+    Args:
+        composed: what Hydra composed, or a plain dictionary.
+        overrides: what made it, for people.
+        trial: number of the trial of a search that it belongs to.
+
+    Returns:
+        The spec, or None and the problems. Nothing is loaded, and the network is not asked
+        (:mod:`kdexp.check.probes` does that for all specs of a study together).
+    """
+    raw = resolve(composed)
+    try:
+        wanted = raw["objective"].get("method") if isinstance(raw.get("objective"), dict) else None
+        settings = methods.method(str(wanted or "distill")).Settings
+    except ValueError as error:
+        return None, [str(error)]
+    config, problems = schema.parse(raw, settings)
+    if config is None:
+        return None, problems
+    problems = combinations.problems(config)
+    return (None, problems) if problems else (_spec(config, tuple(overrides), trial), [])
+
+
+def make(composed: DictConfig | dict[str, Any], overrides: Sequence[str] = ()) -> RunSpec:
+    """Make the spec of a configuration that has to work.
+
+    Raises:
+        ConfigError: with everything that must change first.
+    """
+    spec, problems = prepare(composed, overrides)
+    if spec is None:
+        raise ConfigError(problems)
+    return spec
+
+
+def _spec(config: Config, overrides: tuple[str, ...], trial: int | None) -> RunSpec:
+    settings = identity.science(config)
+    run_id = identity.run_id(settings)
+    name = identity.run_name(config, run_id)
+    return RunSpec(
+        config, run_id, name, identity.run_dir(config.study, name), identity.labels(config), settings,
+        tuple(methods.stages(config, said(config))), overrides, trial,
+    )  # fmt: skip
+
+
+def said(config: Config) -> Facts:
+    """Return stand-ins for contents: what the configuration says of data, weights and arithmetic."""
+    data = identity.digest([config.task, config.data.root])
+    return Facts(data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype)
+
+
+def facts(config: Config) -> Facts:
+    """Look at the data, the weights and the machine that a configuration names."""
+    task, teacher = build(config.task), config.teacher
+    folder = source_folder(teacher.source)
+    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
+    cache = Path(config.runtime.store).expanduser().absolute() / "cache"
+    return Facts(
+        _fingerprint(task, config.data.root, cache),
+        _origin(teacher.source, teacher.revision, teacher.sha256, stamp),
+        decide_dtype(config.runtime.dtype, config.runtime.device),
+    )
+
+
+@lru_cache(maxsize=64)
+def _origin(source: str, revision: str | None, sha256: str | None, stamp: tuple[Any, ...]) -> str:
+    """Hash a folder's files once for all runs of a process; ``stamp`` changes with them."""
+    return origin({"source": source, "revision": revision, "sha256": sha256})
+
+
+_FINGERPRINTS: dict[str, str] = {}
+
+
+def _fingerprint(task: Any, root: str | None, cache: Path) -> str:
+    name = f"{task!r}@{Path(root).absolute() if root else None}"
+    if name not in _FINGERPRINTS:
+        _FINGERPRINTS[name] = task.fingerprint(root, cache)
+    return _FINGERPRINTS[name]

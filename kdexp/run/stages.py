@@ -1,0 +1,102 @@
+"""A run's stages, built or fetched in order, and its result put together from them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from kdexp.common import machine
+from kdexp.methods import base as methods
+from kdexp.run import progress
+from kdexp.run import result as results
+from kdexp.run.spec import RunSpec, facts
+from kdexp.store import leases
+from kdexp.store.replicated import open_store
+from kdexp.store.stage import Stage
+from kdexp.train.evaluate import floor
+from kdexp.train.phase import Run
+
+log = logging.getLogger("kdexp")
+
+
+def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None]) -> dict[str, Any]:
+    """Do what the method says, stage by stage, and return the run's result.
+
+    Args:
+        spec: the run.
+        stop: becomes true when the run is asked to stop.
+        write: ``(stage, step, epoch, values)`` to the run's metrics file.
+    """
+    began, config = time.monotonic(), spec.config
+    device = machine.decide_device(config.runtime.device)
+    threads = _threads(config.runtime.threads)
+    known = facts(config)
+    stages = methods.stages(config, known)
+    store = open_store(config, spec.run_dir)
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root / "cache" / "inductor"))  # shared by all processes
+    with progress.Display(spec.name, config.runtime.progress) as display:
+        run = Run(
+            config=config, device=torch.device(device), dtype=known.dtype, threads=threads, cache=store.root / "cache",
+            say=log.info, stop=stop, show=display.show, write=write, saved=store.saved,
+        )  # fmt: skip
+        log.info("run %s: %d stages on %s, %s, %d thread(s)", spec.name, len(stages), device, known.dtype, threads)
+        record = config.runtime.keep_weights == "none" and not config.runtime.efficiency
+        with store.using([stage.key for stage in stages]):
+            done = _build(stages, store, run, record)
+            result = results.assemble(spec, stages, done, known, run, time.monotonic() - began)
+    _tidy(spec, stages, store)
+    store.ended(stages)
+    return result
+
+
+def _threads(asked: int | None) -> int:
+    if asked is not None:
+        torch.set_num_threads(asked)
+    return torch.get_num_threads()
+
+
+def _build(stages: list[Stage], store: Any, run: Run, record: bool) -> dict[str, tuple[Any, bool]]:
+    """Build or fetch every stage that the last one needs; key -> (finished, was there already).
+
+    ``record``: nobody wants the student's weights, so the record of one that was distilled before is enough.
+    """
+    done: dict[str, tuple[Any, bool]] = {}
+    student = store.seek(stages[-1].key)
+    if student is not None and (record or student.whole):  # it is there already: its parents are read, not rebuilt
+        for stage in stages:
+            there = store.seek(stage.key)
+            if there is not None:
+                done[stage.key] = (there, True)
+                _gate(stage, there, run)
+        return done
+    for stage in stages:
+        action = methods.action(stage.action)
+        inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
+        done[stage.key] = store.build(
+            stage, lambda work, a=action, s=stage, i=inputs: a(s, i, work, run), run.say, run.stop
+        )
+        _gate(stage, done[stage.key][0], run)
+        run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
+    return done
+
+
+def _gate(stage: Stage, finished: Any, run: Run) -> None:
+    """Let a teacher teach only if it beats the trivial answer."""
+    if stage.role == "teacher":
+        floor(finished.summary, run.task(), run.config.teacher)
+
+
+def _tidy(spec: RunSpec, stages: list[Stage], store: Any) -> None:
+    """Free the weights that neither a person nor another run of the study needs; the records of the stages stay."""
+    private = [stage for stage in stages if not stage.shared]
+    drop = {"all": [], "final": private[:-1], "none": private}[spec.config.runtime.keep_weights]
+    outline = [stage.key for stage in spec.outline]
+    needed = leases.release(store.root, spec.run_dir, dict(zip(outline, (s.key for s in stages), strict=True)))
+    for stage in drop:
+        if stage.key not in needed:
+            store.drop_weights(stage.key)
