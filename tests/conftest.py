@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 # Before torch, transformers or mlflow are imported by any test: one thread a worker, no hub, no telemetry.
 ENVIRONMENT = {
@@ -172,6 +173,22 @@ def program_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     merged["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     merged.update(changes)
     return {name: value for name, value in merged.items() if value is not None}
+
+
+@pytest.fixture
+def compose(registered: None) -> Callable[..., Any]:
+    """``compose(*overrides)`` composes a configuration in this process, as the command line does."""
+    from hydra import compose, initialize_config_dir
+
+    from kdexp.cli import main
+
+    main.resolvers()
+
+    def make(*overrides: str) -> Any:
+        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
+            return compose("config", overrides=list(overrides))
+
+    return make
 
 
 @pytest.fixture

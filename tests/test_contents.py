@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from kdexp.check.teacher import unreadable
 from kdexp.common.registry import build
+from kdexp.config import schema
+from kdexp.config.resolve import resolve
+from kdexp.config.schema import Config
 from kdexp.inits import copying
 from kdexp.inits.first import First
 from kdexp.models import build as models
@@ -18,19 +22,14 @@ from tests.test_runs import toy
 
 
 @pytest.fixture
-def compose(tiny_csv_task, tmp_path, monkeypatch, registered):
-    """Return a resolved configuration of a toy run whose teacher is the model in a folder."""
-    from hydra import compose, initialize_config_dir
-
-    from kdexp.cli import main
-    from kdexp.config import resolve as config
-
+def configured(tiny_csv_task, tmp_path, monkeypatch, compose):
+    """Return the typed configuration of a toy run whose teacher is the model in a folder."""
     monkeypatch.chdir(tmp_path)
-    main.resolvers()
 
-    def make(folder: Path, *more: str) -> dict:
-        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
-            return config.resolve(compose("config", overrides=[*toy(folder, tiny_csv_task), *more]))
+    def make(folder: Path, *more: str) -> Config:
+        parsed, wrong = schema.parse(resolve(compose(*toy(folder, tiny_csv_task), *more)))
+        assert parsed is not None, wrong
+        return parsed
 
     return make
 
@@ -51,20 +50,20 @@ def change(folder: Path, file: str, **values: object) -> None:
     (folder / file).write_text(json.dumps({k: v for k, v in said.items() if v is not None}))
 
 
-def test_a_pooler_that_is_not_there_is_not_copied(compose, tiny_bert_dir, tmp_path):
+def test_a_pooler_that_is_not_there_is_not_copied(configured, tiny_bert_dir, tmp_path):
     pretrained = ["init.source=pretrained", "init.pooler=true"]
-    assert contents.problems(compose(tiny_bert_dir, *pretrained)) == []
+    assert unreadable(configured(tiny_bert_dir, *pretrained)) == []
     folder = without_pooler(tiny_bert_dir, tmp_path / "headless")
-    config = compose(folder, *pretrained)
-    (said,) = contents.problems(config)
+    config = configured(folder, *pretrained)
+    (said,) = unreadable(config)
     assert "have no pooler" in said and "use init.pooler=false, or init.source=finetuned" in said
     for fine in (["init.source=finetuned"], ["init.source=pretrained", "init.pooler=false"], ["init=random"]):
-        assert contents.problems(compose(folder, *fine)) == []
+        assert unreadable(configured(folder, *fine)) == []
 
     # A model of the hub is only seen when it is loaded.
-    task = build(config["task"])
-    teacher = models.load_pretrained(config["teacher"], task)
-    student = models.build_student(config["teacher"], config["student"], task, None, 1)
+    task = build(config.task)
+    teacher = models.load_pretrained(config.teacher, task)
+    student = models.build_student(config.teacher, config.student, task, None, 1)
     with pytest.raises(ValueError, match=r"no pooler \(bert.pooler.dense.weight\), so the student would copy random"):
         copying.apply(First(name="first", source="pretrained"), student, teacher)
     report = copying.apply(First(name="first", source="pretrained", pooler=False), student, teacher)
@@ -79,30 +78,30 @@ def test_a_model_in_several_files_is_read_too(tiny_bert_dir, tmp_path):
     assert contents.weights(tmp_path) == {"a.b"}
 
 
-def test_a_finished_classifier_without_its_head_is_refused(compose, tiny_bert_dir, tmp_path):
+def test_a_finished_classifier_without_its_head_is_refused(configured, tiny_bert_dir, tmp_path):
     folder = tmp_path / "classifier"
     shutil.copytree(tiny_bert_dir, folder)
     change(folder, "config.json", id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
-    config = compose(folder, "teacher.finetune=false")
+    config = configured(folder, "teacher.finetune=false")
     with pytest.raises(ValueError, match=r"no weights for classifier.bias, classifier.weight; it is incomplete"):
-        models.load_teacher(config["teacher"], build(config["task"]))
-    models.load_teacher({**config["teacher"], "finetune": True}, build(config["task"]))
+        models.load_teacher(config.teacher, build(config.task))
+    models.load_teacher(config.teacher.model_copy(update={"finetune": True}), build(config.task))
 
 
 @pytest.mark.parametrize("family", ["tiny_bert_dir", "tiny_roberta_dir"])
-def test_texts_longer_than_the_positions_are_refused(family, compose, request, tmp_path):
+def test_texts_longer_than_the_positions_are_refused(family, configured, request, tmp_path):
     folder = tmp_path / "short"
     shutil.copytree(request.getfixturevalue(family), folder)
     change(folder, "tokenizer_config.json", model_max_length=None)
-    config = compose(folder, "recipe.max_length=128")
-    assert contents.problems(config) == []
-    config = compose(folder, "recipe.max_length=129", "teacher.recipe.max_length=200")
-    said = " ".join(contents.problems(config))
+    config = configured(folder, "recipe.max_length=128")
+    assert unreadable(config) == []
+    config = configured(folder, "recipe.max_length=129", "teacher.recipe.max_length=200")
+    said = " ".join(unreadable(config))
     assert "recipe.max_length=129, but teacher=tiny can read 128 tokens" in said
     assert "teacher.recipe.max_length=128 at most" in said
-    reader = models.tokenizer(config["teacher"])
-    assert tokenizer.problems(reader, config["teacher"]["vocab_size"], "teacher", 128) == []
-    assert "above the 128 tokens" in tokenizer.problems(reader, config["teacher"]["vocab_size"], "teacher", 129)[0]
+    reader = models.tokenizer(config.teacher)
+    assert tokenizer.problems(reader, config.teacher.vocab_size, "teacher", 128) == []
+    assert "above the 128 tokens" in tokenizer.problems(reader, config.teacher.vocab_size, "teacher", 129)[0]
 
 
 def test_models_without_a_limit_are_left_alone():

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdexp.cli.main import CONFIG_PATH
-from kdexp.config import resolve as configs
-from kdexp.run import execute as runs
+from kdexp.run import execute, spec
 from tests.test_runs import toy
 
 OBJECTIVES = sorted(p.stem for p in (Path(CONFIG_PATH) / "objective").glob("*.yaml"))
@@ -16,16 +15,11 @@ INITS = ["random", "first", "last", "spread", "layers"]
 
 
 @pytest.fixture
-def run(tmp_path, monkeypatch, tiny_csv_task):
-    from hydra import compose, initialize_config_dir
-
+def run(tmp_path, monkeypatch, tiny_csv_task, compose):
     from kdexp.cli import main
-    from kdexp.sweep import plugins
 
     monkeypatch.chdir(tmp_path)
     main.environment()
-    main.resolvers()
-    plugins.register()
 
     def one(model: Path, *overrides: str) -> dict:
         given = [
@@ -35,10 +29,7 @@ def run(tmp_path, monkeypatch, tiny_csv_task):
             "task.limit_train=32",
             *overrides,
         ]
-        with initialize_config_dir(CONFIG_PATH, version_base="1.3"):
-            config = configs.resolve(compose("config", overrides=given))
-        assert configs.problems(config) == []
-        return runs.execute(config)
+        return execute.execute(spec.make(compose(*given)))
 
     return one
 

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from kdexp.common import files
-from kdexp.launch.base import Point
 from kdexp.launch.queue import Schedule, shared_stages
-from kdexp.methods import base as plan
+from kdexp.run import spec
+from kdexp.run.spec import RunSpec
 from kdexp.store import leases
 from tests.test_runs import results, toy
 
+STORE = Path("multirun/.store")
 TWO_PHASES = ["objective=hid_seq", "objective.prediction.kd.temperature=1,2,4", "seed=1,2"]
 ONE_BY_ONE = ["-m", "hydra.launcher.slots=1", "study=grid"]
 
@@ -53,55 +54,48 @@ def test_a_phase_that_six_runs_share_is_built_once_a_seed_and_then_dropped(kdexp
 
 
 @pytest.fixture
-def grid(overrides, tmp_path, monkeypatch):
+def grid(overrides, tmp_path, monkeypatch, compose) -> list[RunSpec]:
     """Points that share their first phase; the third has another one. Nothing is run."""
-    from hydra import compose, initialize_config_dir
-
-    from kdexp.cli import main
-    from kdexp.config import resolve as configs
-    from kdexp.run import execute as runs
-    from kdexp.sweep import plugins
-
     monkeypatch.chdir(tmp_path)
-    main.resolvers()
-    plugins.register()
 
-    def point(*more: str) -> Point:
-        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
-            config = configs.resolve(compose("config", overrides=["study=grid", *overrides, *more]))
-        return Point(runs.identity(config), runs.run_name(config), runs.folder(config), config)
+    def point(*more: str) -> RunSpec:
+        return spec.make(compose("study=grid", *overrides, *more))
 
     own = "objective.prediction.kd.temperature=2"
     return [point("objective=hid_seq"), point("objective=hid_seq", own), point("objective=att_mse_hid_seq", own)]
 
 
-def release(point: Point) -> list[str]:
+def note(*points: RunSpec) -> None:
+    leases.note(STORE, [(point.run_dir, point.outline) for point in points])
+
+
+def release(point: RunSpec) -> list[str]:
     """Let a run end; returns the names of its phases that others still need."""
-    stages = plan.stages(point.config)
-    still = leases.release(point.config, point.folder, stages)
-    return [stage.name for stage in stages if stage.key in still]
+    names = {f"store key of {stage.name}": stage.name for stage in point.outline}
+    still = leases.release(STORE, point.run_dir, dict(zip((s.key for s in point.outline), names, strict=True)))
+    return [names[key] for key in names if key in still]
 
 
 def test_the_last_run_that_needs_a_phase_is_told_so(grid):
     first, second, other = grid
-    files.write_text(first.folder.parent / "study.json", "{}")
-    leases.note(grid)
+    files.write_text(first.run_dir.parent / "study.json", "{}")
+    note(*grid)
     assert release(other) == []
     assert release(first) == ["distill.intermediate"]
-    leases.note([second])  # the study is started again: one run is left, which was noted before
+    note(second)  # the study is started again: one run is left, which was noted before
     assert release(second) == []
     assert release(first) == []
 
 
 def test_runs_that_will_not_come_are_not_waited_for(grid):
     first, second, _ = grid
-    files.write_text(first.folder.parent / "study.json", "{}")
-    leases.note(grid)
-    files.write_text(second.folder / "result.json", "{}")  # by another process, before it was noted
+    files.write_text(first.run_dir.parent / "study.json", "{}")
+    note(*grid)
+    files.write_text(second.run_dir / "result.json", "{}")  # by another process, before it was noted
     assert release(first) == []
-    (second.folder / "result.json").unlink()
+    (second.run_dir / "result.json").unlink()
     assert release(first) == ["distill.intermediate"]
-    (first.folder.parent / "study.json").unlink()  # a person has deleted the study
+    (first.run_dir.parent / "study.json").unlink()  # a person has deleted the study
     assert release(first) == []
 
 
@@ -113,8 +107,8 @@ def test_runs_of_one_phase_start_behind_others_while_it_is_being_built(grid):
     assert [names[key] for key in needs[other.id]] == ["teacher"]
     schedule = Schedule([second, other], needs, names, patient=True)
     assert schedule.next([first]) is None  # the teacher is being built
-    files.write_text(first.folder / "metrics.jsonl", '{"stage": "distill.intermediate"}\n')
+    files.write_text(first.run_dir / "metrics.jsonl", '{"stage": "distill.intermediate"}\n')
     assert schedule.next([first]) is other  # it is there; the first phase is not
     assert schedule.next([first, other]) is None
-    files.write_text(first.folder / "metrics.jsonl", '{"stage": "distill.prediction"}\n')
+    files.write_text(first.run_dir / "metrics.jsonl", '{"stage": "distill.prediction"}\n')
     assert schedule.next([first, other]) is second

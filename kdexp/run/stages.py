@@ -47,7 +47,7 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
         log.info("run %s: %d stages on %s, %s, %d thread(s)", spec.name, len(stages), device, known.dtype, threads)
         record = config.runtime.keep_weights == "none" and not config.runtime.efficiency
         with store.using([stage.key for stage in stages]):
-            done = _build(stages, store, run, record)
+            done = build(stages, store, run, record)
             result = results.assemble(spec, stages, done, known, run, time.monotonic() - began)
     _tidy(spec, stages, store)
     store.ended(stages)
@@ -60,7 +60,7 @@ def _threads(asked: int | None) -> int:
     return torch.get_num_threads()
 
 
-def _build(stages: list[Stage], store: Any, run: Run, record: bool) -> dict[str, tuple[Any, bool]]:
+def build(stages: list[Stage], store: Any, run: Run, record: bool) -> dict[str, tuple[Any, bool]]:
     """Build or fetch every stage that the last one needs; key -> (finished, was there already).
 
     ``record``: nobody wants the student's weights, so the record of one that was distilled before is enough.

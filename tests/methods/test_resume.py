@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from kdexp.run import execute as runs
+from kdexp.config.schema import Config
+from kdexp.run import spec, stages
 
 PLANS = {
     "ted": ["objective=ted"],
@@ -23,39 +24,19 @@ class Died(Exception):
     """What a killed process does not even get to raise."""
 
 
-@pytest.fixture
-def compose(monkeypatch):
-    """Compose as the command line does."""
-    from hydra import compose, initialize_config_dir
-
-    from kdexp.cli import main
-    from kdexp.config import resolve as configs
-    from kdexp.sweep import plugins
-
-    monkeypatch.delenv("KDEXP_DATA", raising=False)
-    main.resolvers()
-    plugins.register()
-
-    def make(words: list[str]) -> dict[str, Any]:
-        with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
-            return configs.resolve(compose("config", overrides=words))
-
-    return make
-
-
-def carry_out(config: dict[str, Any], root: Path, lives: int | None) -> tuple[Path, int]:
+def carry_out(config: Config, root: Path, lives: int | None) -> tuple[Path, int]:
     """Carry a plan out in ``root``; with ``lives``, each attempt dies after so many updates.
 
     Returns:
         The folder of the student, and how many attempts it took.
     """
-    from kdexp.methods import base as plan
+    from kdexp.methods import base as methods
     from kdexp.store.store import Store
     from kdexp.train.phase import Run
 
-    store, known = Store(root), plan.facts(config)
-    stages, attempts = plan.stages(config, known), 0
-    config = {**config, "runtime": {**config["runtime"], "checkpoint_s": 0.0}}
+    store, attempts = Store(root), 0
+    planned = methods.stages(config, spec.facts(config))
+    config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"checkpoint_s": 0.0})})
     while True:
         left = lives
         attempts += 1
@@ -69,8 +50,8 @@ def carry_out(config: dict[str, Any], root: Path, lives: int | None) -> tuple[Pa
 
         run = Run(config, torch.device("cpu"), "fp32", 1, root / "cache", say=lambda line: None)
         try:
-            runs._stages(stages, store, replace(run, show=show))
-            return store.root / stages[-1].key, attempts
+            stages.build(planned, store, replace(run, show=show), record=False)
+            return store.root / planned[-1].key, attempts
         except Died:
             assert attempts < 60
 
@@ -80,7 +61,7 @@ def carry_out(config: dict[str, Any], root: Path, lives: int | None) -> tuple[Pa
 def test_a_plan_killed_in_any_stage_continues_there(compose, arguments, tmp_path, name):
     from safetensors.torch import load_file
 
-    config = compose([*arguments, *PLANS[name]])
+    config = spec.make(compose(*arguments, *PLANS[name])).config
     calm, _ = carry_out(config, tmp_path / "calm", None)
     rough, attempts = carry_out(config, tmp_path / "rough", 3)
     assert attempts > 3
