@@ -199,7 +199,8 @@ def test_glue_from_the_hub_and_again_without_it(hub: Hub, tmp_path: Path):
     from datasets import load_dataset
 
     out = []
-    for name, config, revision in (("nyu-mll/glue", "rta", "v1"), ("nyu-mll/glue", "rte", "v9"), ("no/such", "rte", "v1")):
+    glue = "nyu-mll/glue"
+    for name, config, revision in ((glue, "rta", "v1"), (glue, "rte", "v9"), ("no/such", "rte", "v1")):
         try:
             load_dataset(name, config, revision=revision)
         except Exception as error:
