@@ -17,12 +17,13 @@ from kdexp.common import arguments
 
 PROGRAM = "python -m kdexp"
 ANALYSIS = {
-    "tables": ("analysis.tables", "Scores of a study: mean ± std, n, what can be told apart."),
-    "report": ("analysis.report", "A study on one self-contained HTML page."),
-    "claims": ("analysis.claims", "The papers' claims, tested on a study's runs."),
-    "compare": ("analysis.compare", "Studies side by side."),
-    "published": ("analysis.published.__main__", "A study beside the numbers that its paper prints."),
+    "tables": "Scores of a study: mean ± std, n, what can be told apart.",
+    "report": "A study on one self-contained HTML page.",
+    "claims": "The papers' claims, tested on a study's runs.",
+    "compare": "Studies side by side.",
+    "published": "A study beside the numbers that its paper prints.",
 }
+"""Verbs that are modules of ``analysis`` with a ``main``."""
 
 
 def asked(words: Sequence[str]) -> bool:
@@ -30,9 +31,14 @@ def asked(words: Sequence[str]) -> bool:
     return bool(words) and "=" not in words[0] and not words[0].startswith(("-", "+", "~"))
 
 
+def files() -> list[str]:
+    """The verbs of kdexp itself."""
+    return [module.name for module in pkgutil.iter_modules(verbs.__path__)]
+
+
 def names() -> list[str]:
     """Every verb that can be used here."""
-    return sorted([module.name for module in pkgutil.iter_modules(verbs.__path__)] + [n for n in ANALYSIS if _there(n)])
+    return sorted([*files(), *(name for name in ANALYSIS if _module(name))])
 
 
 def main(words: Sequence[str]) -> int:
@@ -41,45 +47,48 @@ def main(words: Sequence[str]) -> int:
     if name == "help":
         print(overview())
         return 0
+    if name in files():
+        return arguments.carry_out(f"{PROGRAM} {name}", load(name), rest)
     if name in ANALYSIS:
         return _analysis(name, rest)
-    if name not in names():
-        near = difflib.get_close_matches(name, names(), 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
-        run = f"A run is key=value words: {PROGRAM} +experiment=quickstart."
-        print(f"{PROGRAM}: {name!r} is no verb.{hint} Verbs: {', '.join(names())}. {run}", file=sys.stderr)
-        return 2
-    return arguments.carry_out(f"{PROGRAM} {name}", _verb(name), rest)
+    near = difflib.get_close_matches(name, names(), 1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    run = f"A run is key=value words: {PROGRAM} +experiment=quickstart."
+    print(f"{PROGRAM}: {name!r} is no verb.{hint} Verbs: {', '.join(names())}. {run}", file=sys.stderr)
+    return 2
 
 
 def overview() -> str:
     """The page of all verbs."""
-    purposes = {name: ANALYSIS[name][1] if name in ANALYSIS else _verb(name).purpose for name in names()}
+    purposes = {name: ANALYSIS[name] if name in ANALYSIS else load(name).purpose for name in names()}
     tail = [f"The keys of a verb  {PROGRAM} VERB --help", f"Runs and studies    {PROGRAM} --help"]
     return "\n".join([f"{PROGRAM} VERB [key=value ...]", "", *arguments.table(purposes), "", *tail])
 
 
-def _verb(name: str) -> arguments.Command | arguments.Group:
+def load(name: str) -> arguments.Command | arguments.Group:
+    """A verb of kdexp itself, from its file."""
     return importlib.import_module(f"{verbs.__name__}.{name}").VERB
 
 
-def _there(name: str) -> bool:
+def _module(name: str) -> str | None:
+    """The module that does a verb of ``analysis``, as ``python -m`` finds it; None if it is not installed."""
     try:
-        return find_spec(ANALYSIS[name][0]) is not None
+        spec = find_spec(f"analysis.{name}")
     except ModuleNotFoundError:
-        return False
+        return None
+    return None if spec is None else f"{spec.name}.__main__" if spec.submodule_search_locations else spec.name
 
 
 def _analysis(name: str, words: Sequence[str]) -> int:
     """Hand a verb on to its module; the study's name may stand alone, as everywhere among the verbs."""
-    module = ANALYSIS[name][0]
-    if not _there(name):
+    module = _module(name)
+    if module is None:
         print(
-            f"{PROGRAM} {name} is done by {module.removesuffix('.__main__')}, which is not installed here: use a kdexp "
-            "that has its package analysis, such as a checkout of the repository.",
+            f"{PROGRAM} {name} is done by analysis.{name}, which is not installed here: use a kdexp that has its "
+            "package analysis, such as a checkout of the repository.",
             file=sys.stderr,
         )
         return 2
-    bare = next((w for w in words if "=" not in w and w not in arguments.HELP), None)
+    bare = next((word for word in words if "=" not in word and word not in arguments.HELP), None)
     given = [f"study={word}" if word == bare else word for word in words]
     return importlib.import_module(module).main(given)

@@ -38,7 +38,7 @@ class Key:
 
 @dataclass(frozen=True)
 class Command:
-    """What a verb does: ``run`` gets every key by name and returns the exit code; ``hint`` ends a refusal of its words."""
+    """What a verb does: ``run`` gets every key by name and returns the exit code; ``hint`` ends a refusal."""
 
     purpose: str
     run: Callable[..., int]
