@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -223,5 +224,10 @@ def run(options: dict[str, str]) -> None:
     print("Written:", *written, sep="\n  ")
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.claims", PURPOSE, cli.COMMON, run, arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.main("analysis.claims", PURPOSE, cli.COMMON, run))
+    sys.exit(main())

@@ -2,7 +2,7 @@
 
 import sys
 
-from kdexp.sweep.study import main
+from kdexp.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:] or ["status"]))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdexp.cli import vectors
+from kdexp.cli import commands, vectors
 
 GOOD = {
     "id": "good",
@@ -33,7 +33,7 @@ def write(tmp_path):
 
 
 def test_closing_line_and_status(write, capsys):
-    assert vectors.main([write(GOOD)]) == 0
+    assert commands.main(["vectors", write(GOOD)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "good  expected [[0, False], [0, True]]  got [[0, False], [0, True]]  pass"
     assert lines[-1] == "1 passed, 0 failed"
@@ -41,7 +41,7 @@ def test_closing_line_and_status(write, capsys):
 
 def test_a_wrong_value_fails(write, capsys):
     wrong = GOOD | {"id": "wrong", "expected": [[0, False], [0, False]]}
-    assert vectors.main([write(GOOD, wrong)]) == 1
+    assert commands.main(["vectors", write(GOOD, wrong)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].startswith("wrong")
     assert lines[1].endswith("FAIL")
@@ -49,12 +49,12 @@ def test_a_wrong_value_fails(write, capsys):
 
 
 def test_an_unknown_function_fails(write, capsys):
-    assert vectors.main([write(GOOD | {"function": "telepathy"})]) == 1
+    assert commands.main(["vectors", write(GOOD | {"function": "telepathy"})]) == 1
     assert "unknown function telepathy" in capsys.readouterr().out
 
 
 def test_an_error_is_a_failure_of_its_vector_only(write, capsys):
-    assert vectors.main([write(GOOD | {"params": {"layers": 0}}, GOOD)]) == 1
+    assert commands.main(["vectors", write(GOOD | {"params": {"layers": 0}}, GOOD)]) == 1
     out = capsys.readouterr().out
     assert "ValueError: parameter sharing needs at least 1 own layer" in out
     assert out.endswith("1 passed, 1 failed\n")
@@ -64,7 +64,7 @@ def test_an_error_is_a_failure_of_its_vector_only(write, capsys):
 def test_a_foreign_file_is_refused(content, tmp_path, capsys):
     path = tmp_path / "file.json"
     path.write_text(content)
-    assert vectors.main([str(path)]) == 2
+    assert commands.main(["vectors", str(path)]) == 2
     assert str(path) in capsys.readouterr().err
 
 

@@ -102,8 +102,8 @@ def test_gc_leaves_phases_alone_that_unfinished_runs_are_noted_for(tmp_path, cap
     found, _ = store.build(phase, write("weights"), quiet)
     files.write_text(store.root / "needed" / "key.study.run", str(study / "run"))
     files.write_json(study / "study.json", {})
-    assert leases.waiting(store.root) == 1 and upkeep.gc(store, []) == 0
+    assert leases.waiting(store.root) == 1 and upkeep.gc(store) == 0
     assert (found.folder / "data.txt").exists() and "1 unfinished runs share phases" in capsys.readouterr().out
     files.write_json(study / "run" / "result.json", {})
-    assert upkeep.gc(store, []) == 0
+    assert upkeep.gc(store) == 0
     assert not (found.folder / "data.txt").exists() and not list((store.root / "needed").iterdir())

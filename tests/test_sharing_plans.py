@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from kdexp.inits.ptp import ptp_labels_from_logits, ptp_median_thresholds
-from kdexp.models.sharing import attention_logits, effective_layers, sps_plan
-from kdexp.models.sizes import bert_parameter_count
+from kdexp.cli.reference import attention_logits, bert_parameter_count, ptp_labels_from_logits
+from kdexp.inits.ptp import ptp_median_thresholds
+from kdexp.models.sharing import effective_layers, sps_plan
 
 
 def test_six_layers_repeat_the_top_three_only():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -32,5 +33,10 @@ def run(options: dict[str, str]) -> None:
     print("Written:", *written, sep="\n  ")
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.published", PURPOSE, cli.COMMON, run, arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.main("analysis.published", PURPOSE, cli.COMMON, run))
+    sys.exit(main())

@@ -8,6 +8,7 @@ change that;
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from analysis import cli, tables
 
@@ -23,7 +24,7 @@ def reproduce(
     """Print and write a study's scores, its claims (ids that begin with one of ``claims``), and the paper's numbers."""
     keys = {
         **tables.KEYS,
-        "study": cli.Key(cli.STUDY.help, study),
+        "study": replace(cli.STUDY, default=study),
         "layout": cli.Key(tables.KEYS["layout"].help, layout, tables.KEYS["layout"].values),
     }
     return cli.main(f"analysis.studies.{study}", purpose, keys, lambda options: _run(options, claims), arguments)

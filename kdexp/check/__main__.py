@@ -2,7 +2,7 @@
 
 import sys
 
-from kdexp.cli.vectors import main
+from kdexp.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["vectors", *sys.argv[1:]]))

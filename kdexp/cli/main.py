@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kdexp.cli import commands
+
 CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
 
 
@@ -53,13 +55,15 @@ def one(composed: Any) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 something failed, 2 the request cannot work."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    environment()
+    if commands.asked(arguments):
+        return commands.main(arguments)
     import hydra
 
     from kdexp.cli import errors
     from kdexp.sweep import plugins
 
-    arguments = list(sys.argv[1:] if argv is None else argv)
-    environment()
     resolvers()
     plugins.register()
     plugins.take_names()

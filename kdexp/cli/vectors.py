@@ -1,74 +1,54 @@
-"""Recompute reference values with the functions that training uses: ``python -m kdexp.check FILE.json``.
+"""Recompute reference values with the functions that training calls: ``python -m kdexp vectors FILE``.
 
 The file's format is ``kdexp-vectors-1``: each vector names a function, its inputs (tensors as a sine rule, literals,
-one-hot or lists of those), its parameters, the expected value and an absolute tolerance. A name that is not in
-:data:`FUNCTIONS` fails.
+one-hot or lists of those), its parameters, the expected value and an absolute tolerance. A function is a public one of
+an objective's, an init's or another module of :data:`HOMES`, found by its name alone; an unknown name fails.
 """
 
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Iterator
+import pkgutil
+from collections.abc import Callable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+from types import FunctionType
 from typing import Any
 
-FORMAT = "kdexp-vectors-1"
+from kdexp.common.arguments import print_json
 
-_HOMES = {
-    "kdexp.objectives.finetune": ["cross_entropy"],
-    "kdexp.objectives.kd": ["logit_kl", "logit_soft_ce", "logit_kl_limit", "vanilla_kd_total"],
-    "kdexp.objectives.att_mse": ["attention_mse"],
-    "kdexp.objectives.att_kl": ["attention_kl"],
-    "kdexp.objectives.val_kl": ["relation_kl"],
-    "kdexp.objectives.minilm": ["minilm"],
-    "kdexp.objectives.minilm_v2": ["relation_kl_sum"],
-    "kdexp.objectives.hid_seq": ["hidden_mse", "hidden_mse_layers"],
-    "kdexp.objectives.hid_seq_combine": ["hidden_combine"],
-    "kdexp.objectives.hid_cls": ["hidden_cls"],
-    "kdexp.objectives.hid_cls_contrast": ["contrastive_nce"],
-    "kdexp.objectives.patience": ["patience", "pkd_total"],
-    "kdexp.objectives.ted": [
-        "ted_layer_mse",
-        "ted_stage1",
-        "ted_stage2_total",
-        "ted_qa_kl",
-        "ted_filter_positions",
-    ],
-    "kdexp.objectives.annealing": ["annealing_mse", "annealing_factors"],
-    "kdexp.objectives.continuation": [
-        "continuation_phi",
-        "continuation_psi",
-        "continuation_soft",
-        "continuation_total",
-    ],
-    "kdexp.objectives.pro_kd": ["checkpoint_plan"],
-    "kdexp.objectives.lgtm": ["lgtm_teacher_loss"],
-    "kdexp.objectives.clkd": ["clkd"],
-    "kdexp.objectives.review": ["hcl", "reviewkd_warmup"],
-    "kdexp.objectives.dpk": ["ema"],
-    "kdexp.inits.ptp": ["ptp_labels", "ptp_labels_from_logits", "ptp_median_thresholds"],
-    "kdexp.models.sharing": ["sps_plan", "attention_logits"],
-    "kdexp.models.sizes": ["bert_parameter_count"],
-    "kdexp.objectives.layer_maps": [
-        "map_uniform_attention",
-        "map_uniform_hidden",
-        "map_pkd",
-        "peakd_patience_map",
-        "peakd_student_patience_layers",
-    ],
-}
-FUNCTIONS = {name: module for module, names in _HOMES.items() for name in names}
+FORMAT = "kdexp-vectors-1"
+HOMES = ("kdexp.objectives", "kdexp.inits", "kdexp.models.sharing", "kdexp.cli.reference")
+"""Modules, and packages with all their modules, whose public functions a vector may name."""
+
+
+@cache
+def functions() -> dict[str, list[Callable[..., Any]]]:
+    """Every public function of :data:`HOMES` by name; a name that stands in two modules has two."""
+    known: dict[str, list[Callable[..., Any]]] = {}
+    for home in HOMES:
+        inner = getattr(import_module(home), "__path__", None)
+        for path in [home] if inner is None else [f"{home}.{module.name}" for module in pkgutil.iter_modules(inner)]:
+            for name, member in vars(import_module(path)).items():
+                if isinstance(member, FunctionType) and member.__module__ == path and not name.startswith("_"):
+                    known.setdefault(name, []).append(member)
+    return known
 
 
 def function(name: str) -> Callable[..., Any]:
-    """The function of that name, from where training has it.
+    """The function of that name.
 
     Raises:
-        KeyError: if there is none.
+        ValueError: if there is none, or more than one.
     """
-    return getattr(import_module(FUNCTIONS[name]), name)
+    known = functions().get(name, [])
+    if not known:
+        raise ValueError(f"unknown function {name}")
+    if len(known) > 1:
+        places = " and ".join(one.__module__ for one in known)
+        raise ValueError(f"{name} is a function of {places}: give one of them another name")
+    return known[0]
 
 
 def tensor(spec: dict[str, Any]) -> Any:
@@ -84,7 +64,8 @@ def tensor(spec: dict[str, Any]) -> Any:
         return [tensor(item) for item in spec["items"]]
     if kind == "literal":
         values = torch.tensor(spec["value"])
-        return values.double() if values.is_floating_point() else values
+        # Straight to float64: by way of float32, 0.8 would become 0.800000012 and lie above a threshold of 0.8.
+        return torch.tensor(spec["value"], dtype=torch.float64) if values.is_floating_point() else values
     if kind == "sin":
         size = torch.Size(spec["shape"])
         k = torch.arange(size.numel(), dtype=torch.float64)
@@ -126,11 +107,12 @@ def check(vector: dict[str, Any]) -> tuple[bool, Any]:
     Returns:
         Whether it agrees, and the value (or, as text, what went wrong: an error is a failure, not a stop).
     """
-    name = vector.get("function")
-    if name not in FUNCTIONS:
-        return False, f"unknown function {name}"
     try:
-        got = plain(function(name)(**inputs(vector["inputs"]), **vector["params"]))
+        recompute = function(str(vector.get("function")))
+    except ValueError as error:
+        return False, str(error)
+    try:
+        got = plain(recompute(**inputs(vector["inputs"]), **vector["params"]))
         return agree(got, vector["expected"], vector["tolerance"]), got
     except Exception as error:
         return False, f"{type(error).__name__}: {error}".splitlines()[0]
@@ -145,14 +127,12 @@ def short(value: Any) -> str:
     return str(value)
 
 
-def lines(vectors: list[dict[str, Any]]) -> Iterator[tuple[bool, str]]:
-    """Whether each vector passed, and its line: id, expected, got, pass or fail."""
-    for vector in vectors:
-        passed, got = check(vector)
-        texts = [f"{t[:60]}..." if len(t) > 63 else t for t in (short(vector.get("expected")), short(got))]
-        if not passed:
-            texts[1] = short(got)
-        yield passed, f"{vector.get('id')}  expected {texts[0]}  got {texts[1]}  {'pass' if passed else 'FAIL'}"
+def line(id: str | None, passed: bool, expected: Any, got: Any) -> str:
+    """A vector on one line, long values cut off unless it failed."""
+    texts = [f"{text[:60]}..." if len(text) > 63 else text for text in (short(expected), short(got))]
+    if not passed:
+        texts[1] = short(got)
+    return f"{id}  expected {texts[0]}  got {texts[1]}  {'pass' if passed else 'FAIL'}"
 
 
 def load(path: Path) -> list[dict[str, Any]]:
@@ -171,21 +151,24 @@ def load(path: Path) -> list[dict[str, Any]]:
     return data["vectors"]
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Check a file; the exit status: 0 all passed, 1 a failure, 2 the file cannot be used."""
-    import argparse
+def check_file(file: Path, json: bool = False) -> int:
+    """Recompute a file's vectors and print a line each, or all of them as JSON.
 
-    parser = argparse.ArgumentParser(prog="python -m kdexp.check", description=__doc__.splitlines()[0])
-    parser.add_argument("file", type=Path, help=f"a file of the format {FORMAT}")
-    path = parser.parse_args(arguments).file
-    try:
-        vectors = load(path)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+    Returns:
+        0 if all agree, else 1.
+
+    Raises:
+        ValueError: the file cannot be used.
+    """
     results = []
-    for passed, line in lines(vectors):
-        results.append(passed)
-        print(line)
-    print(f"{sum(results)} passed, {len(results) - sum(results)} failed")
-    return 0 if all(results) else 1
+    for vector in load(file):
+        passed, got = check(vector)
+        results.append({"id": vector.get("id"), "passed": passed, "expected": vector.get("expected"), "got": got})
+        if not json:
+            print(line(**results[-1]))
+    failed = sum(not result["passed"] for result in results)
+    if json:
+        print_json({"passed": len(results) - failed, "failed": failed, "vectors": results})
+    else:
+        print(f"{len(results) - failed} passed, {failed} failed")
+    return 1 if failed else 0

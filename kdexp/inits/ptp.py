@@ -75,11 +75,6 @@ def ptp_confidence(teacher_logits: Tensor, labels: Tensor) -> tuple[Tensor, Tens
     return confidence, answer == labels
 
 
-def ptp_labels_from_logits(teacher_logits: Tensor, labels: Tensor, t1: float, t2: float) -> Tensor:
-    """:func:`ptp_labels` of teacher logits (n, C) and true labels (n,)."""
-    return ptp_labels(*ptp_confidence(teacher_logits, labels), t1, t2)
-
-
 def ptp_median_thresholds(confidence: Tensor, correct: Tensor) -> list[float]:
     """[t1, t2]: median confidence of the correct and of the wrong examples; the middle of an even count's two.
 

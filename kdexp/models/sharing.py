@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
 KINDS = ("none", "sps1", "sps2")
 
@@ -36,27 +36,6 @@ def effective_layers(layers: int, sharing: str = "none") -> int:
     if sharing not in KINDS:
         raise ValueError(f"sharing={sharing!r} is not known; choose none, sps1 or sps2")
     return layers if sharing == "none" else len(sps_plan(layers, sharing == "sps2"))
-
-
-def exchange(query: Tensor, key: Tensor, swap: bool) -> tuple[Tensor, Tensor]:
-    """Query and key in this order, or exchanged. Exchanged scores are the transpose of the plain ones."""
-    return (key, query) if swap else (query, key)
-
-
-def attention_logits(
-    hidden: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, bk: Tensor, heads: int, swap_qk: bool = False
-) -> Tensor:
-    """Scores q k^T / sqrt(d) of hidden states (B, L, D) without mask, (B, heads, L, L); y = x W^T + b.
-
-    Args:
-        swap_qk: exchange the two projections, as SPS does in its second pass.
-    """
-    import torch.nn.functional as F
-
-    from kdexp.objectives.common import scaled_scores, split_heads
-
-    query, key = exchange(F.linear(hidden, wq, bq), F.linear(hidden, wk, bk), swap_qk)
-    return scaled_scores(split_heads(query, heads), split_heads(key, heads))
 
 
 def share(model: nn.Module, kind: str) -> None:

@@ -5,7 +5,6 @@ Only the abstract and a derived module are known; the rebuild module, weights an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
 import torch
@@ -22,15 +21,6 @@ Number = TypeVar("Number", float, Tensor)
 def ema_step(ratio: Number, similarity: Number) -> Number:
     """0.9 * ratio + 0.1 * similarity."""
     return 0.9 * ratio + 0.1 * similarity
-
-
-def ema(start: float, similarities: Sequence[float]) -> list[float]:
-    """The ratio after each similarity in turn, from ``start`` by :func:`ema_step`."""
-    ratios = []
-    for similarity in similarities:
-        start = ema_step(start, similarity)
-        ratios.append(start)
-    return ratios
 
 
 def linear_cka(x: Tensor, y: Tensor, attention_mask: Tensor) -> Tensor:

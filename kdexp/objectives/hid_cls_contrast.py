@@ -15,27 +15,6 @@ from kdexp.objectives.noise import uniform
 SMALL = 1e-7
 
 
-def contrastive_nce(
-    student_features: Tensor,
-    teacher_features: Tensor,
-    student_bank: Tensor,
-    teacher_bank: Tensor,
-    indices: Tensor,
-    temperature: float = 0.07,
-) -> Tensor:
-    """NCE of the first batch: half the sum of student-against-teacher-bank and teacher-against-student-bank.
-
-    Args:
-        student_features, teacher_features: (B, F); rows are scaled to length 1 here.
-        student_bank, teacher_bank: (n, F), used as they are.
-        indices: (B, 1+K) bank rows, the positive first.
-    """
-    unset = wide(student_features).new_full((2,), -1.0)
-    return contrastive_step(
-        student_features, teacher_features, student_bank, teacher_bank, indices, temperature, unset
-    )[0]
-
-
 def contrastive_step(
     student_features: Tensor,
     teacher_features: Tensor,
@@ -45,7 +24,14 @@ def contrastive_step(
     temperature: float,
     normaliser: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """As :func:`contrastive_nce` with the normalisers Z given, (2,), negative = not set yet.
+    """NCE of a batch: half the sum of student-against-teacher-bank and teacher-against-student-bank.
+
+    Args:
+        student_features, teacher_features: (B, F); rows are scaled to length 1 here.
+        student_bank, teacher_bank: (n, F), used as they are.
+        indices: (B, 1+K) bank rows, the positive first.
+        temperature: of the scores.
+        normaliser: Z of both directions, (2,), negative = not set yet.
 
     Returns:
         The loss, and Z as used: mean(scores) * n of this batch where it was not set, one a direction.

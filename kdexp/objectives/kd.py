@@ -59,13 +59,6 @@ def logit_soft_ce(
     return loss * temperature**2 if times_T2 else loss
 
 
-def logit_kl_limit(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Limit of T^2 * KL (batchmean) for T to infinity: mean of sum_c (d_c - mean d)^2 / (2C), d = teacher - student."""
-    gap = wide(teacher_logits) - wide(student_logits)
-    gap = gap - gap.mean(-1, keepdim=True)
-    return (gap.square().sum(-1) / (2 * gap.shape[-1])).mean()
-
-
 def kd_total(
     student_logits: Tensor,
     teacher_logits: Tensor,
@@ -81,19 +74,6 @@ def kd_total(
     soft = logit_kl if form == "kl" else logit_soft_ce
     hard = cross_entropy(student_logits, labels, "sum" if reduction == "sum" else "mean")
     return (1 - alpha) * hard + alpha * soft(student_logits, teacher_logits, temperature, times_T2, reduction)
-
-
-def vanilla_kd_total(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    temperature: float,
-    a: float,
-    divide_by_sentences: bool,
-) -> Tensor:
-    """How to Distill your BERT, released code: :func:`kd_total` summed over the batch, or that divided by B."""
-    total = kd_total(student_logits, teacher_logits, labels, alpha=a, temperature=temperature, reduction="sum")
-    return total / len(labels) if divide_by_sentences else total
 
 
 class KD(Objective):

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import choice, layers_of, over_layers, picked, targets, wide
-from kdexp.objectives.kd import kd_total
 
 REDUCTIONS = ("mean_all_elements", "sum")
 
@@ -28,23 +27,6 @@ def patience(student: Tensor, teacher: Tensor, normalize: bool = True, reduction
         student, teacher = F.normalize(student, dim=-1), F.normalize(teacher, dim=-1)
     squares = (student - teacher).square()
     return squares.mean() if reduction == "mean_all_elements" else squares.sum()
-
-
-def pkd_total(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    student_cls: Tensor,
-    teacher_cls: Tensor,
-    alpha: float,
-    beta: float,
-    temperature: float,
-    kl_reduction: str = "mean",
-    normalize: bool = True,
-) -> Tensor:
-    """(1-alpha)*CE + alpha*T^2*KL + beta*patience: what the terms ``kd`` and ``patience`` add up to in one phase."""
-    labelled = kd_total(student_logits, teacher_logits, labels, alpha, temperature, kl_reduction)
-    return labelled + beta * patience(student_cls, teacher_cls, normalize)
 
 
 class Patience(Objective):

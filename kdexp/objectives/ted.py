@@ -15,15 +15,9 @@ from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import all_tokens, choice, exact, layers_of, over_layers, picked, real_tokens, targets
 from kdexp.objectives.finetune import hard_loss
 from kdexp.objectives.hid_seq import VARIANTS, hidden_mse
-from kdexp.objectives.kd import kd_total, logit_kl
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-
-def ted_filter_positions(layers: int, interval: int) -> list[int]:
-    """0-based layers that carry a filter: j with (j+1) divisible by the interval, the last of each block."""
-    return [j for j in range(layers) if (j + 1) % interval == 0]
 
 
 def ted_layer_mse(
@@ -62,26 +56,6 @@ def ted_stage1(filter_logits: list[Tensor], labels: Tensor, regression: bool = F
     """Mean over filters of the mean task loss of each filter head's logits (B, C)."""
     losses = [hard_loss(logits, labels, regression) for logits in filter_logits]
     return over_layers(losses, "mean", losses[0])
-
-
-def ted_stage2_total(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    layers: list[dict[str, Tensor]],
-    kl_alpha: float,
-    mse_alpha: float,
-) -> Tensor:
-    """CE + kl_alpha * KL (T = 2, batchmean, T^2) + mse_alpha * mean over layers: what TED's three terms add up to."""
-    hard = hard_loss(student_logits, labels, regression=False)
-    soft = kd_total(student_logits, teacher_logits, labels, alpha=1.0, temperature=2.0)
-    return hard + kl_alpha * soft + mse_alpha * cast(Tensor, ted_layer_mse(layers))
-
-
-def ted_qa_kl(student_start: Tensor, teacher_start: Tensor, student_end: Tensor, teacher_end: Tensor) -> Tensor:
-    """Half the sum of T^2 * KL (T = 2, batchmean) over start and end logits (B, L), padding positions included."""
-    start = logit_kl(student_start, teacher_start, 2.0)
-    return (start + logit_kl(student_end, teacher_end, 2.0)) / 2
 
 
 class Filter(nn.Module):

@@ -2,7 +2,7 @@
 
 import sys
 
-from kdexp.store.store import main
+from kdexp.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(["store", *sys.argv[1:]]))

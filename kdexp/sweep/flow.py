@@ -107,9 +107,9 @@ def tracked(point: Point) -> Iterator[None]:
 def _sync(root: Path, study: str) -> None:
     """Bring the store up to date in a process of its own: this one stays light, and a dead store ends with it."""
     package = Path(__file__).resolve().parents[2]
-    begin = f"import sys; sys.path.insert(0, {str(package)!r}); from kdexp.cli.tracking import main"
+    begin = f"import sys; sys.path.insert(0, {str(package)!r}); from kdexp.cli.main import main"
     code = f"{begin}; sys.exit(main(sys.argv[1:]))"
-    ask = [sys.executable, "-c", code, "sync", f"root={root}", f"study={study}"]
+    ask = [sys.executable, "-c", code, "tracking", "sync", f"root={root}", f"study={study}"]
     done = subprocess.run(ask, capture_output=True, text=True, timeout=SYNC_S, check=False)
     if done.returncode:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()

@@ -1,12 +1,11 @@
 """A study on disk: which runs belong to it, and how far they are.
 
 ``multirun/<study>/study.json`` lists all points of the last form of the study that was started; the runs' own folders
-lie beside it. ``python -m kdexp.study status NAME`` prints where it stands, at any time and from any shell.
+lie beside it. ``python -m kdexp status NAME`` prints where it stands, at any time and from any shell.
 """
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from kdexp.launch.base import Point
 
 ROOT = "multirun"
-USAGE = "usage: python -m kdexp.study status NAME [root=multirun]"
 COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "pruned": "blue"}
 STATES = ("finished", "pruned", "running", "failed", "interrupted", "new")
 
@@ -112,21 +110,3 @@ def status(name: str, root: str | Path = ROOT) -> int:
     if not whole:
         console.print(f"continue: {read(name, root)['command']}", markup=False, soft_wrap=True)
     return 0 if whole else 1
-
-
-def main(argv: list[str] | None = None) -> int:
-    """The command line of this module; 2 = it was used wrongly."""
-    words, root = [], ROOT
-    for word in sys.argv[1:] if argv is None else argv:
-        if word.startswith("root="):
-            root = word.partition("=")[2]
-        else:
-            words.append(word)
-    if len(words) != 2 or words[0] != "status":
-        print(USAGE, file=sys.stderr)
-        return 2
-    try:
-        return status(words[1], root)
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2

@@ -128,7 +128,7 @@ def create(uri: str) -> None:
         for leftover in path.parent.glob(f"{fresh.name}*"):  # of a process that was killed here
             leftover.unlink()
         # A process of its own: nothing of MLflow stays open on the file, and the parent stays light and safe to fork.
-        code = f"from kdexp.tracking import store; store._migrate({str(fresh)!r})"
+        code = f"from kdexp.tracking import mlflow_store; mlflow_store._migrate({str(fresh)!r})"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LOCK_S, cwd=_ROOT)
         if done.returncode:
             raise TrackingError(f"mlflow could not create {path}: {(done.stderr.strip() or '?').splitlines()[-1]}")

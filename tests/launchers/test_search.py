@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import pytest
 
-from kdexp.sweep import study
+from kdexp.cli import commands
 from kdexp.sweep.search import settings
 
 HERE = Path(__file__).parent
@@ -135,7 +135,7 @@ def test_pruning_stops_a_run(shell: Any, launcher: str, monkeypatch: pytest.Monk
     code, out, err = shell.run(*arguments)
     assert (code, len(names(shell))) == (0, 2), err
     monkeypatch.chdir(shell.where)
-    assert study.main(["status", "search"]) == 0
+    assert commands.main(["status", "search"]) == 0
     listed = json.loads((shell.where / "multirun/search/study.json").read_text())
     assert [len(listed["points"]), len(listed["pruned"])] == [1, 1]
     code, out, err = shell.run(

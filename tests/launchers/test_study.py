@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from kdexp.sweep import study
+from kdexp.cli import commands
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -207,17 +207,17 @@ def test_status_of_a_study(shell: Any, capsys: pytest.CaptureFixture[str], monke
     shell.run("+experiment=plain", STUB_FAIL="last-s2")
     monkeypatch.chdir(shell.where)
     monkeypatch.setenv("COLUMNS", "200")
-    assert study.main(["status", "plain"]) == 1
+    assert commands.main(["status", "plain"]) == 1
     out = capsys.readouterr().out
     assert "6 runs: 5 finished, 1 failed" in out
     assert "accuracy 50.0" in out
     assert "ValueError: this one was meant to fail" in out
     assert "continue: python -m kdexp +experiment=plain" in out
     monkeypatch.chdir("/")
-    assert study.main(["status", "plain", f"root={shell.where / 'multirun'}"]) == 1
-    assert study.main(["status", "plane", f"root={shell.where / 'multirun'}"]) == 2
+    assert commands.main(["status", "plain", f"root={shell.where / 'multirun'}"]) == 1
+    assert commands.main(["status", "plane", f"root={shell.where / 'multirun'}"]) == 2
     assert "there are: plain" in capsys.readouterr().err
-    assert study.main(["plain"]) == 2
+    assert commands.main(["plain"]) == 2
 
 
 def test_the_shipped_quickstart_can_be_looked_at(tmp_path: Path) -> None:
