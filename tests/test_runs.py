@@ -175,3 +175,13 @@ def test_a_failed_point_does_not_stop_the_others(kdexp, overrides, tmp_path):
     states = [json.loads(p.read_text())["state"] for p in (tmp_path / "multirun" / "some").glob("*/status.json")]
     assert sorted(states) == ["failed", "failed", "finished", "finished"]
     assert "teacher.floor_margin asks for 0.9 more" in " ".join((done.stdout + done.stderr).split())
+
+
+def test_looking_runs_and_writes_nothing_whatever_a_check_raises(kdexp, overrides, tmp_path):
+    """A damaged config.json of the teacher: Hydra would warn that a callback failed, and run."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "config.json").write_text("{")
+    for look in ("dry=true", "plan=show"):
+        done = kdexp([*overrides, f"teacher.source=path:{tmp_path / 'broken'}", look])
+        assert done.returncode in (1, 2) and "Traceback" not in done.stderr, done.stderr
+        assert "config.json" in done.stderr and not (tmp_path / "multirun").exists()

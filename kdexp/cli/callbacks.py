@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
-from kdexp.cli.errors import complain
+from kdexp.cli.errors import report
 from kdexp.common.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -35,9 +35,8 @@ class Check(Callback):
             problems = probes.problems([checked.config])
             if problems:
                 raise ConfigError(problems)
-        except ConfigError as error:
-            complain(error.problems)
-            raise SystemExit(2) from error
-        if checked.config.plan == "show" or checked.config.dry:
-            preview.stages(checked)
-            raise SystemExit(0)
+            if checked.config.plan == "show" or checked.config.dry:
+                preview.stages(checked)
+                raise SystemExit(0)
+        except Exception as error:  # Hydra would log it as a warning and run all the same
+            raise SystemExit(report(error)) from error

@@ -6,6 +6,7 @@ import difflib
 import re
 import sys
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,15 @@ def complain(problems: list[str]) -> None:
     print(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems), file=sys.stderr)
 
 
-def report(error: BaseException, arguments: list[str], conf: str) -> int:
+def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None = None) -> int:
     """Print what ended the program and return its exit code.
 
     2: the request itself cannot work. 1: something failed on the way. 130: interrupted.
+
+    Args:
+        error: what was raised.
+        arguments: the command line, to look again for what could not be composed.
+        conf: the configuration folder; None = it was composed.
     """
     if isinstance(error, SystemExit):
         return error.code if isinstance(error.code, int) else 1
@@ -32,7 +38,7 @@ def report(error: BaseException, arguments: list[str], conf: str) -> int:
         print(f"interrupted: {error or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
         return 130
     if _is_composition(error):
-        complain(composition_problems(arguments, conf) or [_first_line(error)])
+        complain((composition_problems(list(arguments), conf) if conf else []) or [_first_line(error)])
         return 2
     if type(error).__name__ == "OutOfMemoryError":
         print(
