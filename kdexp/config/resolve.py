@@ -14,6 +14,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kdexp.common.problems import ConfigError
+
 FAMILIES_WITH_ATTENTION = {"bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert"}
 """Families of transformers whose attention passes through its attention interface."""
 
@@ -92,4 +94,10 @@ def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
 @lru_cache(maxsize=64)
 def _config_json(path: Path, changed: int) -> dict[str, Any]:
     """Read a small file once for all points of a grid; ``changed`` is its time stamp."""
-    return json.loads(path.read_text())
+    try:
+        stated = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ConfigError([f"{path} cannot be read ({error}): save the model again, or name another folder."]) from error
+    if not isinstance(stated, dict):
+        raise ConfigError([f"{path} holds no settings (a {type(stated).__name__}): it is not a model's config.json."])
+    return stated
