@@ -1,208 +1,231 @@
 """``python -m analysis.claims study=NAME``: the papers' claims as pre-stated tests, evaluated on the runs that a
 study has.
 
-Every claim becomes one number a seed and task (x100, positive where the claim points), then ``stats.mean_over_tasks``:
-**supported** if the 95 % interval lies above the claim's margin, **refuted** if it lies below 0, else **undecided**;
-**not run** where
-a side has no runs. No spread between seeds, or a single seed, is undecided.
+A claim is a contrast of cells (``analysis.contrasts``) on the tasks that have signal (``analysis.gate``), in points,
+positive where the claim points; ``analysis.verdicts`` turns it into **supported**, **refuted**, **negligible** or
+**undecided**. **Not run** where a side has no runs. ``docs/evidence.md`` says the rules in words.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
-from analysis import cli, stats
+from analysis import cli, gate, statements, studies, verdicts
 from analysis.collect import Collected
-from analysis.select import select, settings_columns
-
-KINDS = {"contrast": ("a", "b"), "spread": ("a", "b", "over"), "chain": ("of",), "gap": ("a", "b", "large", "small")}
-OPTIONAL = {"within", "metric", "above", "expect"}
+from analysis.contrasts import contrast
+from analysis.estimate import Estimate
+from analysis.evidence import Evidence, Scores, gather, partial_tasks
+from analysis.power import detectable
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One claim on one study; ``effect`` and interval in points, ``p`` two-sided, ``holm`` over the study's claims."""
+    """One claim on one study; effects in points.
+
+    ``low`` and ``high``: 95 % interval. ``p``: two-sided, of the claim. ``holm``: corrected over the study's primary
+    claims, NaN for the others. ``sees``: the effect that this study would find with a power of 0.8. ``above``,
+    ``delta``: as in ``verdicts.Trial``. ``dropped``: tasks that do not count, with the reason. ``partial``: a task is
+    a partial set.
+    """
 
     id: str
     says: str
     verdict: str
+    primary: bool = False
     effect: float = math.nan
     low: float = math.nan
     high: float = math.nan
     p: float = math.nan
     holm: float = math.nan
+    sees: float = math.nan
+    above: float = 0.0
+    delta: float = math.nan
     seeds: int = 0
     tasks: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    partial: bool = False
     why: str = ""
     paper: str = ""
     expect: str = ""
 
-
-def load(path: Path | None = None) -> list[dict[str, Any]]:
-    """The claims, checked. ``ValueError`` names the claim and what is wrong with it."""
-    path = path or Path(__file__).with_name("claims.yaml")
-    claims = yaml.safe_load(path.read_text(encoding="utf-8")) or []
-    seen: set[str] = set()
-    for claim in claims:
-        name = str(claim.get("id", claim))
-        if claim.get("kind") not in KINDS:
-            raise ValueError(f"{path}: claim {name}: kind {claim.get('kind')!r} is not one of {', '.join(KINDS)}")
-        needed = {"id", "paper", "says", "kind", "tasks", *KINDS[claim["kind"]]}
-        problems = [f"lacks {key}" for key in sorted(needed - set(claim))]
-        problems += [f"has an unknown key {key}" for key in sorted(set(claim) - needed - OPTIONAL)]
-        problems += ["is there twice"] if name in seen else []
-        if problems:
-            raise ValueError(f"{path}: claim {name}: {'; '.join(problems)}")
-        seen.add(name)
-    return list(claims)
-
-
-def _scores(found: Collected, wanted: dict[str, Any], claim: dict[str, Any], extra: tuple[str, ...] = ()) -> pd.Series:
-    """Validation scores x100 of the selected runs, averaged to (task, seed, *within, *extra)."""
-    runs = select(found.runs, wanted)
-    if claim["tasks"] != "all":
-        runs = runs[runs["task"].isin(claim["tasks"])]
-    within = claim.get("within", [])
-    runs = settings_columns(runs, [key for key in within if "." in key], strict=False)
-    keep = ["task", "seed", *dict.fromkeys([*within, *extra])]
-    scores = found.scores[(found.scores["who"] == "student") & (found.scores["split"] == "validation")]
-    scores = scores.merge(runs[["run", "metric", *keep]].rename(columns={"metric": "chosen"}), on="run")
-    metric = claim.get("metric", "chosen")
-    scores = scores[scores["metric"] == (scores["chosen"] if metric == "chosen" else metric)]
-    return scores.groupby(keep)["value"].mean() * 100
-
-
-def _paired(a: pd.Series, b: pd.Series) -> pd.Series:
-    """a - b where both are there, then averaged to one value a (task, seed)."""
-    both = pd.concat([a, b], axis=1, join="inner", keys=["a", "b"])
-    return (both["a"] - both["b"]).groupby(level=["task", "seed"]).mean()
-
-
-def _range(scores: pd.Series, over: str, values: set[Any]) -> pd.Series:
-    """Largest minus smallest over the shared values of ``over``, a (task, seed); only where all of them are there."""
-    shared = scores[scores.index.get_level_values(over).isin(values)]
-    grouped = shared.groupby(level=["task", "seed"])
-    ranges = grouped.max() - grouped.min()
-    return ranges[grouped.size() == len(values)]
-
-
-def _effects(found: Collected, claim: dict[str, Any]) -> list[pd.Series]:
-    """One series of per-(task, seed) effects for every part of the claim; all must hold."""
-    kind = claim["kind"]
-    if kind == "chain":
-        steps = [_scores(found, one, claim) for one in claim["of"]]
-        return [_paired(upper, lower) for upper, lower in itertools.pairwise(steps)]
-    if kind == "contrast":
-        return [_paired(_scores(found, claim["a"], claim), _scores(found, claim["b"], claim))]
-    if kind == "spread":
-        over = claim["over"]
-        a, b = (_scores(found, claim[side], claim, (over,)) for side in "ab")
-        values = set(a.index.get_level_values(over)) & set(b.index.get_level_values(over))
-        return [_paired(_range(b, over, values), _range(a, over, values))] if len(values) > 1 else [a.iloc[:0]]
-    gains = [
-        _paired(
-            _scores(found, {**claim["a"], **claim[size]}, claim), _scores(found, {**claim["b"], **claim[size]}, claim)
-        )
-        for size in ("large", "small")
-    ]
-    return [_paired(*gains)]
-
-
-def _judge(effects: pd.Series, above: float) -> tuple[str, stats.Estimate | None]:
-    if not len(effects):
-        return "not run", None
-    estimate = stats.mean_over_tasks([group.to_numpy() for _, group in effects.groupby(level="task")])
-    if math.isnan(estimate.low):
-        return "undecided", estimate
-    if estimate.low > above:
-        return "supported", estimate
-    return ("refuted" if estimate.high < 0 else "undecided"), estimate
+    @property
+    def said(self) -> str:
+        """The verdict for people, with "(partial)" where a task is a partial set."""
+        return self.verdict + (" (partial)" if self.partial else "")
 
 
 def evaluate(found: Collected, claims: list[dict[str, Any]] | None = None) -> list[Verdict]:
-    """Every claim on a study; claims that it has no runs for say so."""
+    """Every claim on a study; claims that it has no runs for say so.
+
+    ``claims``: the shipped ones if not given. The study's primary claims are corrected together.
+    """
+    chosen = statements.load() if claims is None else claims
+    known, delta = studies.entry(found.study)
+    signal, scores = gate.signals(found), Scores(found)
+    drafts, trials = [], []
+    for claim in chosen:
+        evidence = gather(scores, claim, signal)
+        trial = _trial(evidence, claim, delta)
+        trials.append(trial)
+        drafts.append(_verdict(found, claim, evidence, trial, claim["id"] in known.primary))
+    primary = [index for index, one in enumerate(drafts) if one.primary]
+    family = max(len(known.primary), 1)
+    holm = verdicts.corrected([trials[index] for index in primary], len(known.primary))
+    for index, p in zip(primary, holm, strict=True):
+        drafts[index] = replace(drafts[index], holm=p)
+    decided = [_decided(one, trial, family if one.primary else 1) for one, trial in zip(drafts, trials, strict=True)]
+    return _controlled(decided, chosen)
+
+
+def _trial(evidence: Evidence, claim: dict[str, Any], delta: float) -> verdicts.Trial | None:
+    """The claim's estimates; None if a part has no task."""
+    if not all(evidence.parts):
+        return None
+    above = statements.threshold(claim)
+    too_small = math.nan if above else float(claim.get("negligible", delta))
+    return verdicts.Trial(tuple(contrast(list(blocks.values())) for blocks in evidence.parts), above, too_small)
+
+
+def _verdict(
+    found: Collected, claim: dict[str, Any], evidence: Evidence, trial: verdicts.Trial | None, primary: bool
+) -> Verdict:
+    """All of a verdict but its word."""
+    base = Verdict(
+        claim["id"], claim["says"], "not run", primary, paper=claim["paper"], expect=str(claim.get("expect", ""))
+    )
+    dropped = tuple(f"{task}: {why}" for task, why in sorted(evidence.dropped.items()))
+    if trial is None:
+        if not dropped:
+            return replace(base, why=evidence.absent)
+        return replace(base, verdict="undecided", dropped=dropped, why="no task counts")
+    tasks = sorted({task for blocks in evidence.parts for task in blocks})
+    weak = trial.weakest
+    return replace(
+        base,
+        effect=weak.value,
+        low=weak.low,
+        high=weak.high,
+        p=trial.p,
+        above=trial.above,
+        delta=trial.delta,
+        seeds=trial.seeds,
+        tasks=tuple(tasks),
+        dropped=dropped,
+        partial=bool(partial_tasks(found) & set(tasks)),
+        why=_why(weak, trial.seeds),
+    )
+
+
+def _why(weak: Estimate, seeds: int) -> str:
+    """Why there can be no verdict, empty if there can be one."""
+    if seeds < 2:
+        return "one seed"
+    if math.isnan(weak.low):
+        return "no spread between seeds"
+    return f"{seeds} seeds; a verdict needs {verdicts.SEEDS}" if seeds < verdicts.SEEDS else ""
+
+
+def _decided(one: Verdict, trial: verdicts.Trial | None, family: int) -> Verdict:
+    """The verdict with its word and what the study could have seen."""
+    if trial is None:
+        return one
+    weak = trial.weakest
+    said = verdicts.word(trial, one.holm if one.primary else one.p, verdicts.family_level(family))
+    small = said in ("supported", "refuted") and trial.inside(verdicts.family_level(family))
+    why = f"but inside ± {trial.delta:g}: too small to matter" if small else one.why
+    return replace(one, verdict=said, why=why, sees=detectable(weak.error, weak.df, alpha=verdicts.ALPHA / family))
+
+
+def _controlled(decided: list[Verdict], chosen: list[dict[str, Any]]) -> list[Verdict]:
+    """Verdicts, with those taken back whose control does not agree: an effect told from 0, or larger than delta."""
+    by_id = {one.id: one for one in decided}
     out = []
-    for claim in load() if claims is None else claims:
-        base = Verdict(claim["id"], claim["says"], "not run", paper=claim["paper"], expect=str(claim.get("expect", "")))
-        parts = [(effects, *_judge(effects, float(claim.get("above", 0)))) for effects in _effects(found, claim)]
-        if any(estimate is None for _, _, estimate in parts):
-            out.append(replace(base, why=_absent(found, claim)))
-            continue
-        # a chain is as strong as its weakest step: an intersection-union test
-        words = [verdict for _, verdict, _ in parts]
-        verdict = "refuted" if "refuted" in words else ("undecided" if "undecided" in words else "supported")
-        effects, one = min(
-            ((e, one) for e, _, one in parts if one),
-            key=lambda part: -math.inf if math.isnan(part[1].low) else part[1].low,
+    for one, claim in zip(decided, chosen, strict=True):
+        control = by_id.get(claim.get("control", ""))
+        if "control" not in claim or one.verdict == "not run":
+            out.append(one)
+        elif control is None or math.isnan(control.effect):
+            out.append(replace(one, verdict="undecided", why=f"its control {claim['control']} was not run"))
+        elif control.verdict in ("supported", "refuted") or abs(control.effect) > control.delta:
+            why = f"its control {control.id} does not agree ({control.effect:+.2f} points)"
+            out.append(replace(one, verdict="undecided", why=why))
+        else:
+            out.append(one)
+    return out
+
+
+def _row(one: Verdict) -> list[str]:
+    """A verdict as the cells of a table."""
+    interval = f"[{one.low:+.2f}, {one.high:+.2f}]" if not math.isnan(one.low) else one.why or "–"
+    effect, sees = (f"{v:{sign}.2f}" if not math.isnan(v) else "–" for v, sign in ((one.effect, "+"), (one.sees, "")))
+    p, holm = (f"{v:.3g}" if not math.isnan(v) else "–" for v in (one.p, one.holm))
+    printed = f" (printed: {one.expect})" if one.expect else ""
+    role = "primary" if one.primary else "exploratory"
+    said = f"**{one.said}**" + (f" ({one.why})" if one.why and not math.isnan(one.low) else "")
+    return [
+        f"{one.says}{printed} `{one.id}`",
+        role,
+        said,
+        effect,
+        interval,
+        p,
+        holm,
+        sees,
+        str(one.seeds),
+        ", ".join(one.tasks) or "–",
+    ]
+
+
+def notes(judged: list[Verdict]) -> list[str]:
+    """What a reader of the verdicts must know; the tasks that fell out, and the claims that were not run."""
+    tested = [one for one in judged if one.verdict != "not run"]
+    deltas = sorted({one.delta for one in tested if not math.isnan(one.delta)})
+    margins = [f"{one.id} above {one.above:+g}" for one in tested if one.above]
+    primary = sum(one.primary for one in judged)
+    dropped: dict[str, list[str]] = {}
+    for one in tested:
+        for words in one.dropped:
+            dropped.setdefault(words, []).append(one.id)
+    everywhere = [words for words, ids in dropped.items() if len(ids) == len(tested)]
+    out = [
+        "Effect in points, positive where the claim points: paired by seed, averaged over the tasks named, its error "
+        "pooled over the study's cells; of a claim with several parts, the weakest.",
+        f"Supported: the effect lies above 0 (p < {verdicts.ALPHA}, two-sided); refuted: below; negligible: the "
+        f"interval lies inside ± {' or '.join(f'{d:g}' for d in deltas) or 'delta'} points; undecided: none of these. "
+        f"No verdict below {verdicts.SEEDS} seeds. Sees: the effect that would have been found with a power of 0.8.",
+        (
+            f"Primary: the {primary} claims that the study is run for; their p is corrected by Holm over exactly "
+            f"these, and negligible asks for the {100 * verdicts.family_level(primary):.2f} % interval. All others are "
+            "exploratory."
         )
-        tasks = tuple(sorted(set(effects.index.get_level_values("task"))))
-        why = "one seed" if one.n < 2 else ("no spread between seeds" if math.isnan(one.low) else "")
-        out.append(
-            replace(
-                base,
-                verdict=verdict,
-                effect=one.value,
-                low=one.low,
-                high=one.high,
-                p=one.p,
-                seeds=one.n,
-                tasks=tasks,
-                why=why,
-            )
-        )
-    adjusted = stats.holm([one.p for one in out])
-    return [replace(one, holm=float(value)) for one, value in zip(out, adjusted, strict=True)]
-
-
-def _absent(found: Collected, claim: dict[str, Any]) -> str:
-    """Which side has no runs, or that the sides share no seed and task."""
-    if claim["kind"] == "gap":
-        sides = [{**claim[s], **claim[z]} for s in "ab" for z in ("large", "small")]
-    else:
-        sides = claim.get("of") or [claim["a"], claim["b"]]
-    empty = [one for one in sides if not len(_scores(found, one, claim))]
-    words = [
-        ", ".join(f"{key}={'|'.join(value) if isinstance(value, list) else value}" for key, value in one.items())
-        for one in empty
+        if primary
+        else "The study has stated no primary claims: all verdicts are exploratory, not corrected for their number.",
     ]
-    return f"no runs with {'; '.join(words)}" if words else "the sides share no seed, task and start"
+    out += [f"Against another value than 0: {'; '.join(margins)} points."] if margins else []
+    out += [f"Without signal, in no claim: {words}." for words in everywhere]
+    out += [
+        f"Left out of {', '.join(f'`{name}`' for name in ids)}: {words}."
+        for words, ids in dropped.items()
+        if words not in everywhere
+    ]
+    rest = [f"`{one.id}` ({one.why})" for one in judged if one.verdict == "not run"]
+    return out + ([f"Not run here: {', '.join(rest)}."] if rest else [])
 
 
-def markdown(verdicts: list[Verdict], study: str) -> str:
-    """Decided claims as a table, the others by name."""
-    body = [
-        "| claim | verdict | effect (points) | 95 % interval | p | p (Holm) | seeds | tasks |",
-        "| --- | --- | ---: | --- | ---: | ---: | ---: | --- |",
-    ]
-    for one in verdicts:
-        if one.verdict != "not run":
-            gap = f"[{one.low:+.2f}, {one.high:+.2f}]" if not math.isnan(one.low) else one.why
-            p, holm = (f"{v:.3g}" if not math.isnan(v) else "–" for v in (one.p, one.holm))
-            expect = f" (printed: {one.expect})" if one.expect else ""
-            body.append(
-                f"| {one.says}{expect} `{one.id}` | **{one.verdict}** | {one.effect:+.2f} | {gap} | {p} | {holm} "
-                f"| {one.seeds} | {', '.join(one.tasks)} |"
-            )
-    if len(body) == 2:
-        body = ["This study has the runs of no claim."]
-    rest = [f"`{one.id}` ({one.why})" for one in verdicts if one.verdict == "not run"]
-    notes = [
-        "Effect: positive where the claim points; paired by seed, averaged over the tasks named; of a chain, "
-        "its weakest step.",
-        "Supported: the interval lies above 0 (or the claim's margin); refuted: below 0; undecided: it holds 0, "
-        "or seeds do not differ.",
-        *([f"Not run here: {', '.join(rest)}."] if rest else []),
-    ]
-    return f"### {study}: claims\n\n" + "\n".join(body) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+def markdown(judged: list[Verdict], study: str) -> str:
+    """Claims that have runs as a table, primary ones first, and the notes."""
+    head = ["claim", "role", "verdict", "effect", "95 % interval", "p", "p (Holm)", "sees", "seeds", "tasks"]
+    body = [_row(one) for one in sorted(judged, key=lambda one: not one.primary) if one.verdict != "not run"]
+    rule = ["---", "---", "---", "---:", "---", "---:", "---:", "---:", "---:", "---"]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
+    text = table if body else "This study has the runs of no claim."
+    return f"### {study}: claims\n\n{text}\n\n" + "\n".join(f"- {note}" for note in notes(judged)) + "\n"
 
 
 PURPOSE = "Evaluate the claims of analysis/claims.yaml on a study; writes <root>/<study>/tables/claims.md and .csv."
@@ -213,12 +236,12 @@ def run(options: dict[str, str]) -> None:
     from analysis.tables import collected, write
 
     found = collected(options)
-    verdicts = evaluate(found)
-    text = markdown(verdicts, found.study)
+    judged = evaluate(found)
+    text = markdown(judged, found.study)
     folder = found.folder / "tables"
     written = [
         write(folder / "claims.md", text),
-        write(folder / "claims.csv", pd.DataFrame([vars(one) for one in verdicts]).to_csv(index=False)),
+        write(folder / "claims.csv", pd.DataFrame([vars(one) for one in judged]).to_csv(index=False)),
     ]
     print(text)
     print("Written:", *written, sep="\n  ")

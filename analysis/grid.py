@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 
 from analysis import notes, records, stats
 from analysis.collect import Collected
+from analysis.contrasts import Pool, pair, tie_groups
 from analysis.select import settings_columns
 
 LAYOUTS = {"grid": ("objective", "init"), "init": ("init", "objective"), "methods": ("objective", "init")}
@@ -49,13 +51,17 @@ class Column:
 
 @dataclass
 class Row:
-    """One row; ``kind``: majority, teacher, finetune or method; ``values[c]``: seed -> score (x100) in column c."""
+    """One row; ``kind``: majority, teacher, finetune or method; ``values[c]``: seed -> score (x100) in column c.
+
+    ``group``: letters of its tie groups on the average; empty where there is nothing to compare.
+    """
 
     kind: str
     labels: tuple[str, ...]
     values: list[dict[object, float]]
     cells: list[Cell | None] = field(default_factory=list)
     average: Cell | None = None
+    group: str = ""
     extras: dict[str, float] = field(default_factory=dict)
 
 
@@ -73,7 +79,7 @@ class Grid:
         """Tidy: one line a cell, for CSV and further work."""
         out = []
         for row in self.rows:
-            head = {"kind": row.kind, **dict(zip(self.keys, row.labels, strict=True))}
+            head = {"kind": row.kind, **dict(zip(self.keys, row.labels, strict=True)), "group": row.group}
             cells = [
                 *zip(self.columns, row.cells, strict=True),
                 (Column("average", "validation", "mean", False), row.average),
@@ -112,9 +118,14 @@ def build(found: Collected, *, layout: str = "grid", metric: str = "") -> Grid:
         row.average = _average(row, columns)
     measured = [row for row in rows if row.kind in (records.FINETUNE, "method")]
     for index in range(len(columns)):
-        _mark([(row.cells[index], [row.values[index]]) for row in measured])
+        present = [row for row in measured if row.cells[index] is not None]
+        _mark([row.cells[index] for row in present], _pools(present, [index]))
     counted = [index for index, column in enumerate(columns) if column.counted]
-    _mark([(row.average, [row.values[index] for index in counted]) for row in measured])
+    averaged = [row for row in measured if row.average is not None]
+    pools = _pools(averaged, counted)
+    _mark([row.average for row in averaged], pools)
+    for row, group in zip(averaged, tie_groups(pools) if len(averaged) > 1 else [""], strict=False):
+        row.group = group
     if layout == "methods":
         _extras(measured, runs, keys)
     return Grid(found.study, keys, columns, rows, notes.under(found, rows, columns, ALPHA))
@@ -168,12 +179,15 @@ def _method_rows(
     def place(labels: tuple[str, ...]) -> tuple[object, ...]:
         named = dict(zip(keys, labels, strict=True))
         ranks = [order[k].index(v) if v in order.get(k, []) else 999 for k, v in named.items()]
-        return (named["objective"] != records.FINETUNE, *zip(ranks, labels, strict=True))
+        return (not baseline[labels], *zip(ranks, labels, strict=True))
 
     groups = {tuple(str(one) for one in labels): group for labels, group in student.groupby(list(keys), sort=True)}
+    # by its setting: from a fine-tuned start the label is another (finetune_ft), and still there is no distillation
+    methods = {labels: {records.method(text) for text in group["settings"]} for labels, group in groups.items()}
+    baseline = {labels: names == {records.FINETUNE} for labels, names in methods.items()}
     out = []
     for labels in sorted(groups, key=place):
-        kind = records.FINETUNE if dict(zip(keys, labels, strict=True))["objective"] == records.FINETUNE else "method"
+        kind = records.FINETUNE if baseline[labels] else "method"
         out.append(Row(kind, labels, _by_column(groups[labels], columns, "seed")))
     return out
 
@@ -206,26 +220,28 @@ def _average(row: Row, columns: list[Column]) -> Cell | None:
     return Cell(estimate.value, math.nan, min(len(v) for v in values), estimate.low, estimate.high)
 
 
-def _mark(cells: list[tuple[Cell | None, list[dict[object, float]]]]) -> None:
-    """Mark the best cell if a paired t-test over shared seeds tells it from all others, else the group at the top."""
-    present = [(cell, values) for cell, values in cells if cell is not None]
+def _pools(rows: list[Row], columns: Sequence[int]) -> list[Pool]:
+    """The scores of some rows as one array (rows, seeds) a column, NaN where a row has no run."""
+    out = []
+    for index in columns:
+        seeds = list(dict.fromkeys(seed for row in rows for seed in row.values[index]))
+        out.append(Pool(np.array([[row.values[index].get(seed, math.nan) for seed in seeds] for row in rows])))
+    return out
+
+
+def _mark(cells: list[Cell | None], pools: list[Pool]) -> None:
+    """Mark the best cell if a test over shared seeds tells it from each of the others, else the group at the top."""
+    present = [cell for cell in cells if cell is not None]
     if len(present) < 2:
         return
-    best, best_values = max(present, key=lambda pair: pair[0].mean)
-    if best.n < 2:
+    best = max(range(len(present)), key=lambda index: present[index].mean)
+    if present[best].n < 2:
         return
-    rivals = [cell for cell, values in present if cell is not best and not _apart(best_values, values)]
-    best.mark = "top" if rivals else "best"
+    tests = {index: pair(pools, best, index) for index in range(len(present)) if index != best}
+    rivals = [present[index] for index, test in tests.items() if test is None or not test.p < ALPHA]
+    present[best].mark = "top" if rivals else "best"
     for cell in rivals:
         cell.mark = "top"
-
-
-def _apart(best: list[dict[object, float]], other: list[dict[object, float]]) -> bool:
-    """Whether the paired test separates two rows (lists: one seed -> score map a task)."""
-    differences = [[a[seed] - b[seed] for seed in a if seed in b] for a, b in zip(best, other, strict=True)]
-    if not all(differences):
-        return False
-    return stats.mean_over_tasks(differences).p < ALPHA
 
 
 def _extras(rows: list[Row], runs: pd.DataFrame, keys: tuple[str, ...]) -> None:

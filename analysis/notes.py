@@ -6,7 +6,7 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from analysis import power, records
+from analysis import gate, power, records
 
 if TYPE_CHECKING:
     from analysis.collect import Collected
@@ -30,13 +30,16 @@ def under(found: Collected, rows: list[Row], columns: list[Column], alpha: float
         f"{len(runs)} runs from {found.source}; {hours:.2f} run hours; {hardware}.",
         "Cells: mean ± sample standard deviation over n seeds of the validation score x 100, metric as named; "
         f"the epoch was chosen on {chosen}.",
-        "Bold: the highest mean of a column, if a paired t-test over shared seeds tells it from every other row "
-        f"(two-sided p < {alpha} each; an intersection-union test). "
+        "Bold: the highest mean of a column, if a test over shared seeds tells it from every other row "
+        f"(two-sided p < {alpha} each; an intersection-union test; the error is pooled over the column's rows). "
         "≈: the highest mean and the rows that the test cannot tell from it. Majority and teacher take no part.",
+        "Group: rows that share a letter cannot be told apart on average (the same test, Holm's correction over all "
+        "pairs); a is the group of the highest average.",
         "Average: unweighted mean of the named metrics over the tasks, with a 95 % interval from the spread over seeds "
         "(Welch-Satterthwaite; tasks fixed).",
         *_unscored(found),
         *_weak(rows, columns),
+        *filter(None, [gate.note(gate.signals(found))]),
     ]
     if not any(row.kind == records.FINETUNE for row in rows):
         out.append("The study has no run without distillation (objective=finetune): what distilling adds is not known.")

@@ -10,6 +10,7 @@ Scores stay as they are stored (fractions); tables multiply by 100.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -107,6 +108,17 @@ def score_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str, float]]
     ]
 
 
+@functools.lru_cache(maxsize=1 << 17)
+def settings_of(text: str) -> dict[str, Any]:
+    """A run's ``settings`` (canonical JSON) as dotted keys; kept, so not to be changed."""
+    return flatten(json.loads(text))
+
+
+def method(text: str) -> str:
+    """The objective's own name in a run's ``settings``, whatever its start (the label of a fine-tuned one differs)."""
+    return str(settings_of(text).get("objective.name", ""))
+
+
 def flatten(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested settings -> dotted keys; lists stay whole."""
     out: dict[str, Any] = {}
@@ -126,7 +138,7 @@ def is_seed(key: str) -> bool:
 
 def differing(settings: list[str], *, seeds: bool = False) -> dict[str, list[Any]]:
     """Dotted keys in which several settings (canonical JSON) differ, each with its distinct values; seeds if asked."""
-    flat = [flatten(json.loads(text)) for text in settings]
+    flat = [settings_of(text) for text in settings]
     out = {}
     for key in sorted({key for one in flat for key in one}):
         values = {json.dumps(one.get(key)): one.get(key) for one in flat}

@@ -6,8 +6,9 @@ import math
 from html import escape
 
 from analysis.grid import Cell, Grid, Row
+from analysis.records import FINETUNE
 
-KINDS = {"finetune": "finetune (no distillation)"}
+BASELINE = "{} (no distillation)"
 
 
 def number(value: float, digits: int = 1) -> str:
@@ -40,12 +41,12 @@ def header(grid: Grid) -> list[str]:
     """Column titles; the chosen metric is named in each."""
     short = [key.rsplit(".", 1)[-1] for key in grid.keys]
     keys = [word if short.count(word) == 1 else key for key, word in zip(grid.keys, short, strict=True)]
-    return [*keys, "n", *[f"{c.name} ({c.metric})" for c in grid.columns], "average", *_extra_names(grid)]
+    return [*keys, "n", *[f"{c.name} ({c.metric})" for c in grid.columns], "average", "group", *_extra_names(grid)]
 
 
 def _labels(grid: Grid, row: Row) -> list[str]:
     return [
-        KINDS.get(label, label) if key == "objective" else label
+        BASELINE.format(label) if key == "objective" and row.kind == FINETUNE else label
         for key, label in zip(grid.keys, row.labels, strict=True)
     ]
 
@@ -57,7 +58,7 @@ def lines(grid: Grid, mark: dict[str, str]) -> list[list[str]]:
         scores = [(cell, False) for cell in row.cells] + [(row.average, True)]
         words = [mark.get(cell.mark if cell else "", "{}").format(cell_text(cell, average)) for cell, average in scores]
         extras = [number(row.extras.get(name, math.nan)) for name in _extra_names(grid)]
-        out.append([*_labels(grid, row), runs_text(row), *words, *extras])
+        out.append([*_labels(grid, row), runs_text(row), *words, row.group, *extras])
     return out
 
 

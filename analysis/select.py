@@ -3,7 +3,6 @@ of its values."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ def select(runs: pd.DataFrame, wanted: Mapping[str, Any]) -> pd.DataFrame:
         if key in records.LABELS or key == "seed":
             out = out[out[key].astype(str).isin(accepted)]
         else:
-            known = [str(records.flatten(json.loads(text)).get(key)) in accepted for text in out["settings"]]
+            known = [str(records.settings_of(text).get(key)) in accepted for text in out["settings"]]
             out = out[pd.Series(known, index=out.index, dtype=bool)]
     return out
 
@@ -32,7 +31,7 @@ def settings_columns(runs: pd.DataFrame, keys: Iterable[str], *, strict: bool = 
 
     ``ValueError`` if ``strict`` and no run has it.
     """
-    flat: list[dict[str, Any]] = [records.flatten(json.loads(text)) for text in runs["settings"]]
+    flat = [records.settings_of(text) for text in runs["settings"]]
     out = runs.copy()
     for key in keys:
         if strict and not any(key in one for one in flat):

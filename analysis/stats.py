@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
 
+from analysis.estimate import Estimate, combine
 from analysis.power import power, seeds_needed
 
 Array = np.ndarray
@@ -40,21 +40,6 @@ __all__ = [
     "seeds_needed",
     "wilcoxon",
 ]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """An effect with its interval and test: ``value`` in [``low``, ``high``], two-sided ``p`` on ``n`` pairs or runs.
-
-    ``p`` and the interval are NaN where the data cannot give them (one run, or no spread at all).
-    """
-
-    value: float
-    low: float
-    high: float
-    p: float
-    n: int
-    df: float = math.nan
 
 
 def _matrix(scores: object, name: str = "scores") -> Array:
@@ -79,27 +64,19 @@ def _pair(a: object, b: object) -> tuple[Array, Array]:
 def mean_over_tasks(columns: Sequence[object], level: float = 0.95) -> Estimate:
     """Mean over tasks of the means over runs, tasks kept fixed, runs of different tasks independent.
 
-    ``columns[t]`` holds the values of task t (lengths may differ). The variance is ``sum_t s_t^2/n_t / T^2`` and the
-    degrees of freedom are Welch and Satterthwaite's (Satterthwaite 1946, Biometrics Bulletin 2:110), so that the
-    interval covers even with 2 to 5 runs a task, where a percentile bootstrap is too narrow. With one task
-    it is Student's t. ``p`` tests value = 0 (meant for differences).
+    ``columns[t]`` holds the values of task t (lengths may differ). The variance is ``sum_t s_t^2/n_t / T^2`` with
+    Satterthwaite's degrees of freedom (:func:`analysis.estimate.combine`), so that the interval covers even with 2 to 5
+    runs a task, where a percentile bootstrap is too narrow. With one task it is Student's t. ``p`` tests value = 0
+    (meant for differences).
     """
     arrays = [np.asarray(c, dtype=float) for c in columns]
     if not arrays or any(a.ndim != 1 or not a.size for a in arrays):
         raise ValueError("mean_over_tasks needs at least one task, and at least one value in every task")
-    count = len(arrays)
-    value = float(np.mean([a.mean() for a in arrays]))
     n = min(a.size for a in arrays)
+    means = [float(a.mean()) for a in arrays]
     if n < 2:
-        return Estimate(value, math.nan, math.nan, math.nan, n)
-    parts = np.array([a.var(ddof=1) / a.size for a in arrays]) / count**2
-    variance = float(parts.sum())
-    if variance <= 1e-18:  # no spread at all: a t statistic would be 0/0 or infinite, and rounding decides which
-        return Estimate(value, math.nan, math.nan, math.nan, n)
-    df = variance**2 / float(sum(p**2 / (a.size - 1) for p, a in zip(parts, arrays, strict=True)))
-    error = math.sqrt(variance)
-    half = float(stats.t.ppf(0.5 + level / 2, df)) * error
-    return Estimate(value, value - half, value + half, float(2 * stats.t.sf(abs(value) / error, df)), n, df)
+        return combine(means, [math.nan] * len(arrays), [math.nan] * len(arrays), n, level)
+    return combine(means, [float(a.var(ddof=1)) / a.size for a in arrays], [a.size - 1 for a in arrays], n, level)
 
 
 def paired_t(a: object, b: object, level: float = 0.95) -> Estimate:

@@ -1,43 +1,127 @@
-"""One short script a study: ``python -m analysis.studies.NAME`` makes the study's tables from its finished runs.
+"""The studies whose tables, claims and paper are known: ``python -m analysis.studies.NAME`` makes them all at once.
 
-Each says which shape its paper's table has, which claims belong to it, and takes the keys of ``analysis.tables`` to
-change that;
-``study=NAME_desk`` reads a smaller form of the study.
+One table, :data:`STUDIES`; every entry is a command of its own. ``study=NAME_desk`` reads a smaller form of the study,
+for which the same entry holds.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass
+from importlib.abc import InspectLoader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
 
-from analysis import cli, tables
+from analysis import cli
 
 
-def reproduce(
-    study: str,
-    purpose: str,
-    *,
-    layout: str = "grid",
-    claims: tuple[str, ...] = (),
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Print and write a study's scores, its claims (ids that begin with one of ``claims``), and the paper's numbers."""
+@dataclass(frozen=True)
+class Study:
+    """What belongs to a study, stated before its runs.
+
+    Attributes:
+        purpose: one sentence for the command's help.
+        claims: beginnings of the claims' ids that it prints; the report prints all that have runs.
+        primary: ids of the claims that it is run for: at most four, corrected together. The others are exploratory.
+        layout: shape of its table, see ``analysis.tables``.
+        delta: points within which an effect is too small to matter, in the full form and in smaller ones.
+    """
+
+    purpose: str
+    claims: tuple[str, ...] = ()
+    primary: tuple[str, ...] = ()
+    layout: str = "grid"
+    delta: tuple[float, float] = (1.0, 1.5)
+
+
+HOWTO = ("howto", "distilling", "intermediate")
+STUDIES = {
+    "init_ablation": Study(
+        "How to Distill your BERT, Table 3: objectives by the teacher layers that a 3-layer student starts from.",
+        HOWTO,
+        (
+            "howto.kd.first_over_spread.qnli",
+            "howto.kd.first_over_spread.all",
+            "howto.att_kl_steadier_than_kd",
+            "howto.att_kl_over_kd.spread",
+        ),
+    ),
+    "objective_study": Study(
+        "How to Distill your BERT, Table 1: all objectives from every k-th teacher layer.",
+        HOWTO,
+        (
+            "howto.att_kl_over_kd.spread",
+            "howto.att_mse_over_kd.spread",
+            "howto.att_kl_over_hid_seq.spread",
+            "distilling_helps",
+        ),
+    ),
+    "pea_kd": Study(
+        "Pea-KD: parameter sharing and PTP, equal parameters but not equal cost.",
+        ("pea",),
+        ("pea.sps_ptp_over_pkd", "pea.sharing_alone", "pea.shuffle_over_plain_sharing", "pea.ptp_alone"),
+        "methods",
+    ),
+    "pkd_glue": Study(
+        "PKD: Skip and Last against vanilla KD and fine-tuning, with sizes and cost.",
+        ("pkd", "distilling"),
+        ("pkd.over_kd", "pkd.skip_over_last", "distilling_helps"),
+        "methods",
+    ),
+    "pro_kd_glue": Study(
+        "Pro-KD (our reading): following the teacher's checkpoints, with its controls.",
+        ("pro_kd", "continuation", "distilling"),
+        ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
+        "methods",
+    ),
+    "quickstart": Study(
+        "The quickstart: which start and which objective suit a small student of MiniLM.",
+        HOWTO,
+        ("howto.kd.first_over_spread.all", "howto.att_kl_steadier_than_kd", "distilling_helps"),
+    ),
+    "ted_glue": Study(
+        "TED: task-aware filters, layer-wise distillation and KD, each from raw and from fine-tuned students.",
+        ("ted", "distilling"),
+        ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
+        "methods",
+    ),
+}
+
+
+def entry(study: str) -> tuple[Study, float]:
+    """The entry of a study, or of the study that ``NAME_desk`` is a smaller form of, and its delta.
+
+    A study that is not in the table has no primary claims.
+    """
+    names = [name for name in STUDIES if study == name or study.startswith(f"{name}_")]
+    if not names:
+        return Study("A study of your own."), 1.0
+    known = STUDIES[max(names, key=len)]
+    return known, known.delta[study not in STUDIES]
+
+
+def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
+    """The command of one study: print and write its scores, its claims and its paper's numbers."""
+    from analysis import tables
+
+    known = STUDIES[name]
     keys = {
         **tables.KEYS,
-        "study": replace(cli.STUDY, default=study),
-        "layout": cli.Key(tables.KEYS["layout"].help, layout, tables.KEYS["layout"].values),
+        "study": cli.Key(cli.STUDY.help, name),
+        "layout": cli.Key(tables.KEYS["layout"].help, known.layout, tables.KEYS["layout"].values),
     }
-    return cli.main(f"analysis.studies.{study}", purpose, keys, lambda options: _run(options, claims), arguments)
+    return cli.main(f"analysis.studies.{name}", known.purpose, keys, lambda given: _run(given, known), arguments)
 
 
-def _run(options: dict[str, str], prefixes: tuple[str, ...]) -> None:
+def _run(options: dict[str, str], known: Study) -> None:
     """Scores, then claims, then paper and ours, all from one reading of the runs."""
-    from analysis import claims
+    from analysis import claims, tables
     from analysis.published import compare
 
     found = tables.run(options)
     folder = found.folder / "tables"
-    verdicts = claims.evaluate(found, [claim for claim in claims.load() if claim["id"].startswith(prefixes)])
+    verdicts = [one for one in claims.evaluate(found) if one.id.startswith((*known.claims, *known.primary))]
     text = claims.markdown(verdicts, found.study)
     print(text)
     tables.write(folder / "claims.md", text)
@@ -46,3 +130,25 @@ def _run(options: dict[str, str], prefixes: tuple[str, ...]) -> None:
         text = compare.markdown(lines, notes, found.study)
         print(text)
         tables.write(folder / "published.md", text)
+
+
+class _Commands(MetaPathFinder, InspectLoader):
+    """Makes ``analysis.studies.NAME`` a module for every entry of the table, so that ``python -m`` finds it."""
+
+    SOURCE = (
+        "import sys\nfrom analysis.studies import reproduce\n\n\n"
+        "def main(arguments=None):\n    return reproduce({name!r}, arguments)\n\n\n"
+        "if __name__ == '__main__':\n    sys.exit(main())\n"
+    )
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, name = fullname.rpartition(".")
+        return ModuleSpec(fullname, self) if package == __name__ and name in STUDIES else None
+
+    def get_source(self, fullname: str) -> str:
+        return self.SOURCE.format(name=fullname.rpartition(".")[2])
+
+
+sys.meta_path.append(_Commands())

@@ -1,17 +1,18 @@
-"""Every study has a script that makes its tables from finished runs by one command."""
+"""Every study has a command that makes its tables from finished runs."""
 
 from __future__ import annotations
 
 import importlib
-import pkgutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-import analysis.studies
+from analysis import statements, studies, verdicts
 from tests.analysis.synthetic import make_result, write_points, write_run
 
-SCRIPTS = sorted(module.name for module in pkgutil.iter_modules(analysis.studies.__path__))
+SCRIPTS = sorted(studies.STUDIES)
 
 
 def test_all_are_there() -> None:
@@ -43,3 +44,24 @@ def test_a_finished_study_becomes_tables(name: str, tmp_path: Path, capsys: pyte
     assert ("parameters (M)" in out) == (name not in ("quickstart", "init_ablation", "objective_study"))
     assert main([f"root={tmp_path}", "source=folders", "study=other"]) == 2
     assert main(["--help"]) == 0
+
+
+def test_python_finds_the_commands() -> None:
+    words = [sys.executable, "-m", "analysis.studies.pea_kd", "--help"]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 0 and "python -m analysis.studies.pea_kd key=value" in ended.stdout
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("analysis.studies.no_such_study")
+
+
+def test_primary_claims_are_few_and_there() -> None:
+    known = {claim["id"] for claim in statements.load()}
+    for name, study in studies.STUDIES.items():
+        assert 1 <= len(study.primary) <= verdicts.PRIMARY and set(study.primary) <= known, name
+        assert len(set(study.primary)) == len(study.primary) and 0 < study.delta[0] <= study.delta[1]
+
+
+def test_smaller_forms_share_the_entry_with_a_delta_of_their_own() -> None:
+    full, delta = studies.entry("ted_glue")
+    assert studies.entry("ted_glue_desk") == (full, 1.5) and delta == 1.0
+    assert studies.entry("mine")[0].primary == ()

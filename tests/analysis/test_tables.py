@@ -78,6 +78,39 @@ def test_best_is_bold_only_if_told_from_every_other_row(study: Path, tmp_path: P
     assert "±" not in render.markdown(single).split("\n\n")[1]
 
 
+def test_tie_groups_are_a_column_of_every_format(study: Path, tmp_path: Path) -> None:
+    found = table(study)
+    assert row_of(found, "att_kl", "first").group == "a" and {row.group for row in found.rows[:2]} == {""}
+    assert all("a" not in row.group for row in found.rows[2:] if row.labels != ("att_kl", "first"))
+    noisy = table(make(tmp_path / "b", grid(noise=0.2)))
+    assert {row.group for row in noisy.rows[2:]} == {"a"}
+    assert {row.group for row in table(make(tmp_path / "c", grid(seeds=1))).rows} == {""}
+    assert "| group |" in render.markdown(found) and "& group" in render.latex(found)
+    assert ">group<" in render.html(found) and set(found.frame()["group"]) > {"a", "b"}
+    assert any("Holm's correction over all pairs" in note for note in found.notes)
+
+
+def test_a_fine_tuned_baseline_is_still_a_baseline(tmp_path: Path) -> None:
+    results = [
+        make_result("quickstart", "rte", o, "first", s, labels__objective=f"{o}_ft")
+        for o in ("kd", "finetune")
+        for s in (0, 1)
+    ]
+    found = table(make(tmp_path, results))
+    assert [row.kind for row in found.rows[2:]] == ["finetune", "method"]
+    assert "finetune_ft (no distillation)" in render.markdown(found)
+    assert not any("no run without distillation" in note for note in found.notes)
+
+
+def test_tasks_without_signal_are_named_under_the_table(tmp_path: Path) -> None:
+    results = [
+        make_result("quickstart", "rte", "kd", "first", s, teacher__scores={"validation": {"accuracy": 0.55}})
+        for s in (0, 1)
+    ]
+    notes = "\n".join(table(make(tmp_path, results)).notes)
+    assert "Without signal, and so in no claim: rte (its teacher is +2.3 points from the majority answer" in notes
+
+
 def test_equal_scores_are_never_called_different(tmp_path: Path) -> None:
     found = table(make(tmp_path, grid(noise=0.0)))  # every seed equal: no spread, so no test can be made
     assert row_of(found, "att_kl", "first").cells[0].mark == "top"
