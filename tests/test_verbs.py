@@ -180,7 +180,7 @@ def test_without_analysis_its_verbs_say_so(
 def documented(command: str) -> list[str]:
     """The keys of a command's JSON, in the order of docs/operations.md."""
     text = (Path(__file__).resolve().parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
-    row = re.search(rf"^\| `{command}` \| `([\[{][^`]+)`", text, re.MULTILINE)
+    row = re.search(rf"^\| `{command}` \| `([{{\[][^`]+)`", text, re.MULTILINE)
     assert row, command
     return re.findall(r"\w+", re.sub(r": \{state: count\}", "", row[1]))
 
