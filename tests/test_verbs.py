@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -176,11 +177,20 @@ def test_without_analysis_its_verbs_say_so(
 # --- what they print -----------------------------------------------------------------------------------------------
 
 
+def documented(command: str) -> list[str]:
+    """The keys of a command's JSON, in the order of docs/operations.md."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{command}` \| `([{{\[][^`]+)`", text, re.MULTILINE)
+    assert row, command
+    return re.findall(r"\w+", re.sub(r": \{state: count\}", "", row[1]))
+
+
 def test_status_for_people_and_programs(study: Path, capsys: pytest.CaptureFixture[str]):
     assert commands.main(["status", "small", f"root={study}"]) == 1
     assert "2 runs: 1 finished, 1 new" in capsys.readouterr().out
     assert commands.main(["status", "study=small", f"root={study}", "json=true"]) == 1
     told = json.loads(capsys.readouterr().out)
+    assert [*told, *told["runs"][0]] == documented("status STUDY")
     assert (told["study"], told["command"]) == ("small", "python -m kdexp +experiment=small")
     assert [(run["state"], run["metric"]) for run in told["runs"]] == [("finished", "accuracy"), ("new", None)]
     assert commands.main(["status", "whole", f"root={study}", "json=true"]) == 0
@@ -196,6 +206,7 @@ def test_list_of_studies(study: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert lines[0].startswith("small     2 runs: 1 finished, 1 new") and lines[-1].startswith("2 studies in ")
     assert commands.main(["list", f"root={study}", "json=true"]) == 0
     found = {one["study"]: one for one in json.loads(capsys.readouterr().out)}
+    assert list(found["small"]) == documented("list")
     assert found["small"]["states"] == {"finished": 1, "new": 1} and found["whole"]["runs"] == 1
     assert commands.main(["list", f"root={study}/none"]) == 2
     assert "there is no folder" in capsys.readouterr().err
@@ -212,6 +223,7 @@ def test_store_list_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for words in (["store", "json=true"], ["store", "list", "json=true"]):
         assert commands.main([*words, f"store={tmp_path}"]) == 0
         (row,) = json.loads(capsys.readouterr().out)
+        assert list(row) == documented("store list")
         assert (row["key"], row["name"]) == (stage.key, "teacher") and row["bytes"] > 5
     store.drop_weights(stage.key)
     assert commands.main(["store", "list", "json=true", f"store={tmp_path}"]) == 0
@@ -228,6 +240,7 @@ def test_vectors_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_text(json.dumps({"format": "kdexp-vectors-1", "vectors": [vector | {"expected": [[0, False]]}]}))
     assert commands.main(["vectors", str(path), "json=true"]) == 1
     told = json.loads(capsys.readouterr().out)
+    assert [*told, *told["vectors"][0]] == documented("vectors FILE")
     assert (told["passed"], told["failed"]) == (0, 1)
     assert told["vectors"][0]["got"] == [[0, False], [0, True]]
 

@@ -176,10 +176,10 @@ def _carry_out(program: str, verb: Command | Group, words: Sequence[str]) -> int
     if asks and named is None:
         print(page(program, verb))
         return 0
-    name = named or verb.default
+    name = named or verb.default or ""
     if name not in verb.commands:
         wrong = f"{name!r} is no command" if name else "which command?"
-        raise ValueError(f"{wrong}; choose one of {', '.join(verb.commands)}.{_guess(name or '', verb.commands)}")
+        raise ValueError(f"{wrong}; choose one of {', '.join(verb.commands)}.{_guess(name, verb.commands)}")
     rest = list(words)
     if named:
         rest.remove(named)

@@ -237,3 +237,62 @@ def test_partial_glue_on_disk(data_root: Path) -> None:
         task = from_yaml(name, limit_train=500)
         assert task.shown_name(str(data_root)) in (f"{name}_partial", name)
         assert len(task.splits(str(data_root), 0.1)["train"]) == 450
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "first"),
+    [
+        ("train.csv", "text,label\n007,1\n", "007"),
+        ("train.csv", "text,label\nNA,1\n", "NA"),
+        ("train.csv", 'text,label\r\n"a\r\nb",1\r\n', "a\r\nb"),
+        ("train.tsv", 'text\tlabel\nsay "x\t1\n', 'say "x'),
+        ("train.json", '[{"text": "2020-01-01", "label": 1}]', "2020-01-01"),
+        ("train.jsonl", '{"text": "2020-01-01", "label": 1}\n{"text": "12", "label": "1"}\n', "2020-01-01"),
+        ("train.jsonl", '{"text": "lone \\ud800", "label": 1}\n', "lone \ud800"),
+    ],
+)
+def test_texts_arrive_as_they_were_written(tmp_path: Path, name: str, content: str, first: str) -> None:
+    """What a reader that guesses types would turn into numbers, dates or nothing."""
+    (tmp_path / name).write_bytes(content.encode())
+    (tmp_path / "validation.csv").write_text("text,label\nx,0\n")
+    rows = from_yaml("local", folder=str(tmp_path)).splits(None, 0.0)["train"]
+    assert rows.first[0] == first and set(rows.labels) == {1}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text,label\nhello,1,2\n", "line 2 has 3 fields, the header has 2"),
+        ('text,label\n"hel"lo,1\n', "cannot be read: line 2: .* expected after"),
+        ('text,label\n"hello,1\nb,0\n', "cannot be read: line 3: unexpected end of data"),
+    ],
+)
+def test_a_broken_row_is_never_mended(tmp_path: Path, content: str, message: str) -> None:
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.csv").write_text(content)
+    with pytest.raises(ValueError, match=message):
+        from_yaml("local", folder=str(tmp_path)).fingerprint(None)
+
+
+def test_the_hub_leaves_parquet_in_the_cache_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library's own prepared copy goes again; what it had prepared before is used where it lies."""
+    import datasets
+
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "library"))
+    write(tmp_path / "remote", ".csv")
+    real, caches = datasets.load_dataset, []
+
+    def load_dataset(name: str, config: str, revision: str | None, cache_dir: str | None) -> Any:
+        caches.append(cache_dir)
+        files = {split: str(tmp_path / "remote" / f"{split}.csv") for split in ("train", "validation")}
+        return real("csv", data_files=files, cache_dir=cache_dir or str(tmp_path / "library"))
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    for name in ("first", "second"):
+        fetched = hub.fetch(tmp_path / name, "someone/set", "plain", None, {"train": "train"}, [])
+        assert fetched["train"].stat().st_size > 0
+        left = sorted(path.name for path in fetched["train"].parent.iterdir())
+        assert left == ["complete", "train.parquet", "validation.parquet"]
+        assert not (tmp_path / "library" / "csv").exists() or name == "second"
+        (tmp_path / "library" / "someone___set" / "plain").mkdir(parents=True, exist_ok=True)
+    assert caches[0] is not None and Path(caches[0]).is_relative_to(tmp_path / "first") and caches[1] is None

@@ -1,10 +1,17 @@
-"""Columns out of parquet, CSV, TSV, JSON and JSON-lines files."""
+"""Columns out of parquet, CSV, TSV, JSON and JSON-lines files.
+
+Read here and not by ``datasets``, which guesses where this refuses (tried with 5.2): in a CSV file it fills a short row
+with empty values, cuts the first field of a row that is too long, and drops a stray quote; in JSON it makes dates out
+of texts that look like dates, and takes labels 1 and "1" for one kind. A text must arrive as it was written, or its row
+be named.
+"""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -35,7 +42,7 @@ def _header(path: Path, size: int, mtime: int) -> tuple[str, ...]:
             return tuple(parquet.read_schema(path).names)
         if path.suffix in (".csv", ".tsv"):
             with open(path, encoding="utf-8-sig", newline="") as file:
-                return tuple(next(_csv(file, path), ()))
+                return tuple(next(_csv(file, path), (0, []))[1])
         if path.suffix == ".jsonl":
             with open(path, encoding="utf-8-sig") as file:
                 return tuple(json.loads(next((line for line in file if line.strip()), "{}")))
@@ -69,24 +76,33 @@ def read(path: Path, columns: list[str]) -> dict[str, list[Any]]:
         raise ValueError(f"{path} cannot be read: {error}") from error
 
 
-def _csv(file: Any, path: Path) -> Any:
-    if path.suffix == ".tsv":
-        return csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.reader(file, strict=True)
+def _csv(file: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows with the number of the line that each ends in.
+
+    Raises:
+        ValueError: naming the line whose quotes do not fit.
+    """
+    csv.field_size_limit(2**31 - 1)
+    tsv: dict[str, Any] = {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader(file, **tsv) if path.suffix == ".tsv" else csv.reader(file, strict=True)
+    try:
+        for row in reader:
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(f"line {reader.line_num}: {error}") from error
 
 
 def _read_csv(path: Path, columns: list[str], present: list[str]) -> dict[str, list[Any]]:
-    csv.field_size_limit(2**31 - 1)
     wanted = [present.index(c) for c in columns]
     out: dict[str, list[Any]] = {c: [] for c in columns}
     with open(path, encoding="utf-8-sig", newline="") as file:
-        reader = _csv(file, path)
-        next(reader)
-        for row in reader:
+        lines = _csv(file, path)
+        next(lines)
+        for line, row in lines:
             if not row:
                 continue
             if len(row) != len(present):
-                raise ValueError(f"line {reader.line_num} has {len(row)} fields, the header has {len(present)}")
+                raise ValueError(f"line {line} has {len(row)} fields, the header has {len(present)}")
             for column, i in zip(columns, wanted, strict=True):
                 out[column].append(row[i])
     return out

@@ -71,21 +71,22 @@ def fetch(
 
 
 def _download(folder: Path, dataset: str, config: str | None, revision: str | None) -> None:
-    try:
-        from datasets import load_dataset
+    """Write a parquet file a split into ``folder``; what the library prepares on the way goes again."""
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".preparing-", ignore_cleanup_errors=True) as aside:
+        try:
+            from datasets import load_dataset
 
-        found = load_dataset(dataset, config, revision=revision)
-    except ImportError as error:
-        raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
-    except Exception as error:  # many kinds, of several libraries
-        raise ValueError(
-            f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: "
-            f"{type(error).__name__}: {error}. Check the name and the network, or give the files "
-            "with KDEXP_DATA or data.root=..."
-        ) from error
-    for name, split in found.items():
-        handle, aside = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        os.close(handle)
-        split.to_parquet(aside)
-        os.replace(aside, folder / f"{name}.parquet")
+            prepared = None if in_library_cache(dataset, config) else aside
+            splits = load_dataset(dataset, config, revision=revision, cache_dir=prepared)
+        except ImportError as error:
+            raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
+        except Exception as error:  # many kinds, of several libraries
+            raise ValueError(
+                f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: "
+                f"{type(error).__name__}: {error}. Check the name and the network, or give the files "
+                "with KDEXP_DATA or data.root=..."
+            ) from error
+        for name, split in splits.items():
+            split.to_parquet(f"{aside}/{name}.parquet")
+            os.replace(f"{aside}/{name}.parquet", folder / f"{name}.parquet")
     (folder / "complete").touch()
