@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kdexp.store import store as stores
+from kdexp.store import __main__ as program
 from kdexp.store.stage import Stage, order
 from kdexp.store.store import Store
 
@@ -55,7 +55,7 @@ def test_damage_is_named_and_found_by_verify(tmp_path, capsys):
     (found.folder / "data.txt").write_text("weightz")
     with pytest.raises(ValueError, match="data.txt is damaged"):
         store.get(stage().key)
-    assert stores.main([f"store={tmp_path}", "verify"]) == 1
+    assert program.main([f"store={tmp_path}", "verify"]) == 1
     assert "1 damaged" in capsys.readouterr().out
 
 
@@ -141,18 +141,18 @@ def test_gc_keeps_students_that_results_name(tmp_path, capsys):
     result = tmp_path / "study" / "run" / "result.json"
     result.parent.mkdir(parents=True)
     result.write_text('{"student": {"weights": "%s"}}' % named.folder)  # noqa: UP031
-    stores.main([f"store={store.root}", "gc"])
+    program.main([f"store={store.root}", "gc"])
     assert (named.folder / "data.txt").exists() and not (other.folder / "data.txt").exists()
-    stores.main([f"store={store.root}", "gc", "all"])
+    program.main([f"store={store.root}", "gc", "all"])
     assert not (named.folder / "data.txt").exists()
 
 
 def test_command_line(tmp_path, capsys):
     store = Store(tmp_path)
     store.build(stage(), write, QUIET)
-    assert stores.main([f"store={tmp_path}", "list"]) == 0
+    assert program.main([f"store={tmp_path}", "list"]) == 0
     assert "1 finished stages" in capsys.readouterr().out
-    assert stores.main([f"store={tmp_path}", "show", stage().key[:8]]) == 0
+    assert program.main([f"store={tmp_path}", "show", stage().key[:8]]) == 0
     assert '"score": 1.0' in capsys.readouterr().out
-    assert stores.main([f"store={tmp_path}", "gc"]) == 0
-    assert stores.main([f"store={tmp_path}", "nonsense"]) == 2
+    assert program.main([f"store={tmp_path}", "gc"]) == 0
+    assert program.main([f"store={tmp_path}", "nonsense"]) == 2

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from kdexp.store import __main__ as program
 from kdexp.store import upkeep
 from kdexp.store.store import Store
 
@@ -27,14 +28,14 @@ def begun(store: Store, key: str, days: float) -> Path:
 def test_old_work_goes_and_the_rest_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / ".store")
     old, held, new = begun(store, "a" * 64, 9.0), begun(store, "b" * 64, 9.0), begun(store, "c" * 64, 2.0)
-    assert upkeep.gc(store, []) == 0
+    assert upkeep.gc(store) == 0
     assert "3 begun stages of 3.0 MB, the oldest 9.0 days" in capsys.readouterr().out
     with FileLock(store.root / "locks" / f"{held.name}.lock"):
-        assert upkeep.gc(store, ["work"]) == 0
+        assert upkeep.gc(store, "work") == 0
     said = capsys.readouterr().out
     assert "freed 1.0 MB" in said and "bbbbbbbbbbbb is being built: left alone" in said
     assert (old.exists(), held.exists(), new.exists()) == (False, True, True)
-    assert upkeep.gc(store, ["work", "days=1.5"]) == 0
+    assert upkeep.gc(store, "work", 1.5) == 0
     assert not held.exists() and not new.exists()
     assert "kept: 0 begun stages" in capsys.readouterr().out
 
@@ -43,5 +44,5 @@ def test_old_work_goes_and_the_rest_stays(tmp_path: Path, capsys: pytest.Capture
 def test_other_words_are_refused(words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = Store(tmp_path / ".store")
     work = begun(store, "a" * 64, 9.0)
-    assert upkeep.gc(store, words) == 2
-    assert "say gc, gc all, gc work" in capsys.readouterr().out and work.exists()
+    assert program.main(["gc", *words, f"store={store.root}"]) == 2
+    assert "say gc, gc all, gc work" in capsys.readouterr().err and work.exists()

@@ -12,6 +12,9 @@ from typing import Any
 SCIENCE = ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "data", "selection", "seed")
 """Groups that decide what a run is; together with runtime.dtype they are its identity."""
 
+PLACES = {"data": {"root", "cache"}}
+"""Keys of those groups that say where something lies, and decide nothing."""
+
 FAMILIES_WITH_ATTENTION = {"bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert"}
 
 
@@ -98,7 +101,8 @@ def read_sizes(teacher: dict[str, Any]) -> None:
 def science(config: dict[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved configuration that decides what a run is (paths left out)."""
     out = {key: config[key] for key in SCIENCE}
-    out["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "cache")}
+    for group, places in PLACES.items():
+        out[group] = {key: value for key, value in config[group].items() if key not in places}
     out["dtype"] = config["runtime"]["dtype"]
     return out
 

@@ -14,12 +14,15 @@ from typing import Any
 
 from kdexp.common import files
 from kdexp.common.redact import without_passwords
+from kdexp.common.status import read_status, state, write_status
 from kdexp.common.stop import Stop
 from kdexp.config.resolve import ConfigError, problems, science
 from kdexp.store.stage import SCHEMA, Stage, digest
 
 ROOT = "multirun"
 log = logging.getLogger("kdexp")
+
+__all__ = ["execute", "finished", "folder", "identity", "label", "run_name", "stale", "state"]
 
 
 def identity(config: dict[str, Any]) -> str:
@@ -48,25 +51,6 @@ def run_name(config: dict[str, Any]) -> str:
 def folder(config: dict[str, Any]) -> Path:
     """Return a run's folder below ``multirun/<study>/``."""
     return Path(ROOT) / str(config["study"]) / run_name(config)
-
-
-def state(where: Path) -> str:
-    """Return ``new``, ``running``, ``finished``, ``failed`` or ``interrupted``.
-
-    A run counts as running only while a process holds its lock, so one that was killed reads as interrupted.
-    """
-    from filelock import FileLock, Timeout
-
-    status = files.read_json(where / "status.json")
-    if status is None:
-        return "new"
-    if status["state"] != "running":
-        return str(status["state"])
-    try:
-        with FileLock(where / ".lock", timeout=0):
-            return "interrupted"
-    except Timeout:
-        return "running"
 
 
 def finished(where: Path, config: dict[str, Any]) -> dict[str, Any] | None:
@@ -141,14 +125,14 @@ def _locked(config: dict[str, Any], overrides: list[str], where: Path, pull: Cal
 
 
 def _execute(config: dict[str, Any], overrides: list[str], where: Path) -> dict[str, Any]:
-    before = files.read_json(where / "status.json") or {}
+    before = read_status(where)
     status = {
         "state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "updated": _now(),
         "attempt": int(before.get("attempt", 0)) + 1, "error": None,
     }  # fmt: skip
 
     def mark(state: str, error: str | None = None) -> None:
-        files.write_json(where / "status.json", {**status, "state": state, "updated": _now(), "error": error})
+        write_status(where, {**status, "state": state, "updated": _now(), "error": error})
 
     mark("running")
     _write_hydra(where, config, overrides)
@@ -157,23 +141,23 @@ def _execute(config: dict[str, Any], overrides: list[str], where: Path) -> dict[
     from kdexp.train.loop import Interrupted
 
     with _logging(where), stop.listening():
-        tracker = Tracker.open(where, config, study=str(config["study"]), name=where.name)
+        tracker = Tracker(where, config.get("tracking") or {})
         try:
             result = _carry_out(config, where, stop, tracker)
             files.write_json(where / "result.json", result)
             mark("finished")
-            tracker.close("finished")
+            tracker.close()
             return result
         except (Interrupted, KeyboardInterrupt) as error:
             log.warning("interrupted: %s", error or "Ctrl-C")
             status["signal"] = stop.asked or None  # which one: a cluster's launcher queues the job again after SIGUSR2
             mark("interrupted", str(error) or "Ctrl-C")
-            tracker.close("interrupted")
+            tracker.close()
             raise
         except BaseException as error:
             log.error("failed: %s: %s", type(error).__name__, error, exc_info=not isinstance(error, ValueError))
             mark("failed", f"{type(error).__name__}: {error}")
-            tracker.close("failed")
+            tracker.close()
             raise
 
 

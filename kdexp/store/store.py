@@ -3,17 +3,15 @@
 Layout below the root: ``<key>/`` a finished stage (``meta.json`` and its files), ``work/<key>/`` one being built or
 left by a killed process (it is continued), ``locks/<key>.lock`` held by the process that builds.
 
-``python -m kdexp.store list | show KEY | verify | gc`` is for people.
+``python -m kdexp store list | show KEY | verify | gc`` is for people.
 """
 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import shutil
 import socket
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -91,6 +89,7 @@ class Store:
         action: Callable[[Path], dict[str, Any]],
         say: Callable[[str], None],
         stop: Callable[[], bool] = lambda: False,
+        fetch: Callable[[Path], Finished | None] | None = None,
     ) -> tuple[Finished, bool]:
         """Return a finished stage, carrying it out if it is not there; the bool says whether it was there already.
 
@@ -100,6 +99,7 @@ class Store:
 
         Args:
             stop: becomes true when the caller no longer wants to wait.
+            fetch: asked once nobody else is at the stage, for what there is elsewhere; it may fill the work folder.
 
         Raises:
             TimeoutError: another process has held the lock for longer than ``timeout``.
@@ -120,36 +120,15 @@ class Store:
             self._wait(lock, stage, stop)
         try:
             work = self.root / "work" / stage.key
-            found = self.seek(stage.key, work)
+            found = fetch(work) if fetch else self.get(stage.key)
             if found is not None and found.whole:
                 return found, True
             work.mkdir(parents=True, exist_ok=True)
             files.write_json(work / "holder.json", {"pid": os.getpid(), "host": socket.gethostname()})
             started = time.time()
-            with self.carrying(stage):
-                summary = action(work)
-            return self._commit(stage, work, summary, started), False
+            return self._commit(stage, work, action(work), started), False
         finally:
             lock.release()
-
-    def seek(self, key: str, work: Path | None = None) -> Finished | None:
-        """Return a finished stage from wherever it can be had (:mod:`kdexp.store.replicated`), or None.
-
-        Args:
-            work: folder for what has been begun elsewhere, if the stage is not finished.
-        """
-        return self.get(key)
-
-    @contextmanager
-    def carrying(self, stage: Stage) -> Iterator[None]:
-        """Surround the action of a stage."""
-        yield
-
-    def saved(self, key: str) -> None:
-        """Hear that a checkpoint of a stage is complete."""
-
-    def ended(self, stages: list[Stage]) -> None:
-        """Hear that a run has ended well, and that of its stages what is here now shall stay."""
 
     def _wait(self, lock: Any, stage: Stage, stop: Callable[[], bool]) -> None:
         """Wait for a lock in slices, so that a person's stop is heard."""
@@ -243,44 +222,3 @@ class Store:
 def size(folder: Path) -> int:
     """Return the bytes below a folder."""
     return sum(p.stat().st_size for p in folder.rglob("*") if p.is_file())
-
-
-def main(argv: list[str] | None = None) -> int:
-    """List, show, verify or clean the store; the command line of this module."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    root = os.environ.get("KDEXP_STORE", "multirun/.store")
-    for word in [w for w in argv if w.startswith("store=")]:
-        root = word.partition("=")[2]
-        argv.remove(word)
-    store, verb, rest = Store(Path(root)), (argv or ["list"])[0], argv[1:]
-    if verb == "list":
-        for f in store.entries():
-            state = "record only" if not f.meta["files"] else f"{size(f.folder) / 1e6:.1f} MB"
-            print(
-                f"{f.meta['key'][:12]}  {f.meta['finished']}  {f.meta['seconds']:8.1f} s  {state:>12}  {f.meta['name']}"
-            )
-        print(f"{len(store.entries())} finished stages in {store.root}")
-    elif verb == "show" and len(rest) == 1:
-        match = [f for f in store.entries() if f.meta["key"].startswith(rest[0])]
-        if len(match) != 1:
-            print(
-                f"{len(match)} stages begin with {rest[0]}: give more of the key (python -m kdexp.store list).",
-                file=sys.stderr,
-            )
-            return 2
-        print(json.dumps(match[0].meta, indent=1))
-    elif verb == "verify":
-        from kdexp.store import upkeep
-
-        return upkeep.verify(store)
-    elif verb == "gc":
-        from kdexp.store import upkeep
-
-        return upkeep.gc(store, rest)
-    else:
-        print(
-            "usage: python -m kdexp.store list | show KEY | verify | gc [all | work [days=N]]  [store=FOLDER]",
-            file=sys.stderr,
-        )
-        return 2
-    return 0

@@ -1,8 +1,9 @@
-"""Upkeep of the store: find damage, free space."""
+"""Upkeep of the store: see what is there, find damage, free space."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import time
 from pathlib import Path
@@ -13,6 +14,32 @@ from kdexp.store.store import Store, size
 
 DAYS = 7.0
 """Days after which unfinished work is taken for given up, unless ``days=N`` says otherwise."""
+
+FORMS = f"say gc, gc all, gc work, or gc work days=N (by default {DAYS:g})"
+
+
+def list_stages(store: Store) -> int:
+    """Print a line a finished stage, oldest first."""
+    stages = store.entries()
+    for stage in stages:
+        meta = stage.meta
+        state = f"{size(stage.folder) / 1e6:.1f} MB" if meta["files"] else "record only"
+        print(f"{meta['key'][:12]}  {meta['finished']}  {meta['seconds']:8.1f} s  {state:>12}  {meta['name']}")
+    print(f"{len(stages)} finished stages in {store.root}")
+    return 0
+
+
+def show(store: Store, key: str) -> int:
+    """Print the record of the stage whose key begins so.
+
+    Raises:
+        ValueError: no stage begins so, or several do.
+    """
+    match = [stage for stage in store.entries() if stage.meta["key"].startswith(key)]
+    if len(match) != 1:
+        raise ValueError(f"{len(match)} stages begin with {key}: give more of the key (python -m kdexp store list)")
+    print(json.dumps(match[0].meta, indent=1))
+    return 0
 
 
 def verify(store: Store) -> int:
@@ -35,21 +62,22 @@ def wanted(store: Store) -> set[str]:
     return {str(weights).rpartition("/")[2] for weights in named if weights}
 
 
-def gc(store: Store, words: list[str]) -> int:
-    """Free space as the words after ``gc`` say; the exit code is 2 for words that mean nothing.
+def gc(store: Store, what: str = "", days: float | None = None) -> int:
+    """Free space; returns the exit code.
 
     Args:
-        words: none = :func:`collect`; ``all`` = everything but teachers; ``work`` and, if wished, ``days=N`` =
-            :func:`drop_work`.
+        what: empty = :func:`collect`; ``all`` = everything but teachers; ``work`` = :func:`drop_work`.
+        days: with ``work``, since when nobody has touched what goes.
+
+    Raises:
+        ValueError: there is no such thing to free.
     """
-    days = next((word.partition("=")[2] for word in words if word.startswith("days=")), str(DAYS))
-    verbs = [word for word in words if not word.startswith("days=")]
-    if verbs == ["work"] and days.replace(".", "", 1).isdigit():
-        return drop_work(store, float(days))
-    if len(words) > 1 or words not in ([], ["all"]):
-        print(f"gc {' '.join(words)}: say gc, gc all, gc work, or gc work days=N (by default {DAYS:g})")
-        return 2
-    return collect(store, everything=words == ["all"])
+    if what not in ("", "all", "work") or (days is not None and what != "work"):
+        asked = f"gc {what}".strip() + ("" if days is None else f" days={days:g}")
+        raise ValueError(f"there is no {asked}: {FORMS}")
+    if what == "work":
+        return drop_work(store, DAYS if days is None else days)
+    return collect(store, everything=what == "all")
 
 
 def collect(store: Store, everything: bool) -> int:
