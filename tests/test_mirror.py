@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from kdexp.check import remote
-from kdexp.store.remote import Mirror
-from kdexp.store.replicated import Mirrored
+from kdexp.store.remote import RemoteStore
+from kdexp.store.replicated import Replicated
 from kdexp.store.stage import Stage
+from kdexp.store.store import Store
 from tests.conftest import program_environment
 from tests.test_runs import results, toy
 
@@ -37,9 +38,9 @@ def overrides(tiny_bert_dir, tiny_csv_task) -> list[str]:
     return toy(tiny_bert_dir, tiny_csv_task)
 
 
-def stores(machines, stage: Stage) -> tuple[Mirrored, Mirrored, Mirror]:
+def stores(machines, stage: Stage) -> tuple[Replicated, Replicated, RemoteStore]:
     a, b, url = machines
-    return Mirrored(a, 5, Mirror(url)), Mirrored(b, 5, Mirror(url)), Mirror(url)
+    return Replicated(Store(a, 5), RemoteStore(url)), Replicated(Store(b, 5), RemoteStore(url)), RemoteStore(url)
 
 
 def shared(**settings) -> Stage:
@@ -94,13 +95,13 @@ def test_a_checkpoint_moves_whole_and_the_newest_wins(machines):
     stage = Stage("distill", "x", {})
     a, b, mirror = stores(machines, stage)
 
-    def begun(store: Mirrored, content: str) -> Callable[[Path], dict]:
+    def begun(store: Replicated, content: str) -> Callable[[Path], dict]:
         def action(work: Path) -> dict:
             seen.append((work / "checkpoint").read_text() if (work / "checkpoint").exists() else None)
             (work / "checkpoint").write_text(content)
             store.saved(stage.key)
             (work / "checkpoint").write_text(content + "+")
-            store.saved(stage.key)  # waits for the one before
+            store.saved(stage.key)
             raise KeyboardInterrupt
 
         return action
@@ -124,7 +125,6 @@ def test_what_stays_follows_the_weights_that_are_kept(machines):
     def long(work: Path) -> dict:
         (work / "checkpoint").write_text("1")
         a.saved(stage.key)
-        a._settle()
         return write(work)
 
     a.build(stage, long, quiet)

@@ -11,8 +11,8 @@ import pytest
 from kdexp.common import files
 from kdexp.launch.base import Point
 from kdexp.store import leases, replicated, upkeep
-from kdexp.store.remote import Mirror
-from kdexp.store.replicated import Mirrored
+from kdexp.store.remote import RemoteStore
+from kdexp.store.replicated import Replicated
 from kdexp.store.stage import Stage
 from kdexp.store.store import Store
 
@@ -41,26 +41,26 @@ def test_two_builders_of_one_stage_leave_one_that_is_whole(tmp_path, url):
         store = Store(tmp_path / name)
         store.build(STAGE, write(name), quiet)
         found.append((store.root / STAGE.key, store.get(STAGE.key).meta))
-    mirror = Mirror(url)
-    mirror.push_stage(*found[0])
-    mirror.push_stage(*found[1])
-    (record,) = [json.loads(Path(mirror.at("store", STAGE.key, "meta.json")).read_text())]
-    late = mirror.at("store", STAGE.key, "ffffffff", "data.txt")
+    remote = RemoteStore(url)
+    remote.push_stage(*found[0])
+    remote.push_stage(*found[1])
+    (record,) = [json.loads(Path(remote.at("store", STAGE.key, "meta.json")).read_text())]
+    late = remote.at("store", STAGE.key, "ffffffff", "data.txt")
     Path(late).parent.mkdir()
     Path(late).write_text("a third one, whose record never came")
-    third = Mirrored(tmp_path / "three", 5, mirror)
+    third = Replicated(Store(tmp_path / "three", 5), remote)
     assert (third.seek(STAGE.key).folder / "data.txt").read_text() == "two" and record["at"]
     assert "at" not in files.read_json(third.root / STAGE.key / "meta.json")
 
 
 def test_storage_that_is_away_costs_a_warning(tmp_path, url, caplog, monkeypatch):
-    store = Mirrored(tmp_path / "one", 5, Mirror(url))
+    store = Replicated(Store(tmp_path / "one", 5), RemoteStore(url))
 
     def away(*_: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(Mirror, "_cat", away)
-    monkeypatch.setattr(Mirror, "_put", away)
+    monkeypatch.setattr(RemoteStore, "_cat", away)
+    monkeypatch.setattr(RemoteStore, "_put", away)
     found, before = store.build(STAGE, write("alone"), quiet)
     assert not before and (found.folder / "data.txt").read_text() == "alone"
     assert "no answer from file://" in caplog.text and "could not be sent" in caplog.text
@@ -72,10 +72,10 @@ def checkpoint(work: Path, step: int) -> None:
 
 @pytest.mark.parametrize(("here", "there", "taken"), [(5000, 200, 5000), (100, 200, 200), (None, 200, 200)])
 def test_the_checkpoint_that_got_further_is_continued(tmp_path, url, here, there, taken):
-    mirror = Mirror(url)
+    remote = RemoteStore(url)
     checkpoint(tmp_path / "far", there)
-    mirror.push_work(STAGE.key, tmp_path / "far")
-    store = Mirrored(tmp_path / "one", 5, mirror)
+    remote.push_work(STAGE.key, tmp_path / "far")
+    store = Replicated(Store(tmp_path / "one", 5), remote)
     work = store.root / "work" / STAGE.key
     if here is not None:
         checkpoint(work, here)
@@ -88,9 +88,9 @@ def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, u
     files.write_json(where / "result.json", {"run": 1})
     point = Point("id", "run", where, {"runtime": {"remote": url}})
     with monkeypatch.context() as patch:
-        patch.setattr(Mirror, "_put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
+        patch.setattr(RemoteStore, "_put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
         assert "is finished, but could not be sent" in replicated.unsent([point])
-    assert replicated.unsent([point]) == "" and Mirror(url).has_result(where)
+    assert replicated.unsent([point]) == "" and RemoteStore(url).has_result(where)
     shutil.rmtree(where)
     replicated.meet([point])
     assert files.read_json(where / "result.json") == {"run": 1}

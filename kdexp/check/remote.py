@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 from kdexp.common.problems import near
-from kdexp.store.remote import Mirror
-
-ANSWER_S = 30.0
-"""Seconds within which the storage has to answer."""
+from kdexp.store.remote import ANSWER_S, RemoteStore
 
 
 def problems(url: str | None, write: bool = True) -> list[str]:
@@ -40,22 +36,11 @@ def _problems(url: str, write: bool) -> tuple[str, ...]:
         return (f"{where} needs a package that is not installed ({error}): pip install 'kdexp[s3]' for s3://.",)
     except ValueError:
         return (f"{where}: {protocol} is no protocol of fsspec.{near(protocol, available_protocols())}",)
-    found: list[str] = []
-    asking = threading.Thread(target=_ask, args=(url, write, found), daemon=True)
-    asking.start()
-    asking.join(ANSWER_S)
-    if asking.is_alive():
-        found.append(f"nothing answers within {ANSWER_S:.0f} s")
-    return tuple(f"{where}: {text}; check the address, the network and the credentials." for text in found)
-
-
-def _ask(url: str, write: bool, found: list[str]) -> None:
-    mirror = Mirror(url)
+    remote = RemoteStore(url)
     try:
-        if write:
-            mirror._pipe(mirror.at(".kdexp"), b"kdexp\n")
-        else:
-            mirror.fs.exists(mirror.at(".kdexp"))
+        remote.limited(ANSWER_S, lambda: remote.probe(write))
     except Exception as error:  # each protocol has errors of its own
         lines = str(error).strip().splitlines()
-        found.append(f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}")
+        reason = f"{type(error).__name__}: {lines[0] if lines else 'no reason given'}"
+        return (f"{where}: {reason}; check the address, the network and the credentials.",)
+    return ()

@@ -6,11 +6,11 @@ from statistics import median
 from typing import Any
 
 from kdexp.common.registry import build
+from kdexp.common.status import state
 from kdexp.config.schema import Config
 from kdexp.methods import base as methods
 from kdexp.models import build as models
 from kdexp.objectives import layer_maps
-from kdexp.run import execute
 from kdexp.run.spec import RunSpec, facts
 from kdexp.store.replicated import open_store
 
@@ -64,7 +64,7 @@ def stages(spec: RunSpec) -> None:
     store = open_store(spec.config, spec.run_dir)
     planned = methods.stages(spec.config, facts(spec.config))
     there = {stage.key: store.seek(stage.key) for stage in planned}
-    print(f"run      {spec.run_dir}: {execute.state(spec.run_dir)}")
+    print(f"run      {spec.run_dir}: {state(spec.run_dir)}")
     for number, stage in enumerate(planned, 1):
         finished = there[stage.key]
         what = (

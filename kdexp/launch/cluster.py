@@ -24,6 +24,7 @@ from typing import Any
 
 from kdexp.common import files
 from kdexp.launch.child import GRACE_S, INTERRUPTED
+from kdexp.store.replicated import SharedRun
 
 STOP = ".stop"
 """A file of this name in a run's folder asks the run to save itself and leave; signals do not cross machines."""
@@ -85,14 +86,12 @@ class Remote:
 
 def _watch(stop: Path, config: dict[str, Any]) -> None:
     """End this process when its run shall stop: by a file on a common disk, or an object in the common storage."""
-    from kdexp.store import remote
-
-    far, asked = remote.of(config), time.monotonic()
+    shared, asked = SharedRun(config, stop.parent), time.monotonic()
     while not stop.exists():
         time.sleep(WATCH_S)
-        if far is not None and time.monotonic() - asked >= ASK_S:
+        if time.monotonic() - asked >= ASK_S:
             with contextlib.suppress(Exception):  # storage that is away now may answer the next time
-                if far.asked_to_stop(stop.parent):
+                if shared.asked_to_stop():
                     break
             asked = time.monotonic()
     os.kill(os.getpid(), signal.SIGTERM)

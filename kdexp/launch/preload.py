@@ -34,7 +34,6 @@ MODULES = (
     "kdexp.run.result",
     "kdexp.methods.distill",
     "kdexp.tasks.text.table",
-    "kdexp.tracking.preload",
 )
 
 for name in MODULES:

@@ -18,6 +18,7 @@ from kdexp.common import files
 from kdexp.common.files import Interrupted
 from kdexp.common.problems import ConfigError
 from kdexp.common.redact import without_passwords
+from kdexp.common.status import read_status, write_status
 from kdexp.common.stop import Stop
 from kdexp.run import stages
 from kdexp.run.spec import RunSpec, facts
@@ -25,24 +26,6 @@ from kdexp.store import replicated
 from kdexp.tracking import Tracker
 
 log = logging.getLogger("kdexp")
-
-
-def state(run_dir: Path) -> str:
-    """Return ``new``, ``running``, ``finished``, ``failed`` or ``interrupted``.
-
-    A run counts as running only while a process holds its lock, so one that was killed reads as interrupted.
-    """
-    status = files.read_json(run_dir / "status.json")
-    if status is None:
-        return "new"
-    if status["state"] != "running":
-        return str(status["state"])
-    try:
-        with FileLock(run_dir / ".lock", timeout=0):
-            return "interrupted"
-    except Timeout:
-        return "running"
-
 
 def finished(spec: RunSpec) -> dict[str, Any] | None:
     """Return a run's result if it is there and belongs to this configuration, else None."""
@@ -105,36 +88,36 @@ def _locked(spec: RunSpec, pull: Callable[[], None]) -> dict[str, Any]:
 
 def _execute(spec: RunSpec) -> dict[str, Any]:
     run_dir = spec.run_dir
-    before = files.read_json(run_dir / "status.json") or {}
+    before = read_status(run_dir)
     status = {
         "state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "updated": _now(),
         "attempt": int(before.get("attempt", 0)) + 1, "error": None,
     }  # fmt: skip
 
     def mark(state: str, error: str | None = None) -> None:
-        files.write_json(run_dir / "status.json", {**status, "state": state, "updated": _now(), "error": error})
+        write_status(run_dir, {**status, "state": state, "updated": _now(), "error": error})
 
     mark("running")
     _write_hydra(spec)
     stop = Stop()
     with _logging(run_dir), stop.listening():
-        tracker = Tracker.open(run_dir, spec.config.model_dump(), study=spec.config.study, name=spec.name)
+        tracker = Tracker(run_dir, spec.config.tracking.model_dump())
         try:
             result = stages.carry_out(spec, stop, tracker.log)
             files.write_json(run_dir / "result.json", result)
             mark("finished")
-            tracker.close("finished")
+            tracker.close()
             return result
         except (Interrupted, KeyboardInterrupt) as error:
             log.warning("interrupted: %s", error or "Ctrl-C")
             status["signal"] = stop.asked or None  # which one: a cluster's launcher queues the job again after SIGUSR2
             mark("interrupted", str(error) or "Ctrl-C")
-            tracker.close("interrupted")
+            tracker.close()
             raise
         except BaseException as error:
             log.error("failed: %s: %s", type(error).__name__, error, exc_info=not isinstance(error, ValueError))
             mark("failed", f"{type(error).__name__}: {error}")
-            tracker.close("failed")
+            tracker.close()
             raise
 
 

@@ -1,9 +1,8 @@
 """Object storage: what machines without a common disk share, below one URL that fsspec understands.
 
 Layout: ``store/<key>/`` a finished stage (``meta.json`` is written last and names the folder of its files: without it
-the stage is not there),
-``work/<key>/<number>-<token>/`` a checkpoint of one being built (``manifest.json`` is written last),
-``runs/<study>/<run>/`` what a run leaves (``result.json`` is written last), with ``.stop`` while it shall stop.
+the stage is not there), ``work/<key>/<number>-<token>/`` a checkpoint of one being built (``manifest.json`` is written
+last), ``runs/<study>/<run>/`` what a run leaves (``result.json`` is written last), with ``.stop`` while it shall stop.
 
 There are no locks here: two machines may build the same stage at once. Both get the same content, and the last wins.
 Credentials and endpoints are fsspec's business (its environment variables and files); a URL that holds a password is
@@ -15,12 +14,16 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Iterable
+import threading
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kdexp.common import files
 from kdexp.config.schema import Config
+from kdexp.common.status import read_status
+
+T = TypeVar("T")
 
 OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
 """Protocols where an object appears whole or not at all; elsewhere a file is written under another name and moved."""
@@ -28,10 +31,18 @@ RUN = (".hydra/config.yaml", ".hydra/overrides.yaml", "run.log", "metrics.jsonl"
 """What is shared of a run's folder, in the order in which it is written; locks and tracking marks stay at home."""
 GROWING = ("run.log", "metrics.jsonl")
 STOP = ".stop"
+ANSWER_S = 30.0
+"""Seconds within which the storage has to answer a question."""
+SEND_S = 120.0
+"""Seconds that a training waits while a checkpoint (or a run's folder) is sent."""
+TRANSFER_S = 900.0
+"""Seconds that fetching anything, or sending a finished stage, may take."""
 
 
-class Mirror:
+class RemoteStore:
     """Finished stages, checkpoints and runs below a URL.
+
+    Every method may wait for ever, as storage does; :meth:`limited` is for callers that have better things to do.
 
     Args:
         url: ``s3://bucket/prefix``, ``gs://...``, ``file:///folder``.
@@ -40,6 +51,45 @@ class Mirror:
     def __init__(self, url: str):
         self.url = url.rstrip("/")
         self.whole = url.partition(":")[0] in OBJECTS
+        self._hanging: threading.Thread | None = None
+
+    def limited(self, seconds: float, call: Callable[[], T]) -> T:
+        """Return what a call to the storage returns, if it does so in time.
+
+        A call that hangs in the network cannot be ended, so it is made in a thread, which is left behind. Until that
+        one has come back, further calls fail at once: a storage that hangs costs a run ``seconds`` once, not each time.
+
+        Raises:
+            TimeoutError: it did not.
+            Exception: the call's own.
+        """
+        if self._hanging is not None and self._hanging.is_alive():
+            raise TimeoutError("it still hangs in an earlier call")
+        outcome: list[T] = []
+        failure: list[Exception] = []
+
+        def carry() -> None:
+            try:
+                outcome.append(call())
+            except Exception as error:
+                failure.append(error)
+
+        thread = threading.Thread(target=carry, name="kdexp-remote", daemon=True)
+        thread.start()
+        thread.join(seconds)
+        if failure:
+            raise failure[0]
+        if not outcome:
+            self._hanging = thread
+            raise TimeoutError(f"no answer within {seconds:.0f} s")
+        return outcome[0]
+
+    def probe(self, write: bool) -> None:
+        """Try whether the storage can be used, by looking for (or writing) a small file ``.kdexp``."""
+        if write:
+            self._pipe(self.at(".kdexp"), b"kdexp\n")
+        else:
+            self.fs.exists(self.at(".kdexp"))
 
     @property
     def fs(self) -> Any:
@@ -78,10 +128,10 @@ class Mirror:
 
     def push_stage(self, folder: Path, meta: dict[str, Any]) -> None:
         """Send a finished stage, its record last; each sender has a place of its own for the files."""
-        base, own = self.at("store", meta["key"]), secrets.token_hex(4)
+        base, place = self.at("store", meta["key"]), secrets.token_hex(4)
         for name in meta["files"]:
-            self._put(folder / name, f"{base}/{own}/{name}")
-        self._pipe(f"{base}/meta.json", json.dumps({**meta, "at": own}, indent=1).encode())
+            self._put(folder / name, f"{base}/{place}/{name}")
+        self._pipe(f"{base}/meta.json", json.dumps({**meta, "at": place}, indent=1).encode())
 
     # --- work that has begun ---
 
@@ -115,85 +165,95 @@ class Mirror:
             except FileNotFoundError:  # a newer one has replaced it while it was being read
                 continue
 
-    def push_work(self, key: str, folder: Path) -> str:
-        """Send a begun stage's files, then drop older ones; returns the name it has there."""
+    def push_work(self, key: str, folder: Path, leave: Iterable[str] = ()) -> str:
+        """Send a begun stage's files, then drop older ones; returns the name it has there.
+
+        Args:
+            leave: names in the folder that stay at home.
+
+        Raises:
+            RuntimeError: a file was replaced meanwhile (this call took too long and was left behind). What was sent is
+                of two checkpoints, so nothing says that it is there.
+        """
         have = self._works(key)
         number = 1 + max((int(name.partition("-")[0]) for name in have), default=0)
         name = f"{number:08d}-{secrets.token_hex(4)}"
-        found = {str(p.relative_to(folder)): p for p in sorted(folder.rglob("*")) if p.is_file()}
-        for relative, path in found.items():
+        paths = [p for p in sorted(folder.rglob("*")) if p.is_file() and p.suffix != ".tmp"]
+        sent = {str(p.relative_to(folder)): p for p in paths if p.relative_to(folder).parts[0] not in leave}
+        before = [_version(path) for path in sent.values()]
+        for relative, path in sent.items():
             self._put(path, self.at("work", key, name, relative))
-        manifest = {"files": {relative: files.checksum(path) for relative, path in found.items()}}
+        manifest = {"files": {relative: files.checksum(path) for relative, path in sent.items()}}
+        if before != [_version(path) for path in sent.values()]:
+            raise RuntimeError("the checkpoint was replaced by the next one while it was being sent")
         self._pipe(self.at("work", key, name, "manifest.json"), json.dumps(manifest).encode())
         for old in have:
-            self._remove(self.at("work", key, old), "manifest.json")
+            self._remove(self.at("work", key, old, "manifest.json"), self.at("work", key, old))
         return name
 
     def drop_work(self, key: str) -> None:
-        """Forget all checkpoints of a stage."""
-        for name in self._works(key):
-            self._remove(self.at("work", key, name), "manifest.json")
+        """Forget all checkpoints of a stage, and what is left of those that were not sent to their end."""
+        self._remove(*(self.at("work", key, name, "manifest.json") for name in self._works(key)), self.at("work", key))
 
     # --- runs ---
 
-    def run(self, where: Path, *parts: str) -> str:
+    def run_path(self, run_dir: Path, *parts: str) -> str:
         """Return the place of a run whose folder ends in ``<study>/<run>``."""
-        return self.at("runs", where.parent.name, where.name, *parts)
+        return self.at("runs", run_dir.parent.name, run_dir.name, *parts)
 
-    def has_result(self, where: Path) -> bool:
+    def has_result(self, run_dir: Path) -> bool:
         """Tell whether a run's result is there."""
-        return bool(self.fs.exists(self.run(where, "result.json")))
+        return bool(self.fs.exists(self.run_path(run_dir, "result.json")))
 
-    def pull_run(self, where: Path) -> bool:
+    def pull_run(self, run_dir: Path) -> bool:
         """Fetch a run's folder if it got further elsewhere: it is finished there, or more attempts were made.
 
         Returns:
             Whether anything was fetched.
         """
-        if (where / "result.json").exists():
+        if (run_dir / "result.json").exists():
             return False
-        result = self._json(self.run(where, "result.json"))
-        there = self._json(self.run(where, "status.json"))
-        here = files.read_json(where / "status.json") or {}
-        if result is None and (there is None or there.get("attempt", 0) <= here.get("attempt", 0)):
+        result, there = (self._json(self.run_path(run_dir, name)) for name in ("result.json", "status.json"))
+        attempts = read_status(run_dir).get("attempt", 0)
+        if result is None and (there is None or there.get("attempt", 0) <= attempts):
             return False
         for name in RUN:
-            content = self._cat(self.run(where, name))
+            content = self._cat(self.run_path(run_dir, name))
             if content is not None and name in GROWING:
-                where.mkdir(parents=True, exist_ok=True)
-                (where / name).write_bytes(content)  # in place: this process may be writing to its end
+                run_dir.mkdir(parents=True, exist_ok=True)
+                (run_dir / name).write_bytes(content)  # in place: this process may be writing to its end
             elif content is not None:
-                files.write_text(where / name, content.decode())
+                files.write_text(run_dir / name, content.decode())
         return True
 
-    def push_run(self, where: Path) -> None:
+    def push_run(self, run_dir: Path) -> None:
         """Send a run's folder, its result last."""
         for name in RUN:
-            path = where / name
+            path = run_dir / name
             if path.is_file():
                 content = path.read_bytes()
                 if name in GROWING:
                     content = content[: content.rfind(b"\n") + 1]
-                self._pipe(self.run(where, name), content)
+                self._pipe(self.run_path(run_dir, name), content)
 
-    def finished(self, runs: Iterable[Path]) -> list[Path]:
+    def finished(self, run_dirs: Iterable[Path]) -> list[Path]:
         """Return those of the runs whose result is there; one listing a study."""
-        runs, found = list(runs), set[str]()
-        for study in {where.parent.name for where in runs}:
-            found |= {p.rsplit("/", 3)[-2] for p in self.fs.glob(self.at("runs", study, "*", "result.json"))}
-        return [where for where in runs if where.name in found]
+        run_dirs, names = list(run_dirs), set[str]()
+        for study in {run_dir.parent.name for run_dir in run_dirs}:
+            names |= {p.rsplit("/", 3)[-2] for p in self.fs.glob(self.at("runs", study, "*", "result.json"))}
+        return [run_dir for run_dir in run_dirs if run_dir.name in names]
 
-    def ask_to_stop(self, where: Path) -> None:
+    def ask_to_stop(self, run_dir: Path) -> None:
         """Ask a run to save itself and leave, wherever it is."""
-        self._pipe(self.run(where, STOP), b"stop")
+        self._pipe(self.run_path(run_dir, STOP), b"stop")
 
-    def asked_to_stop(self, where: Path) -> bool:
+    def asked_to_stop(self, run_dir: Path) -> bool:
         """Tell whether a run was asked to leave."""
-        return bool(self.fs.exists(self.run(where, STOP)))
+        return bool(self.fs.exists(self.run_path(run_dir, STOP)))
 
-    def let_run(self, where: Path) -> None:
+    def let_run(self, run_dir: Path) -> None:
         """Take back what :meth:`ask_to_stop` asked for."""
-        self._remove(self.run(where), STOP, whole=False)
+        self._remove(self.run_path(run_dir, STOP))
 
     # --- transport ---
 
@@ -208,8 +268,8 @@ class Mirror:
         try:
             return None if content is None else json.loads(content)
         except ValueError as error:
-            said = f"{self._said(path)} is damaged ({error}): delete it and run the command again."
-            raise ValueError(said) from error
+            message = f"{self._shown(path)} is damaged ({error}): delete it and run the command again."
+            raise ValueError(message) from error
 
     def _fetch(self, base: str, folder: Path, sums: dict[str, str], below: str = "") -> None:
         """Copy files from the URL (``below`` a folder there) and compare their checksums.
@@ -218,20 +278,19 @@ class Mirror:
             ValueError: one is missing or differs; it is named.
         """
         for name, expected in sums.items():
-            path = folder / name
+            path, source = folder / name, "/".join(part for part in (base, below, name) if part)
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
-                self.fs.get_file("/".join(part for part in (base, below, name) if part), str(path))
-                good = files.checksum(path) == expected
+                self.fs.get_file(source, str(path))
+                is_good = files.checksum(path) == expected
             except FileNotFoundError:
                 if not any(self.fs.exists(f"{base}/{mark}") for mark in ("manifest.json", "meta.json")):
                     raise
-                good = False
-            if not good:
-                said = "/".join(part for part in (self._said(base), below, name) if part)
+                is_good = False
+            if not is_good:
                 raise ValueError(
-                    f"{said} is damaged or missing (its sha256 is not the one noted when it was written): delete the "
-                    f"folder {self._said(base)}; the same command builds it again."
+                    f"{self._shown(source)} is damaged or missing (its sha256 is not the one noted when it was "
+                    f"written): delete the folder {self._shown(base)}; the same command builds it again."
                 )
 
     def _put(self, path: Path, target: str) -> None:
@@ -252,20 +311,26 @@ class Mirror:
             path.write_bytes(content)
             self._put(path, target)
 
-    def _remove(self, folder: str, first: str, whole: bool = True) -> None:
-        """Delete a file that makes a folder count, then the rest of it."""
-        for path, deep in ((f"{folder}/{first}", False), *([(folder, True)] if whole else [])):
+    def _remove(self, *paths: str) -> None:
+        """Delete files and folders in this order: what makes a folder count goes before it."""
+        for path in paths:
             try:
-                self.fs.rm(path, recursive=deep)
+                self.fs.rm(path, recursive=True)
             except FileNotFoundError:
                 continue
 
-    def _said(self, path: str) -> str:
+    def _shown(self, path: str) -> str:
         """Return a path as people write it."""
         return self.url + path.removeprefix(self._open()[1])
 
 
-def of(config: Config) -> Mirror | None:
-    """Return the mirror that a configuration names (``runtime.remote``), or None."""
+def _version(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file is replaced or written to."""
+    stat = path.stat()
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def of(config: Config) -> RemoteStore | None:
+    """Return the object storage that a configuration names (``runtime.remote``), or None."""
     url = config.runtime.remote
-    return Mirror(url) if url else None
+    return RemoteStore(url) if url else None

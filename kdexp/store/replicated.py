@@ -1,4 +1,8 @@
-"""A store with object storage behind it: asks there for what is missing here, and sends what others will need."""
+"""A store and runs with object storage behind them: ask there for what is missing here, send what others will need.
+
+The rest of the program knows three things of it: :func:`open_store`, :class:`SharedRun` (or :func:`run` around one that
+is carried out), and :func:`meet` for a study. Without ``runtime.remote`` they are the local store, and nothing.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +10,20 @@ import logging
 import os
 import shutil
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from kdexp.common import files
 from kdexp.common.problems import ConfigError
 from kdexp.config.schema import Config
-from kdexp.store.remote import Mirror, of
+from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, RemoteStore, of
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished, Store
 
+T = TypeVar("T")
 log = logging.getLogger("kdexp")
 MARK = "pushed.json"
 """In a work folder: the name of the checkpoint that was sent or fetched last."""
@@ -26,51 +31,58 @@ HOME = ("checkpoint.new", "checkpoint.old", "best.safetensors.new", "holder.json
 """What of a work folder is never sent."""
 
 
-class Mirrored(Store):
-    """A store that shares its stages through a mirror.
+class Replicated:
+    """The store as a run uses it: this machine's, and object storage behind it where there is one.
 
-    Sending is a service to others: while a run is under way, a storage that is away costs a warning, no more.
+    Sending is a service to others: while a run is under way, a storage that is away costs a warning, no more. It
+    happens in line, when a checkpoint has just been written: nothing changes the files meanwhile, so no copy is kept
+    and no thread is waited for; :meth:`~kdexp.store.remote.RemoteStore.limited` bounds what it may cost.
 
     Args:
-        root, timeout: see :class:`~kdexp.store.store.Store`.
-        mirror: where.
-        beside: called with each checkpoint that is sent (the run's folder goes along).
+        store: this machine's.
+        remote: the storage; None = there is none.
+        run_dir: the run's folder, which goes along with every checkpoint.
     """
 
-    def __init__(self, root: Path, timeout: float, mirror: Mirror, beside: Callable[[], None] = lambda: None):
-        super().__init__(root, timeout)
-        self.mirror, self.beside = mirror, beside
-        self._sending: threading.Thread | None = None
-        self._later: str | None = None
+    def __init__(self, store: Store, remote: RemoteStore | None = None, run_dir: Path | None = None):
+        self.store, self.remote, self.run_dir = store, remote, run_dir
+        self.root, self.using, self.drop_weights = store.root, store.using, store.drop_weights
 
     def seek(self, key: str, work: Path | None = None) -> Finished | None:
-        """See :class:`~kdexp.store.store.Store`; what is fetched is compared with its checksums.
+        """Return a finished stage from wherever it can be had, or None; what is fetched is compared with its checksums.
+
+        Args:
+            work: folder for what has been begun elsewhere, if the stage is not finished. Its lock is held.
 
         Raises:
-            ValueError: what lies at the URL is damaged; it is named.
+            ValueError: what lies here or at the URL is damaged; it is named.
         """
-        found = self.get(key)
-        if found is not None and found.whole:
-            return found
+        have = self.store.get(key)
+        if self.remote is None or (have is not None and have.whole):
+            return have
         try:
-            with self._incoming(key) as folder:
-                meta = self.mirror.pull_stage(key, folder)
-                if meta is not None and (found is None or not meta.get("dropped")):
-                    found = self._place(key, folder)
-            if work is None or (found is not None and found.whole):
-                return found
-            return self._continue(key, work) or found
+            have = self._fetch_stage(self.remote, key, have)
+            if work is None or (have is not None and have.whole):
+                return have
+            return self._continue(self.remote, key, work) or have
         except ValueError:  # what lies there is damaged
             raise
         except Exception as error:  # each protocol has errors of its own
-            log.warning("no answer from %s (%s: %s); going on alone", self.mirror.url, type(error).__name__, error)
-            return found
+            log.warning("no answer from %s (%s: %s); going on alone", self.remote.url, type(error).__name__, error)
+            return have
 
-    def _continue(self, key: str, work: Path) -> Finished | None:
-        """Take up what was begun elsewhere: a checkpoint, or a finished phase of a run that has not ended."""
-        mark = files.read_json(work / MARK) or {}
+    def _fetch_stage(self, remote: RemoteStore, key: str, have: Finished | None) -> Finished | None:
         with self._incoming(key) as folder:
-            name = self.mirror.pull_work(key, folder, mark.get("name"))
+            meta = remote.limited(TRANSFER_S, lambda: remote.pull_stage(key, folder))
+            if meta is None or (have is not None and meta.get("dropped")):
+                return have
+            return self._place(key, folder)
+
+    def _continue(self, remote: RemoteStore, key: str, work: Path) -> Finished | None:
+        """Take up what was begun elsewhere: a checkpoint, or a finished phase of a run that has not ended."""
+        known = (files.read_json(work / MARK) or {}).get("name")
+        with self._incoming(key) as folder:
+            name = remote.limited(TRANSFER_S, lambda: remote.pull_work(key, folder, known))
             if name is None:
                 return None
             if (folder / name / "meta.json").exists():
@@ -81,96 +93,87 @@ class Mirrored(Store):
             shutil.rmtree(work, ignore_errors=True)
             work.parent.mkdir(parents=True, exist_ok=True)
             os.replace(folder / name, work)
-            log.info("stage %s continues from a checkpoint at %s", key[:12], self.mirror.url)
+            log.info("stage %s continues from a checkpoint at %s", key[:12], remote.url)
         return None
 
     @contextmanager
     def _incoming(self, key: str) -> Iterator[Path]:
-        """Make a folder of the store's own disk, in which things become complete."""
-        (self.root / "incoming").mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=self.root / "incoming", prefix=f"{key[:12]}-") as around:
+        """Make a folder of the store's own disk, in which things become complete.
+
+        A fetch that was left behind may still write there when it is taken away: nothing is moved from it then.
+        """
+        place = self.root / "incoming"
+        place.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=place, prefix=f"{key[:12]}-", ignore_cleanup_errors=True) as around:
             folder = Path(around) / "stage"
             folder.mkdir()
             yield folder
 
     def _place(self, key: str, folder: Path) -> Finished | None:
         """Turn a fetched folder into a finished stage; another process may have been quicker."""
-        target = self.root / key
-        have = self.get(key, verify=False)
+        have = self.store.get(key, verify=False)
         if have is None or not have.whole:
-            shutil.rmtree(target, ignore_errors=True)
+            shutil.rmtree(self.root / key, ignore_errors=True)
             with suppress(OSError):
-                os.replace(folder, target)
-        return self.get(key)
+                os.replace(folder, self.root / key)
+        return self.store.get(key)
 
-    @contextmanager
-    def carrying(self, stage: Stage) -> Iterator[None]:
-        """See :class:`~kdexp.store.store.Store`: when the action ends, the last checkpoint is sent to its end."""
-        try:
-            yield
-        finally:
-            self._settle()
+    def build(
+        self,
+        stage: Stage,
+        action: Callable[[Path], dict[str, Any]],
+        say: Callable[[str], None],
+        stop: Callable[[], bool] = lambda: False,
+    ) -> tuple[Finished, bool]:
+        """See :meth:`kdexp.store.store.Store.build`; one that is finished or begun elsewhere is fetched first."""
+        finished, is_old = self.store.build(stage, action, say, stop, fetch=lambda work: self.seek(stage.key, work))
+
+        def share(remote: RemoteStore) -> None:
+            if stage.shared:
+                remote.push_stage(finished.folder, finished.meta)
+                remote.drop_work(stage.key)
+            elif remote.has_work(stage.key):  # long enough to have been sent: nobody shall repeat it
+                remote.push_work(stage.key, finished.folder)
+
+        if not is_old:
+            self._send(f"stage {stage.name}", TRANSFER_S, share)
+        return finished, is_old
 
     def saved(self, key: str) -> None:
-        """Send a checkpoint while the work goes on; if the last one is still on its way, this one waits for it."""
-        if self._sending is not None and self._sending.is_alive():
-            self._later = key
-            return
-        copy, around = self._copy(key)
-        self._later = None
-        self._sending = threading.Thread(target=self._send, args=(key, copy, around), daemon=True)
-        self._sending.start()
-
-    def _settle(self) -> None:
-        if self._sending is not None:
-            self._sending.join()
-        if self._later is not None:
-            key, self._later = self._later, None
-            self._send(key, *self._copy(key))
-
-    def _copy(self, key: str) -> tuple[Path, Any]:
-        """Keep what the work folder holds at this moment, as further names of the same files where that can be."""
-        (self.root / "incoming").mkdir(parents=True, exist_ok=True)
-        around = tempfile.TemporaryDirectory(dir=self.root / "incoming", prefix=f"{key[:12]}-")
-        work, copy = self.root / "work" / key, Path(around.name) / "work"
-        shutil.copytree(work, copy, ignore=shutil.ignore_patterns(*HOME, "*.tmp"), copy_function=_link)
-        return copy, around
-
-    def _send(self, key: str, copy: Path, around: Any) -> None:
-        with around, self._warned("a checkpoint"):
-            name = self.mirror.push_work(key, copy)
-            if (self.root / "work" / key).is_dir():
-                files.write_json(self.root / "work" / key / MARK, {"name": name})
-            self.beside()
-
-    def _commit(self, stage: Stage, work: Path, summary: dict[str, Any], started: float) -> Finished:
-        found = super()._commit(stage, work, summary, started)
-        with self._warned(f"stage {stage.name}"):
-            if stage.shared:
-                self.mirror.push_stage(found.folder, found.meta)
-                self.mirror.drop_work(stage.key)
-            elif self.mirror.has_work(stage.key):  # long enough to have been sent: nobody shall repeat it
-                self.mirror.push_work(stage.key, found.folder)
-        return found
+        """Send a stage's checkpoint, which has just been written, and the run's folder beside it."""
+        work = self.root / "work" / key
+        name = self._send("a checkpoint", SEND_S, lambda remote: remote.push_work(key, work, HOME))
+        if name is not None:
+            files.write_json(work / MARK, {"name": name})
+            if self.run_dir is not None:
+                run_dir = self.run_dir
+                self._send(str(run_dir), SEND_S, lambda remote: remote.push_run(run_dir))
 
     def ended(self, stages: list[Stage]) -> None:
-        """See :class:`~kdexp.store.store.Store`: the mirror gets what it lacks of it, weights or records."""
+        """Give the storage what it lacks of the stages of a run that has ended well: weights or records."""
         for stage in stages:
-            found = self.get(stage.key, verify=False)
-            if found is None:
-                continue
-            with self._warned(f"stage {stage.name}"):
-                there = self.mirror.meta(stage.key)
-                if there is None or (found.whole and there.get("dropped")):
-                    self.mirror.push_stage(found.folder, found.meta)
-                self.mirror.drop_work(stage.key)
+            finished = self.store.get(stage.key, verify=False)
+            if finished is not None:
+                self._send(f"stage {stage.name}", TRANSFER_S, partial(_complete, finished))
 
-    @contextmanager
-    def _warned(self, what: str) -> Iterator[None]:
+    def _send(self, what: str, seconds: float, call: Callable[[RemoteStore], T]) -> T | None:
+        """Do something for others, if there is a storage; trouble is a warning."""
+        remote = self.remote
+        if remote is None:
+            return None
         try:
-            yield
+            return remote.limited(seconds, lambda: call(remote))
         except Exception as error:  # each protocol has errors of its own
-            log.warning("%s could not be sent to %s (%s: %s)", what, self.mirror.url, type(error).__name__, error)
+            log.warning("%s could not be sent to %s (%s: %s)", what, remote.url, type(error).__name__, error)
+            return None
+
+
+def _complete(finished: Finished, remote: RemoteStore) -> None:
+    """Send a stage, or the weights that only its record has there; what was begun of it is over."""
+    there = remote.meta(finished.meta["key"])
+    if there is None or (finished.whole and there.get("dropped")):
+        remote.push_stage(finished.folder, finished.meta)
+    remote.drop_work(finished.meta["key"])
 
 
 def _step(work: Path) -> int:
@@ -180,44 +183,83 @@ def _step(work: Path) -> int:
     return -1 if state is None else int(state["progress"]["step"])
 
 
-def _link(source: str, target: str) -> None:
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
+def open_store(config: Config, run_dir: Path) -> Replicated:
+    """Return the store of a run's configuration."""
+    runtime = config["runtime"]
+    return Replicated(Store(Path(runtime["store"]), runtime["lock_timeout_s"]), of(config), run_dir)
 
 
-def open_store(config: Config, where: Path) -> Store:
-    """Return the store of a run's configuration, with its mirror behind it if it names one.
+class SharedRun:
+    """A run's folder on object storage; without ``runtime.remote`` there is nothing to do.
 
     Args:
-        where: the run's folder.
+        config: the run's.
+        run_dir: its folder here; the last two parts of the path are its name there.
     """
-    runtime = config.runtime
-    found, root, timeout = of(config), Path(runtime.store), runtime.lock_timeout_s
-    return Mirrored(root, timeout, found, lambda: found.push_run(where)) if found else Store(root, timeout)
+
+    def __init__(self, config: Config, run_dir: Path):
+        self.remote, self.run_dir = of(config), run_dir
+
+    def pull(self) -> None:
+        """Fetch the folder if the run got further elsewhere."""
+        if self._do(TRANSFER_S, RemoteStore.pull_run):
+            assert self.remote is not None
+            log.info("%s was fetched from %s", self.run_dir, self.remote.url)
+
+    def push(self) -> None:
+        """Send the folder as it is."""
+        self._do(SEND_S, RemoteStore.push_run)
+
+    def hand_in(self) -> None:
+        """Send the folder of a finished run, unless its result is there.
+
+        Raises:
+            RuntimeError: it could not be sent; the same command tries that again.
+        """
+        try:
+            if self._do(ANSWER_S, RemoteStore.has_result) is False:
+                self.push()
+        except Exception as error:  # each protocol has errors of its own
+            assert self.remote is not None
+            raise RuntimeError(
+                f"{self.run_dir} is finished, but could not be sent to {self.remote.url} ({type(error).__name__}: "
+                f"{error}): the same command tries again."
+            ) from error
+
+    def ask_to_stop(self) -> None:
+        """Ask the run to save itself and leave, wherever it is."""
+        self._do(ANSWER_S, RemoteStore.ask_to_stop)
+
+    def asked_to_stop(self) -> bool:
+        """Tell whether the run was asked to leave."""
+        return bool(self._do(ANSWER_S, RemoteStore.asked_to_stop))
+
+    def let_run(self) -> None:
+        """Take back what :meth:`ask_to_stop` asked for."""
+        self._do(ANSWER_S, RemoteStore.let_run)
+
+    def _do(self, seconds: float, call: Callable[[RemoteStore, Path], T]) -> T | None:
+        remote = self.remote
+        return None if remote is None else remote.limited(seconds, lambda: call(remote, self.run_dir))
 
 
 @contextmanager
-def run(config: Config, where: Path) -> Iterator[Callable[[], None]]:
+def run(config: Config, run_dir: Path) -> Iterator[Callable[[], None]]:
     """Share a run's folder: hands out a function that fetches it, and sends it when the run has ended in any way.
 
     Raises:
         RuntimeError: the run is finished, but its result could not be sent; the same command tries that again.
     """
-    found = of(config)
-    if found is None:
-        yield lambda: None
-        return
+    shared = SharedRun(config, run_dir)
     try:
-        yield lambda: _pull(found, where)
+        yield shared.pull
     except ConfigError:
         raise
     except BaseException:
         with suppress(Exception):
-            found.push_run(where)
+            shared.push()
         raise
-    _push(found, where)
+    shared.hand_in()
 
 
 def meet(points: list[Any]) -> None:
@@ -226,17 +268,16 @@ def meet(points: list[Any]) -> None:
     Raises:
         RuntimeError: a finished run still cannot be sent.
     """
-    mirror = of(points[0].config) if points else None
-    if mirror is None:
+    remote = of(points[0].config) if points else None
+    if remote is None:
         return
-    here = [point.run_dir for point in points if (point.run_dir / "result.json").exists()]
-    missing = [point.run_dir for point in points if point.run_dir not in here]
-    for where in mirror.finished(missing):
-        mirror.pull_run(where)
-    known = set(mirror.finished(here))
-    for where in here:
-        if where not in known:
-            _push(mirror, where)
+    have = {point.run_dir: (point.run_dir / "result.json").exists() for point in points}
+    finished = set(remote.limited(TRANSFER_S, lambda: remote.finished(have)))
+    for point in points:
+        if point.run_dir in finished and not have[point.run_dir]:
+            SharedRun(point.config, point.run_dir).pull()
+        elif have[point.run_dir] and point.run_dir not in finished:
+            SharedRun(point.config, point.run_dir).hand_in()
 
 
 def unsent(points: list[Any]) -> str:
@@ -246,19 +287,3 @@ def unsent(points: list[Any]) -> str:
     except Exception as error:  # each protocol has errors of its own
         return str(error)
     return ""
-
-
-def _push(mirror: Mirror, where: Path) -> None:
-    try:
-        if not mirror.has_result(where):
-            mirror.push_run(where)
-    except Exception as error:  # each protocol has errors of its own
-        raise RuntimeError(
-            f"{where} is finished, but could not be sent to {mirror.url} ({type(error).__name__}: {error}): "
-            "the same command tries again."
-        ) from error
-
-
-def _pull(mirror: Mirror, where: Path) -> None:
-    if mirror.pull_run(where):
-        log.info("%s was fetched from %s", where, mirror.url)

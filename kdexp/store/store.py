@@ -89,6 +89,7 @@ class Store:
         action: Callable[[Path], dict[str, Any]],
         say: Callable[[str], None],
         stop: Callable[[], bool] = lambda: False,
+        fetch: Callable[[Path], Finished | None] | None = None,
     ) -> tuple[Finished, bool]:
         """Return a finished stage, carrying it out if it is not there; the bool says whether it was there already.
 
@@ -98,6 +99,7 @@ class Store:
 
         Args:
             stop: becomes true when the caller no longer wants to wait.
+            fetch: asked once nobody else is at the stage, for what there is elsewhere; it may fill the work folder.
 
         Raises:
             TimeoutError: another process has held the lock for longer than ``timeout``.
@@ -118,36 +120,15 @@ class Store:
             self._wait(lock, stage, stop)
         try:
             work = self.root / "work" / stage.key
-            found = self.seek(stage.key, work)
+            found = fetch(work) if fetch else self.get(stage.key)
             if found is not None and found.whole:
                 return found, True
             work.mkdir(parents=True, exist_ok=True)
             files.write_json(work / "holder.json", {"pid": os.getpid(), "host": socket.gethostname()})
             started = time.time()
-            with self.carrying(stage):
-                summary = action(work)
-            return self._commit(stage, work, summary, started), False
+            return self._commit(stage, work, action(work), started), False
         finally:
             lock.release()
-
-    def seek(self, key: str, work: Path | None = None) -> Finished | None:
-        """Return a finished stage from wherever it can be had (:mod:`kdexp.store.replicated`), or None.
-
-        Args:
-            work: folder for what has been begun elsewhere, if the stage is not finished.
-        """
-        return self.get(key)
-
-    @contextmanager
-    def carrying(self, stage: Stage) -> Iterator[None]:
-        """Surround the action of a stage."""
-        yield
-
-    def saved(self, key: str) -> None:
-        """Hear that a checkpoint of a stage is complete."""
-
-    def ended(self, stages: list[Stage]) -> None:
-        """Hear that a run has ended well, and that of its stages what is here now shall stay."""
 
     def _wait(self, lock: Any, stage: Stage, stop: Callable[[], bool]) -> None:
         """Wait for a lock in slices, so that a person's stop is heard."""

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import AbstractContextManager
 from typing import Any
 
 from rich.console import Console
@@ -18,8 +15,9 @@ from kdexp.common.redact import without_passwords
 from kdexp.launch.base import Interrupted, Launcher, Outcome, Point, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
-from kdexp.store import leases
+from kdexp.store import leases, replicated
 from kdexp.sweep import study as studies
+from kdexp.tracking import following
 
 
 def command() -> str:
@@ -40,8 +38,6 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
         SystemExit: code 1, some runs failed.
         Interrupted: a person stopped it; the summary has been printed.
     """
-    from kdexp.store import replicated
-
     name = str(points[0].config["study"])
     if not dry:
         replicated.meet(points)
@@ -78,42 +74,9 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
     return outcomes
 
 
-SYNC_S = 60.0
-
-
-@contextmanager
-def tracked(point: Point) -> Iterator[None]:
-    """Make the tracking store ready before a study's first run, and complete it after the last.
-
-    Runs feed the store themselves; what one of them could not send (it was killed, the store was busy) is sent at the
-    end, so that tables see everything. Nothing here ends a study: a failure is one warning.
-    """
-    settings = point.config.get("tracking") or {}
-    if not settings.get("enabled"):
-        yield
-        return
-    from kdexp import tracking
-
-    tracking.prepare(str(settings["uri"]))
-    yield
-    root, study = point.folder.parent.parent, point.folder.parent.name
-    try:
-        if tracking.behind(root, study):
-            _sync(root, study)
-    except Exception as error:
-        print(f"warning: tracking is behind ({error}); python -m kdexp.tracking sync study={study}", file=sys.stderr)
-
-
-def _sync(root: Path, study: str) -> None:
-    """Bring the store up to date in a process of its own: this one stays light, and a dead store ends with it."""
-    package = Path(__file__).resolve().parents[2]
-    begin = f"import sys; sys.path.insert(0, {str(package)!r}); from kdexp.cli.main import main"
-    code = f"{begin}; sys.exit(main(sys.argv[1:]))"
-    ask = [sys.executable, "-c", code, "tracking", "sync", f"root={root}", f"study={study}"]
-    done = subprocess.run(ask, capture_output=True, text=True, timeout=SYNC_S, check=False)
-    if done.returncode:
-        lines = (done.stderr.strip() or done.stdout.strip() or f"exit code {done.returncode}").splitlines()
-        raise RuntimeError(lines[-1])
+def tracked(point: Point) -> AbstractContextManager[None]:
+    """Show a study's runs in the tracking store while it lasts; ``point`` is one of them."""
+    return following(point.folder.parent, point.config.get("tracking") or {})
 
 
 def refuse_stale(runs: Any, finished: list[Point]) -> None:

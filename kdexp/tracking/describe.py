@@ -6,44 +6,45 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from kdexp.config.resolve import PLACES, SCIENCE
+
 if TYPE_CHECKING:
     from kdexp.tracking.files import Facts
 
-SCIENCE = ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "selection", "seed")
 PARAM_LENGTH = 6000  # MLflow's limits, in characters
 TAG_LENGTH = 5000
 NAME_LENGTH = 250
 
 
 def params_of(config: dict[str, Any]) -> dict[str, str]:
-    """The science part of a config as flat MLflow params; unresolved ``${...}`` values are left out.
+    """All settings that decide what a run is, as flat MLflow params; unresolved ``${...}`` values are left out.
 
     Values are cut at MLflow's limit; the whole config is an artifact.
     """
-    science = {key: config[key] for key in SCIENCE if key in config}
-    dtype = config.get("runtime", {}).get("dtype") if isinstance(config.get("runtime"), dict) else None
-    flat = _flat(science) if science else {}
-    if dtype is not None:
-        flat["runtime.dtype"] = str(dtype)
-    return {clean(key): value[:PARAM_LENGTH] for key, value in flat.items() if "${" not in value}
+    flat: dict[str, str] = {}
+    for group in SCIENCE:
+        flat |= _flat(config[group], group) if group in config else {}
+    dtype = (config.get("runtime") or {}).get("dtype")
+    flat |= {} if dtype is None else {"runtime.dtype": str(dtype)}
+    places = {f"{group}.{key}" for group, keys in PLACES.items() for key in keys}
+    return {clean(k): v[:PARAM_LENGTH] for k, v in flat.items() if k not in places and "${" not in v}
 
 
-def _flat(value: Any, path: str = "") -> dict[str, str]:
+def _flat(value: Any, path: str) -> dict[str, str]:
     if not isinstance(value, dict) or not value:
         return {path: value if isinstance(value, str) else json.dumps(value, default=str)}
     flat: dict[str, str] = {}
     for key, part in value.items():
-        flat |= _flat(part, f"{path}.{key}" if path else str(key))
+        flat |= _flat(part, f"{path}.{key}")
     return flat
 
 
 def tags_of(facts: Facts) -> dict[str, str]:
     """The ``kdexp.*`` tags of a run: who it is, and its state."""
     tags = {f"kdexp.{group}": name for group, name in facts.labels.items()}
-    tags |= {"kdexp.sweep.study": facts.study, "kdexp.hash": facts.name.rsplit("-", 1)[-1], "kdexp.status": facts.state}
-    identity = facts.result.get("run", {}).get("id") or facts.status.get("id")
+    tags |= {"kdexp.study": facts.study, "kdexp.hash": facts.name.rsplit("-", 1)[-1], "kdexp.status": facts.state}
     extra = {
-        "kdexp.run_id": identity,
+        "kdexp.run_id": facts.result.get("run", {}).get("id"),
         "kdexp.seed": facts.config.get("seed"),
         "kdexp.metric": facts.result.get("task", {}).get("metric"),
         "kdexp.error": facts.status.get("error"),
@@ -58,18 +59,18 @@ def final_metrics(result: dict[str, Any]) -> dict[str, float]:
     teacher = result.get("teacher") or {}
     task = result.get("task") or {}
     majority = dict(task.get("majority") or {})
-    found: dict[str, Any] = {f"final/{split}": scores for split, scores in (result.get("scores") or {}).items()}
-    found["final/majority"] = majority.pop("validation", None)
-    found |= {f"final/majority/{split}": scores for split, scores in majority.items()}
-    found |= {f"final/teacher/{split}": scores for split, scores in (teacher.get("scores") or {}).items()}
-    found["best"] = {k: v for k, v in (result.get("best") or {}).items() if k in ("epoch", "step")}
-    found["cost"] = result.get("cost")
-    found["student"] = {"parameters": (result.get("student") or {}).get("parameters")}
-    found["teacher"] = {"parameters": teacher.get("parameters")}
-    found |= {f"stage/{stage.get('name')}": stage for stage in result.get("stages") or []}
+    groups: dict[str, Any] = {f"final/{split}": scores for split, scores in (result.get("scores") or {}).items()}
+    groups["final/majority"] = majority.pop("validation", None)
+    groups |= {f"final/majority/{split}": scores for split, scores in majority.items()}
+    groups |= {f"final/teacher/{split}": scores for split, scores in (teacher.get("scores") or {}).items()}
+    groups["best"] = {k: v for k, v in (result.get("best") or {}).items() if k in ("epoch", "step")}
+    groups["cost"] = result.get("cost")
+    groups["student"] = {"parameters": (result.get("student") or {}).get("parameters")}
+    groups["teacher"] = {"parameters": teacher.get("parameters")}
+    groups |= {f"stage/{stage.get('name')}": stage for stage in result.get("stages") or []}
     return {
         f"{prefix}/{name}": float(value)
-        for prefix, values in found.items()
+        for prefix, values in groups.items()
         for name, value in (values or {}).items()
         if isinstance(value, (int, float)) and not isinstance(value, bool)
     }

@@ -1,25 +1,24 @@
-"""What a run leaves on disk, as far as tracking is concerned: metrics, marker, and the facts about the run."""
+"""What a run leaves on disk, as far as tracking is concerned: its numbers, its facts, and a note of what was shown."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import socket
-import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from kdexp.common import files
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from kdexp.common import status as run_status
 
 METRICS = "metrics.jsonl"
 MARKER = "tracking.json"
+LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
 SYSTEM = "system"  # the stage under which machine load is written
 
 
@@ -34,10 +33,10 @@ class Point:
 
 
 class MetricsFile:
-    """Append-only writer of ``metrics.jsonl``; one ``write`` a line, safe between threads.
+    """Append-only writer of ``metrics.jsonl``.
 
-    A line that a crash cut short is closed off with a newline when the file is opened again, so that it spoils no
-    other line.
+    A line is one write to a file opened for appending, so the system keeps lines of several threads apart. One that a
+    crash cut short is closed off with a newline when the file is opened again, so that it spoils no other line.
 
     Raises:
         OSError: the file cannot be written. That is the run's own record, so it is not swallowed.
@@ -46,7 +45,6 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._lock = threading.Lock()
         self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
@@ -62,8 +60,7 @@ class MetricsFile:
             "values": {name: float(value) for name, value in values.items()},
         }
         line = (json.dumps(record) + "\n").encode()
-        with self._lock:
-            written = os.write(self._file, line)
+        written = os.write(self._file, line)
         if written != len(line):
             raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written; is the disk full?")
 
@@ -73,11 +70,10 @@ class MetricsFile:
 
     def close(self) -> None:
         """Bring the file to the disk and close it."""
-        with self._lock:
-            if self._file >= 0:
-                os.fsync(self._file)
-                os.close(self._file)
-                self._file = -1
+        if self._file >= 0:
+            os.fsync(self._file)
+            os.close(self._file)
+            self._file = -1
 
 
 def lines(path: Path, start: int = 0) -> Iterator[tuple[int, list[Point] | None]]:
@@ -105,6 +101,20 @@ def _points(line: bytes) -> list[Point] | None:
         return None
 
 
+def first_shown(path: Path, start: int) -> Iterator[tuple[int, list[Point]]]:
+    """The lines from byte ``start`` as :func:`lines` has them, without points that an earlier line has already.
+
+    A resumed run repeats the steps since its checkpoint; of points with one name and step the first counts. What stands
+    before ``start`` is read again each time: that is milliseconds, and nobody has to remember what was sent.
+    """
+    known: set[tuple[str, int]] = set()
+    for end, points in lines(path):
+        fresh = [point for point in points or () if (point.name, point.step) not in known]
+        known |= {(point.name, point.step) for point in fresh}
+        if end > start:
+            yield end, fresh
+
+
 def first_line(path: Path) -> str:
     """A short hash of the file's first line: tells the file of a run that was started afresh from its predecessor's."""
     if not path.exists():
@@ -126,10 +136,11 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_marker(run_dir: Path, **changes: Any) -> None:
     """Change fields of ``tracking.json``, in one step for readers.
 
+    It is for people, and spares a look at the store; what the store has is told by the store (:mod:`.view`).
     Fields: ``uri``, ``experiment``, ``run_id``, ``parent_run_id``, ``position`` (bytes of ``metrics.jsonl`` that the
-    store has), ``state`` (``synced`` or ``behind``), ``error``.
+    store has), ``stamp`` (of the facts that it has), ``state`` (``synced`` or ``behind``), ``error``.
     """
-    fields = ("uri", "experiment", "run_id", "parent_run_id", "position", "state", "error")
+    fields = ("uri", "experiment", "run_id", "parent_run_id", "position", "stamp", "state", "error")
     marker = {**dict.fromkeys(fields), **read_json(run_dir / MARKER), **changes}
     files.write_json(run_dir / MARKER, marker)
 
@@ -144,55 +155,50 @@ def milliseconds(when: Any) -> int | None:
         return None
 
 
-@dataclass
 class Facts:
-    """Who a run is and how far it got, read from its folder.
+    """Who a run is and how far it got, read from its folder ``<study>/<name>`` when asked, and once each."""
 
-    Attributes:
-        folder: the run's folder; study and name are its parents' names unless said otherwise.
-        config: the resolved config, or what of it could be read.
-        status: content of ``status.json``.
-        result: content of ``result.json``, empty while there is none.
-        known: the run's state where the caller knows better than the files; empty otherwise.
-    """
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.name, self.study = folder, folder.name, folder.parent.name
 
-    folder: Path
-    study: str
-    name: str
-    config: dict[str, Any]
-    status: dict[str, Any]
-    result: dict[str, Any]
-    known: str = ""
+    @cached_property
+    def status(self) -> dict[str, Any]:
+        """Content of ``status.json``."""
+        return read_json(self.folder / run_status.STATUS)
 
-    @classmethod
-    def read(cls, folder: Path, config: dict[str, Any] | None = None, **known: str) -> Facts:
-        """Read a run's folder.
+    @cached_property
+    def result(self) -> dict[str, Any]:
+        """Content of ``result.json``; empty while there is none."""
+        return read_json(self.folder / "result.json")
 
-        Args:
-            folder: ``multirun/<study>/<name>``.
-            config: the resolved config, when the caller has it; else the saved one and the result's science part.
-            known: ``study``, ``name`` and ``known`` (the state), where the caller knows better than the folder.
-        """
-        result = read_json(folder / "result.json")
-        if config is None:
-            config = {**_saved_config(folder), **result.get("science", {})}
-        names = {"study": folder.parent.name, "name": folder.name, **known}
-        return cls(folder=folder, config=config, status=read_json(folder / "status.json"), result=result, **names)
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The resolved config that the run saved, or what of it can be read."""
+        import yaml
+
+        try:
+            saved = yaml.safe_load((self.folder / ".hydra" / "config.yaml").read_text())
+        except (OSError, yaml.YAMLError):
+            saved = None
+        return {**(saved if isinstance(saved, dict) else {}), **self.result.get("science", {})}
+
+    @cached_property
+    def state(self) -> str:
+        """``finished``, ``failed``, ``interrupted`` or ``running``; without a word from the run it is interrupted."""
+        known = run_status.state(self.folder) if self.status else "new"
+        return "finished" if self.result else "interrupted" if known == "new" else known
 
     @property
     def labels(self) -> dict[str, str]:
         """Short names of teacher, student, objective, mapping, init and task."""
-        groups = ("teacher", "student", "objective", "mapping", "init", "task")
-        named = {g: self.config[g].get("name") for g in groups if isinstance(self.config.get(g), dict)}
+        named = {g: self.config[g].get("name") for g in LABELS if isinstance(self.config.get(g), dict)}
         return {g: str(n) for g, n in {**named, **self.result.get("labels", {})}.items() if n is not None}
 
     @property
-    def state(self) -> str:
-        """``finished``, ``failed``, ``interrupted`` or ``running``; a run whose process is gone is interrupted."""
-        if self.known or self.result:
-            return self.known or "finished"
-        state = str(self.status.get("state", "interrupted"))
-        return "interrupted" if state == "running" and not self._alive() else state
+    def stamp(self) -> str:
+        """A hash of what there is to show beside the numbers; another one means: there is news."""
+        parts = (self.state, self.status.get("attempt"), self.status.get("error"), self.result)
+        return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
     @property
     def started(self) -> int | None:
@@ -205,32 +211,3 @@ class Facts:
     def ended(self) -> int | None:
         """End of the run, in ms."""
         return milliseconds(self.result.get("finished")) or milliseconds(self.status.get("updated"))
-
-    def _alive(self) -> bool:
-        """A dead process, or a run's lock that nobody holds, means no: a number alone may be another process's."""
-        from filelock import FileLock, Timeout
-
-        if self.status.get("host") in (None, socket.gethostname()):
-            try:
-                os.kill(int(self.status["pid"]), 0)
-            except PermissionError:
-                pass  # somebody else's, but there
-            except (ProcessLookupError, KeyError, ValueError, TypeError):
-                return False
-        if not (self.folder / ".lock").exists():
-            return True
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True
-
-
-def _saved_config(folder: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
-    except (OSError, yaml.YAMLError):
-        return {}
-    return config if isinstance(config, dict) else {}

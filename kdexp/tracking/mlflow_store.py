@@ -27,6 +27,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("kdexp.tracking")
 
+DEFAULTS: dict[str, Any] = {
+    "enabled": True,
+    "uri": "sqlite:///multirun/mlflow.db",
+    "every_s": 10.0,
+    "timeout_s": 5.0,
+    "system_metrics": True,
+    "artifacts": True,
+}
 LOCK_S = 60.0  # how long to wait for another process that creates a store, an experiment or a parent run
 _REMOTE = ("http", "https")
 _DATABASE = ("sqlite", "postgresql", "mysql", "mssql")
@@ -79,7 +87,7 @@ def public(uri: str) -> str:
     return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]))
 
 
-def load(timeout_s: float = 5.0) -> None:
+def load(timeout_s: float = DEFAULTS["timeout_s"]) -> None:
     """Import MLflow with waiting times that suit a training, telemetry off and its chatter silenced.
 
     Values that the user set in the environment win.
@@ -97,7 +105,7 @@ def load(timeout_s: float = 5.0) -> None:
 
 
 def prepare(uri: str) -> None:
-    """Make the embedded store ready; call once in the parent before jobs start (jobs do it too, if nobody did).
+    """Make the embedded store ready before runs start, so that one that cannot be used is known at once.
 
     Safe for any number of processes at once; imports no MLflow into the caller. A store that cannot be prepared is
     one warning: the runs keep their numbers in their own files.
@@ -156,7 +164,7 @@ class Store:
         timeout_s: seconds that one request to a server may take.
     """
 
-    def __init__(self, uri: str, timeout_s: float = 5.0) -> None:
+    def __init__(self, uri: str, timeout_s: float = DEFAULTS["timeout_s"]) -> None:
         create(uri)
         load(timeout_s)
         from mlflow import MlflowClient
@@ -179,7 +187,7 @@ class Store:
             experiment = self._experiment(name, study_dir)
             parent = self.find(experiment, "study", name)
             if parent is None:
-                tags = {"kdexp.kind": "study", "kdexp.name": name, "kdexp.sweep.study": name}
+                tags = {"kdexp.kind": "study", "kdexp.name": name, "kdexp.study": name}
                 parent = self.client.create_run(experiment, run_name=name, tags=tags)
                 self.client.set_terminated(parent.info.run_id)  # a bracket around its runs, never "running" itself
             self._parents[name] = experiment, parent.info.run_id

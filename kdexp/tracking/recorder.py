@@ -1,92 +1,57 @@
-"""The tracker of one running run: writes its numbers to its file, and lets a background thread show them in MLflow."""
+"""What a run records while it goes on: its numbers and the machine's load, into its own ``metrics.jsonl``."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import threading
-from typing import TYPE_CHECKING, Any
+import sys
+import time
+from pathlib import Path
+from typing import Any
 
-from kdexp.common.redact import without_passwords
-from kdexp.tracking.files import METRICS, SYSTEM, Facts, MetricsFile, write_marker
-from kdexp.tracking.mlflow_store import problems, public, resolve
-from kdexp.tracking.system import Sampler
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kdexp.tracking.view import View
+from kdexp.common.locks import is_locked
+from kdexp.tracking.files import MARKER, METRICS, SYSTEM, MetricsFile, read_json
+from kdexp.tracking.follow import FOLLOWED, Follower
+from kdexp.tracking.mlflow_store import DEFAULTS, problems
 
 log = logging.getLogger("kdexp.tracking")
 
-DEFAULTS: dict[str, Any] = {
-    "enabled": True,
-    "uri": "sqlite:///multirun/mlflow.db",
-    "every_s": 10.0,
-    "timeout_s": 5.0,
-    "system_metrics": True,
-    "artifacts": True,
-}
-LOCK = ".tracking.lock"  # in the run's folder: held by whoever feeds the store from it
-LONGEST_PAUSE_S = 60.0  # between attempts at a store that is away
+LOAD_S = 30.0  # between two samples of the machine's load
+MB = 1e6
 
 
 class Tracker:
-    """Numbers of one run: first into ``metrics.jsonl``, then, by a thread and when it can be, into the store.
+    """The numbers of one run, in the process that trains.
 
-    Make it with :meth:`open` in the process that trains (after a fork, never before). No method raises because of the
-    store, and none waits for it, except :meth:`close`, for at most ``tracking.timeout_s`` seconds.
+    What is logged stands in ``metrics.jsonl`` when :meth:`log` returns; no thread, no network, no MLflow in this
+    process. A run of a study is shown by the study's process; one that runs alone has a :class:`~.follow.Follower`
+    beside it. Trouble with the store is one warning.
+
+    Args:
+        run_dir: the run's folder ``multirun/<study>/<name>``. It holds the run's config and status already.
+        settings: of ``conf/tracking``.
+
+    Raises:
+        OSError: the run's own ``metrics.jsonl`` cannot be written.
     """
 
-    def __init__(self, run_dir: Path, config: dict[str, Any], study: str, name: str) -> None:
-        self.settings = {**DEFAULTS, **(config.get("tracking") or {})}
-        self.run_dir, self.config, self.study, self.name = run_dir, config, study, name
-        self._file = MetricsFile(run_dir / METRICS)
-        self._status: str | None = None
-        self._wake, self._closing = threading.Event(), threading.Event()
-        self._mark = threading.Lock()
-        self._warned = self._shown = self._begun = False
-        self._view: View | None = None
-        self._thread: threading.Thread | None = None
-        self._sampler: Sampler | None = None
-
-    @classmethod
-    def open(cls, run_dir: Path, config: dict[str, Any], *, study: str, name: str) -> Tracker:
-        """Start tracking a run, or go on tracking a resumed one: the same file and the same MLflow run.
-
-        Args:
-            run_dir: the run's folder; ``multirun/<study>/<name>``.
-            config: the resolved config; ``config["tracking"]`` holds the settings, the rest becomes params and tags.
-            study: name of the experiment and of the parent run.
-            name: name of the run.
-
-        Raises:
-            OSError: the run's own ``metrics.jsonl`` cannot be written. Trouble with the store is one warning.
-        """
-        tracker = cls(run_dir, config, study, name)
-        if tracker.settings["system_metrics"]:
-            tracker._sample()
-        if tracker.settings["enabled"]:
-            wrong = problems(tracker.settings)
-            if wrong:
-                log.warning("tracking: %s; this run is kept in %s only", "; ".join(wrong), tracker._file.path)
-            else:
-                tracker._thread = threading.Thread(target=tracker._serve, name="kdexp-tracking", daemon=True)
-                tracker._thread.start()
-        return tracker
-
-    def _sample(self) -> None:
-        count = self._file.system_samples()
-
-        def write(values: dict[str, float]) -> None:
-            nonlocal count
-            count += 1
-            self._file.append(SYSTEM, count, 0, values)
-
-        self._sampler = Sampler(write)
+    def __init__(self, run_dir: Path, settings: dict[str, Any]) -> None:
+        self.run_dir, self.settings = run_dir, {**DEFAULTS, **settings}
+        self.file = MetricsFile(run_dir / METRICS)
+        self.follower: Follower | None = None
+        self._warned = False
+        self._asked = self._sampled = time.monotonic()
+        self._samples = self.file.system_samples()
+        self._wanted = bool(self.settings["enabled"])
+        wrong = problems(self.settings) if self._wanted else []
+        if wrong:
+            log.warning("tracking: %s; this run is kept in %s only", "; ".join(wrong), self.file.path)
+            self._wanted = False
+        if self.settings["system_metrics"]:
+            load()  # the processor's share is counted from here
 
     def log(self, stage: str, step: int, epoch: float, values: dict[str, float]) -> None:
-        """Append one line to ``metrics.jsonl``; tens of microseconds, no network.
+        """Append one line to ``metrics.jsonl``; tens of microseconds.
 
         Args:
             stage: name of the stage, e.g. ``distill.prediction``; becomes the prefix of the metrics' names.
@@ -97,111 +62,86 @@ class Tracker:
         Raises:
             OSError: the file cannot be written (full disk).
         """
-        self._file.append(stage, step, epoch, values)
-        if not self._begun:
-            self._begun = True
-            self._wake.set()  # the first number wakes the thread: MLflow's import waits until the training is under way
+        self.file.append(stage, step, epoch, values)
+        now = time.monotonic()
+        if now - self._sampled >= LOAD_S:
+            self._sample(now)
+        self._follow()  # not before the first number: MLflow's import would take a core from the run's own imports
+        if self.follower is not None and now - self._asked >= self.settings["every_s"]:
+            self._asked = now
+            self._look()
 
-    def flush(self) -> None:
-        """Ask for the numbers so far to be shown soon (end of an epoch); returns at once."""
-        self._wake.set()
+    def close(self) -> None:
+        """Have the rest and the end of the run shown. Call it after ``result.json`` and ``status.json`` were written.
 
-    def close(self, status: str) -> None:
-        """Show the rest and the end of the run. Call it after ``result.json`` and ``status.json`` were written.
-
-        Returns within ``tracking.timeout_s`` seconds (plus one for a last sample of the machine's load). What could
-        not be shown by then is marked in ``tracking.json`` and made good by ``python -m kdexp.tracking sync``.
-
-        Args:
-            status: ``finished``, ``failed`` or ``interrupted``.
+        Returns within ``tracking.timeout_s`` seconds. The follower goes on for a moment if it is not done by then; what
+        it could not show is made good by ``python -m kdexp.tracking sync``.
         """
-        if self._status is not None:
-            return
-        if self._sampler is not None:
-            self._sampler.stop()
+        self._sample(time.monotonic())
         with contextlib.suppress(OSError):  # every line was handed to the system long ago
-            self._file.close()
-        self._status = status
-        self._closing.set()
-        self._wake.set()
-        if self._thread is None:
-            return
-        self._thread.join(self.settings["timeout_s"])
-        if self._thread.is_alive():
-            self._behind(f"not finished within timeout_s={self.settings['timeout_s']}")
+            self.file.close()
+        self._follow()
+        if self.follower is not None:
+            self._warn(self.follower.close(self.settings["timeout_s"]))
 
-    def _serve(self) -> None:
-        """The thread: feed every ``every_s`` seconds, more rarely while the store is away, once more at the end."""
-        from filelock import FileLock
+    def _sample(self, now: float) -> None:
+        if self.settings["system_metrics"]:
+            self._sampled, self._samples = now, self._samples + 1
+            self.file.append(SYSTEM, self._samples, 0, load())
 
-        self._wake.wait()
-        failures, every = 0, float(self.settings["every_s"])
-        lock = FileLock(self.run_dir / LOCK, timeout=self.settings["timeout_s"], thread_local=False)
-        try:
-            while True:
-                self._wake.clear()
-                closing = self._status is not None
-                try:
-                    if not lock.is_locked:
-                        lock.acquire()
-                    self._feed()
-                    failures = 0
-                except Exception as problem:
-                    failures += 1
-                    self._view = None  # look everything up anew: what arrived, and whether it still is the same store
-                    self._behind(f"{type(problem).__name__}: {problem}")
-                if closing:
-                    return
-                pause = min(every * 2**failures, max(LONGEST_PAUSE_S, every))
-                self._closing.wait(min(1.0, pause))
-                (self._closing if failures else self._wake).wait(max(0.0, pause - 1.0))
-        finally:
-            lock.release()
+    def _follow(self) -> None:
+        """Start the follower, unless the run is one of a study that looks after it."""
+        if self._wanted:
+            self._wanted = False
+            if not is_locked(self.run_dir.parent / FOLLOWED):
+                self.follower = Follower(self.run_dir.parent, self.settings, run=self.run_dir.name)
 
-    def _feed(self) -> None:
-        final = self._status
-        view = self._view = self._view or self._attach()
-        view.feed()
-        if final is not None:
-            view.facts = self._facts(final)
-            view.finish()
-        with self._mark:
-            view.mark()
-            self._shown = final is not None
-
-    def _facts(self, state: str) -> Facts:
-        return Facts.read(self.run_dir, self.config, study=self.study, name=self.name, known=state)
-
-    def _attach(self) -> View:
-        from kdexp.tracking.mlflow_store import Store
-        from kdexp.tracking.view import View
-
-        store = Store(resolve(self.settings["uri"]), self.settings["timeout_s"])
-        view = View(store, self._facts("running"), artifacts=bool(self.settings["artifacts"]))
-        view.attach()
-        if self._warned:
-            log.info("tracking: %s takes numbers again", public(store.uri))
+    def _look(self) -> None:
+        """Read what the follower has noted: the run shall hear of trouble while it lasts, and once."""
+        assert self.follower is not None
+        note = self.run_dir / MARKER
+        if not note.exists() or note.stat().st_mtime < self.follower.began:
+            return  # an earlier attempt's
+        content = read_json(note)
+        if content.get("state") == "behind":
+            self._warn(str(content.get("error")))
+        elif self._warned:
             self._warned = False
-        return view
+            log.info("tracking: %s takes numbers again", content.get("uri"))
 
-    def _behind(self, why: str) -> None:
-        """Say once, and write down, that the store lacks something."""
-        uri, why = public(resolve(self.settings["uri"])), without_passwords(why)
-        with self._mark:
-            if self._shown:
-                return  # the thread was done a moment before its time was up
-            try:
-                write_marker(self.run_dir, uri=uri, experiment=self.study, state="behind", error=why)
-            except OSError as problem:
-                why = f"{why}; {problem}"
-        if not self._warned:
+    def _warn(self, why: str) -> None:
+        if why and not self._warned:
             self._warned = True
             log.warning(
-                "tracking: %s does not take this run's numbers now (%s). The run goes on, everything is in %s; "
+                "tracking: the store does not take this run's numbers now (%s). The run goes on, everything is in %s; "
                 "show it later with: python -m kdexp.tracking sync root=%s study=%s",
-                uri,
-                " ".join(why.split())[:300],
-                self._file.path,
+                why,
+                self.file.path,
                 self.run_dir.parent.parent,
-                self.study,
+                self.run_dir.parent.name,
             )
+
+
+def load() -> dict[str, float]:
+    """The machine's load, under the names that MLflow's UI shows as system metrics; without psutil there is none.
+
+    CPU numbers cover the time since the previous call. GPU numbers come from torch's own allocator (no CUDA call, so
+    they disturb neither a training step nor a graph capture) and only once torch runs on a GPU.
+    """
+    try:
+        import psutil
+    except ImportError:
+        return {}
+    memory = psutil.virtual_memory()
+    values = {
+        "cpu_utilization_percentage": psutil.cpu_percent(),
+        "system_memory_usage_megabytes": memory.used / MB,
+        "system_memory_usage_percentage": memory.percent,
+        "process_memory_megabytes": psutil.Process().memory_info().rss / MB,
+    }
+    cuda = getattr(sys.modules.get("torch"), "cuda", None)
+    if cuda is not None and cuda.is_available() and cuda.is_initialized():
+        for device in range(cuda.device_count()):
+            values[f"gpu_{device}_memory_allocated_megabytes"] = cuda.memory_allocated(device) / MB
+            values[f"gpu_{device}_memory_reserved_megabytes"] = cuda.memory_reserved(device) / MB
+    return values

@@ -1,4 +1,4 @@
-"""``python -m kdexp.tracking sync``: bring the store up to date from all runs' folders, whatever became of them."""
+"""Bring the store up to date from the runs' folders, whatever became of them; the one place that sends."""
 
 from __future__ import annotations
 
@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdexp.common.redact import without_passwords
-from kdexp.tracking.files import MARKER, METRICS, Facts, read_json, write_marker
-from kdexp.tracking.mlflow_store import Store, TrackingError, public, resolve
-from kdexp.tracking.recorder import DEFAULTS, LOCK
+from kdexp.tracking.files import MARKER, METRICS, Facts, lines, read_json, write_marker
+from kdexp.tracking.mlflow_store import DEFAULTS, Store, TrackingError, public, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 OUTCOMES = UPDATED, UNCHANGED, RUNNING, BEHIND = "brought up to date", "up to date already", "still running", "behind"
-Reached = dict[tuple[str, str], Store | TrackingError]  # (URI, study) -> the store, or why it cannot be used
+LOCK = ".tracking.lock"
+"""In a run's folder: held while the run is sent. Two senders at once would do no harm, but twice the work."""
+WAIT_S = 5.0
+"""Seconds to wait for another sender of the same run; it needs less than one, or it hangs."""
+Stores = dict[tuple[str, str], Store | TrackingError]  # (URI, study) -> the store, or why it cannot be used
 
 
 def sync(root: str | Path = "multirun", study: str | None = None, uri: str | None = None, say: Callable = print) -> int:
-    """Show every run under ``root`` in its store; repeatable, shows nothing twice, leaves running runs alone.
+    """Show every run under ``root`` in its store; repeatable, shows nothing twice.
 
     Args:
         root: folder of the studies.
@@ -40,9 +43,9 @@ def sync(root: str | Path = "multirun", study: str | None = None, uri: str | Non
         hint = f"studies there: {', '.join(known)}" if known else "give the folder of the studies with root=FOLDER"
         raise ValueError(f"there is no folder {parent}; {hint}")
     counts = dict.fromkeys(OUTCOMES, 0)
-    reached: Reached = {}
+    stores: Stores = {}
     for folder in run_folders(root, study):
-        outcome, note = _one(folder, resolve(uri or _uri(folder, root)), reached)
+        outcome, note = send(folder, resolve(uri or _uri(folder, root)), stores)
         counts[outcome] += 1
         if note:
             say(f"{folder.parent.name}/{folder.name}: {outcome}, {note}")
@@ -52,84 +55,78 @@ def sync(root: str | Path = "multirun", study: str | None = None, uri: str | Non
 
 def run_folders(root: Path, study: str | None = None) -> list[Path]:
     """Folders of runs, by study and name: those with numbers or a status in them."""
-    found = root.glob(f"{study or '[!.]*'}/[!.]*")
-    return sorted(p for p in found if (p / METRICS).exists() or (p / "status.json").exists())
+    folders = root.glob(f"{study or '[!.]*'}/[!.]*")
+    return sorted(p for p in folders if (p / METRICS).exists() or (p / "status.json").exists())
 
 
 def behind(root: str | Path, study: str | None = None) -> list[Path]:
-    """Folders of tracked runs that their store does not show in full, judged by their own notes: no MLflow, quick.
+    """Folders of tracked runs that their store does not show in full, judged by their own notes: no MLflow, quick."""
+    return [folder for folder in run_folders(Path(root), study) if is_behind(folder)]
 
-    A study asks at its end, and calls :func:`sync` only if there are any.
+
+def is_behind(folder: Path, uri: str | None = None) -> bool:
+    """Tell whether a tracked run has what its store (or the one at ``uri``) does not show, judged by its own note."""
+    facts, note = Facts(folder), read_json(folder / MARKER)
+    is_shown = note.get("state") == "synced" and note.get("stamp") == facts.stamp and uri in (None, note.get("uri"))
+    if is_shown and next(lines(folder / METRICS, note.get("position") or 0), None) is None:
+        return False
+    return bool((facts.config.get("tracking") or {}).get("enabled", True))
+
+
+def send(folder: Path, uri: str, stores: Stores, timeout_s: float = DEFAULTS["timeout_s"]) -> tuple[str, str]:
+    """Show one run; what goes wrong is noted in its ``tracking.json``.
+
+    Args:
+        folder: the run's.
+        uri: resolved address of the store.
+        stores: those that were used before, by whoever calls this for several runs.
+        timeout_s: seconds that one request to a server may take.
+
+    Returns:
+        ``(outcome, note for people)``.
     """
-    found = []
-    for folder in run_folders(Path(root), study):
-        tracking = Facts.read(folder).config.get("tracking") or {}
-        note = read_json(folder / MARKER)
-        metrics = folder / METRICS
-        size = metrics.stat().st_size if metrics.exists() else 0
-        if tracking.get("enabled", True) and (note.get("state") != "synced" or (note.get("position") or 0) < size):
-            found.append(folder)
-    return found
+    from filelock import FileLock, Timeout
+
+    from kdexp.tracking.view import View
+
+    facts = Facts(folder)
+    try:
+        with FileLock(folder / LOCK, timeout=WAIT_S):
+            view = View(_store(facts, uri, stores, timeout_s), facts)
+            news = view.show()
+    except Timeout:
+        return RUNNING, ""  # another process is at it
+    except Exception as failure:
+        why = without_passwords(f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}")
+        write_marker(folder, uri=public(uri), experiment=facts.study, state="behind", error=why)
+        return BEHIND, why
+    outcome = RUNNING if facts.state == "running" else UPDATED if news else UNCHANGED
+    return outcome, f"{view.sent} points" if news else ""
 
 
 def _uri(folder: Path, root: Path) -> str:
     shown = read_json(folder / MARKER).get("uri")
     if shown and "***@" not in shown:
         return str(shown)
-    tracking = Facts.read(folder).config.get("tracking")
+    tracking = Facts(folder).config.get("tracking")
     wanted = tracking.get("uri") if isinstance(tracking, dict) else None
     return str(wanted) if wanted and "${" not in str(wanted) else f"sqlite:///{root}/mlflow.db"
 
 
-def _one(folder: Path, uri: str, reached: Reached) -> tuple[str, str]:
-    """What became of one run: ``(outcome, note)``."""
-    from filelock import FileLock, Timeout
-
-    facts = Facts.read(folder)
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        return RUNNING, ""  # its own process shows it
-    try:
-        points, ended = _show(facts, uri, reached)
-    except Exception as failure:
-        why = without_passwords(f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}")
-        write_marker(folder, uri=public(uri), experiment=facts.study, state="behind", error=why)
-        return BEHIND, why
-    finally:
-        lock.release()
-    if facts.state == "running":
-        return RUNNING, f"{points} points" if points else ""
-    return (UPDATED, f"{points} points") if points or ended else (UNCHANGED, "")
-
-
-def _show(facts: Facts, uri: str, reached: Reached) -> tuple[int, bool]:
-    """Attach, feed, finish; ``(points sent, whether the run's end was news to the store)``."""
-    from kdexp.tracking.view import View
-
-    store = _reach(facts, uri, reached)
-    tracking = facts.config.get("tracking") or {}
-    view = View(store, facts, artifacts=bool(tracking.get("artifacts", DEFAULTS["artifacts"])))
-    view.attach()
-    view.feed()
-    ended = facts.state != "running" and view.finish()
-    view.mark()
-    return view.sent, ended
-
-
-def _reach(facts: Facts, uri: str, reached: Reached) -> Store:
+def _store(facts: Facts, uri: str, stores: Stores, timeout_s: float) -> Store:
     """The store, found to have or take the study; one that failed is not asked again for each of its runs."""
     key = uri, facts.study
-    if key not in reached:
+    if key not in stores:
         try:
-            store = Store(uri, float(DEFAULTS["timeout_s"]))
+            store = Store(uri, timeout_s)
             with store.lock(facts.folder.parent):
                 store.study(facts.study, facts.folder.parent)
-            reached[key] = store
+            stores[key] = store
+        except TrackingError as failure:  # it says all
+            stores[key] = failure
         except Exception as failure:
-            reached[key] = TrackingError(f"{public(uri)} cannot be used: {failure}")
-    found = reached[key]
-    if isinstance(found, TrackingError):
-        raise found
-    return found
+            stores[key] = TrackingError(f"{public(uri)} cannot be used: {failure}")
+    store_or_error = stores[key]
+    if isinstance(store_or_error, TrackingError):
+        raise store_or_error
+    return store_or_error

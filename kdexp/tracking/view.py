@@ -1,11 +1,11 @@
-"""One run as MLflow shows it, brought up to date from the run's files. Live tracking and ``sync`` both end here.
+"""One run as MLflow shows it, brought up to date from the run's files; every sender ends here.
 
-**No number is ever shown twice**, whenever the sender is killed:
+**No number is ever shown twice**, whenever a sender is killed:
 
 1. A point's timestamp comes from ``metrics.jsonl``, so a repeated point is the same row, and the key of MLflow's SQL
    stores (run, metric, step, timestamp, value) drops it. MLflow 3.17 has no other kind of store by default.
 2. The byte position up to which the file was sent travels as the tag ``kdexp.position`` in the same ``log_batch`` as
-   the points it counts. On attaching, that tag (what the store *has*) decides where to go on, not a local note.
+   the points it counts. That tag (what the store *has*) decides where to go on, not a local note.
 3. A resumed run repeats the steps since its checkpoint in the file; of points with the same name and step the first
    is shown.
 4. The tag also names the file by its first line: a run that was deleted and started afresh gets a run of its own,
@@ -14,14 +14,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from kdexp.tracking.describe import clean, final_metrics, params_of, tags_of
-from kdexp.tracking.files import MARKER, METRICS, Facts, Point, first_line, lines, read_json, write_marker
+from kdexp.tracking.files import MARKER, METRICS, Facts, Point, first_line, first_shown, read_json, write_marker
 from kdexp.tracking.mlflow_store import public
 
 if TYPE_CHECKING:
@@ -39,26 +39,45 @@ BATCH_PARAMS = 90  # ... of which 100 params
 
 
 class View:
-    """The MLflow run of one run folder.
+    """The MLflow run of one run folder; made for one look at the folder, then thrown away.
 
     Args:
         store: where to show it.
         facts: the run; ``facts.folder`` holds the files that are shown.
-        artifacts: copy result, config and log into the store's artifacts at the end.
 
     Attributes:
         position: bytes of ``metrics.jsonl`` that the store has.
         sent: points that this object has sent.
     """
 
-    def __init__(self, store: Store, facts: Facts, artifacts: bool = True) -> None:
-        self.store, self.facts, self.artifacts = store, facts, artifacts
+    def __init__(self, store: Store, facts: Facts) -> None:
+        self.store, self.facts = store, facts
         self.metrics = facts.folder / METRICS
         self.run_id = self.parent_id = ""
-        self.position = self.sent = self.broken = 0
+        self.position = self.sent = 0
         self._tags: dict[str, str] = {}
-        self._status = ""
-        self._seen: dict[str, set[int]] = {}
+
+    def show(self) -> bool:
+        """Bring the store up to date; False when it already had everything.
+
+        Raises:
+            Exception: the store's, whatever is wrong with it. What has arrived stays; the next look goes on there.
+        """
+        self.attach()
+        self.feed()
+        ended = self.finish()
+        write_marker(
+            self.facts.folder,
+            uri=public(self.store.uri),
+            experiment=self.facts.study,
+            run_id=self.run_id,
+            parent_run_id=self.parent_id,
+            position=self.position,
+            stamp=self.facts.stamp,
+            state="synced",
+            error=None,
+        )
+        return bool(self.sent or ended)
 
     def attach(self) -> None:
         """Find or create the MLflow run, send params and tags that it lacks, learn how far it is."""
@@ -66,14 +85,11 @@ class View:
         with self.store.lock(folder.parent):
             experiment, self.parent_id = self.store.study(facts.study, folder.parent)
             run = self._find(experiment) or self._create(experiment)
-        self.run_id, self._tags, self._status = run.info.run_id, run.data.tags, run.info.status
+        self.run_id, self._tags = run.info.run_id, run.data.tags
         self.position = _position(self._tags)[1]
-        self._seen = {}
-        for end, points in lines(self.metrics):
-            if end > self.position:
-                break
-            for point in points or ():
-                self._seen.setdefault(point.name, set()).add(point.step)
+        if facts.state == "running" and run.info.status != "RUNNING":
+            self.store.client.update_run(self.run_id, status="RUNNING")
+            self._batch(tags={STATUS_TAG: "running"})
         params = {k: v for k, v in params_of(facts.config).items() if k not in run.data.params}
         tags = {k: v for k, v in tags_of(facts).items() if self._tags.get(k) != v and k != STATUS_TAG}
         if params or tags:
@@ -96,45 +112,27 @@ class View:
         return run
 
     def _create(self, experiment: str) -> Run:
-        facts = self.facts
         tags = {
             "mlflow.parentRunId": self.parent_id,
             "mlflow.source.name": "kdexp",
             "kdexp.kind": "run",
-            "kdexp.name": facts.name,
+            "kdexp.name": self.facts.name,
             STATUS_TAG: "running",
         }
-        start = facts.started or round(time.time() * 1000)
-        return self.store.client.create_run(experiment, start_time=start, run_name=facts.name, tags=tags)
+        start = self.facts.started or round(time.time() * 1000)
+        return self.store.client.create_run(experiment, start_time=start, run_name=self.facts.name, tags=tags)
 
     def feed(self) -> None:
-        """Send every complete line of ``metrics.jsonl`` that the store does not have.
-
-        After an error, attach a new view: this one may count points as seen that never arrived.
-        """
-        self._running()
+        """Send every complete line of ``metrics.jsonl`` that the store does not have."""
         waiting: list[Point] = []
         end = self.position
-        for end, points in lines(self.metrics, self.position):
-            if points is None:
-                self.broken += 1
-                continue
-            for point in points:
-                steps = self._seen.setdefault(point.name, set())
-                if point.step not in steps:
-                    steps.add(point.step)
-                    waiting.append(point)
+        for end, points in first_shown(self.metrics, self.position):
+            waiting += points
             if len(waiting) >= BATCH_METRICS // 2:
                 self._send(waiting, end)
                 waiting = []
         if end > self.position:
             self._send(waiting, end)
-
-    def _running(self) -> None:
-        if self._status != "RUNNING" and self.facts.state == "running":
-            self.store.client.update_run(self.run_id, status="RUNNING")
-            self._batch(tags={STATUS_TAG: "running"})
-            self._status = "RUNNING"
 
     def _send(self, points: list[Point], end: int) -> None:
         tag = {"kdexp.position": f"{first_line(self.metrics)}:{end}"}
@@ -147,38 +145,33 @@ class View:
         self.sent += len(points)
 
     def _batch(
-        self,
-        points: list[Point] | None = None,
-        params: dict[str, str] | None = None,
-        tags: dict[str, str] | None = None,
+        self, points: Iterable[Point] = (), params: dict[str, str] | None = None, tags: dict[str, str] | None = None
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        metrics = [Metric(clean(p.name), p.value, p.milliseconds, p.step) for p in points or ()]
+        metrics = [Metric(clean(p.name), p.value, p.milliseconds, p.step) for p in points]
         pairs = [Param(k, v) for k, v in (params or {}).items()]
         while len(pairs) > BATCH_PARAMS:
             self.store.client.log_batch(self.run_id, params=pairs[:BATCH_PARAMS])
             pairs = pairs[BATCH_PARAMS:]
         labels = [RunTag(k, v) for k, v in (tags or {}).items()]
         self.store.client.log_batch(self.run_id, metrics=metrics, params=pairs, tags=labels)
-        self._tags = {**self._tags, **(tags or {})}
 
     def finish(self) -> bool:
-        """Final metrics, data set, artifacts and status; False when the store already had them."""
-        facts, state = self.facts, self.facts.state
-        result = facts.result if state == "finished" else {}
-        closed = _digest(state, facts.status.get("attempt"), facts.status.get("error"), result)
-        if self._tags.get("kdexp.closed") == closed:
+        """Final metrics, data set, artifacts and status of a run that has ended; False when there is nothing new."""
+        facts = self.facts
+        if facts.state == "running" or self._tags.get("kdexp.closed") == facts.stamp:
             return False
+        result = facts.result if facts.state == "finished" else {}
         ended = facts.ended or round(time.time() * 1000)
         self._batch(points=[Point(name, value, 0, ended) for name, value in final_metrics(result).items()])
         self._dataset(result.get("task", {}))
-        if self.artifacts:
-            for name in ARTIFACTS:
-                if (facts.folder / name).exists():
-                    self.store.client.log_artifact(self.run_id, str(facts.folder / name))
-        self.store.client.set_terminated(self.run_id, STATUS.get(state, "FAILED"), end_time=ended)
-        self._batch(tags={**tags_of(facts), "kdexp.closed": closed})
+        if (facts.config.get("tracking") or {}).get("artifacts", True):
+            for path in (facts.folder / name for name in ARTIFACTS):
+                if path.exists():
+                    self.store.client.log_artifact(self.run_id, str(path))
+        self.store.client.set_terminated(self.run_id, STATUS.get(facts.state, "FAILED"), end_time=ended)
+        self._batch(tags={**tags_of(facts), "kdexp.closed": facts.stamp})
         return True
 
     def _dataset(self, task: dict[str, Any]) -> None:
@@ -196,28 +189,8 @@ class View:
         except MlflowException as problem:
             log.info("tracking: the data set of %s was not noted: %s", self.facts.name, problem)
 
-    def mark(self) -> None:
-        """Note in ``tracking.json`` that the store has everything so far.
-
-        It is for people, and finds the MLflow run quickly; positions are never taken from it.
-        """
-        write_marker(
-            self.facts.folder,
-            uri=public(self.store.uri),
-            experiment=self.facts.study,
-            run_id=self.run_id,
-            parent_run_id=self.parent_id,
-            position=self.position,
-            state="synced",
-            error=None,
-        )
-
 
 def _position(tags: dict[str, str]) -> tuple[str, int]:
     """``(first line's hash, byte offset)`` that the store has of the run's file."""
     name, _, offset = tags.get("kdexp.position", "").partition(":")
     return name, int(offset) if offset.isdigit() else 0
-
-
-def _digest(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

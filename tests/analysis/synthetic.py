@@ -170,12 +170,12 @@ def write_mlflow(root: Path, study: str, results: list[dict[str, Any]]) -> str:
         if found
         else client.create_experiment(study, artifact_location=str(root / "artifacts" / study))
     )
-    client.create_run(experiment, tags={"kdexp.kind": "study", "kdexp.sweep.study": study}, run_name=study)
+    client.create_run(experiment, tags={"kdexp.kind": "study", "kdexp.study": study}, run_name=study)
     for result in results:
         tags = {
             "kdexp.kind": "run",
             "kdexp.status": "finished",
-            "kdexp.sweep.study": study,
+            "kdexp.study": study,
             "kdexp.run_id": result["run"]["id"],
         }
         run = client.create_run(experiment, tags=tags, run_name=result["run"]["name"])

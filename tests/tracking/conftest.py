@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
 
-from kdexp.tracking import mlflow_store
+from kdexp.tracking import Tracker, mlflow_store
 
 LABELS = {"teacher": "big", "student": "l3", "objective": "kd", "mapping": "uniform", "init": "first", "task": "rte"}
 RESULT = {
@@ -103,6 +104,32 @@ def finish() -> Callable[..., None]:
             (folder / ".hydra" / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
 
     return write
+
+
+@pytest.fixture
+def train(finish: Callable[..., None]) -> Callable[..., Tracker]:
+    """``train(run_dir, config, steps)`` does what a run does: says that it is running, then logs its steps."""
+
+    def run(folder: Path, config: dict, steps: Iterable[int] = range(1, 21)) -> Tracker:
+        finish(folder, "running", config, pid=os.getpid())
+        tracker = Tracker(folder, config["tracking"])
+        for step in steps:
+            values = {"train/loss": 1 / step, "heldout/accuracy": 0.5}
+            tracker.log("distill.prediction", step, step // 10, values)
+        return tracker
+
+    return run
+
+
+@pytest.fixture
+def end(finish: Callable[..., None]) -> Callable[..., None]:
+    """``end(tracker, state)`` does what a run does at its end: says how it was, then closes its tracker."""
+
+    def close(tracker: Tracker, state: str, **status: object) -> None:
+        finish(tracker.run_dir, state, **status)
+        tracker.close()
+
+    return close
 
 
 class Shown:

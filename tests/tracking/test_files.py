@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from kdexp.config.resolve import resolve, science
 from kdexp.tracking import files
 from kdexp.tracking.describe import clean, final_metrics, params_of, tags_of
 from kdexp.tracking.files import Facts, MetricsFile, lines
@@ -91,6 +92,33 @@ def test_params_are_the_science_flat_and_within_limits(config):
     assert not {"recipe.open", "study", "tracking.uri", "runtime.device"} & set(params)
 
 
+def leaves(value, *path: str):
+    """(dotted path, value) of everything in nested dictionaries."""
+    if isinstance(value, dict) and value:
+        for key, part in value.items():
+            yield from leaves(part, *path, str(key))
+    else:
+        yield ".".join(path), value
+
+
+@pytest.mark.parametrize("choices", [[], ["objective=tinybert", "student=l3_sps2"], ["objective=ted", "seed=7"]])
+def test_every_setting_that_decides_a_run_is_a_param(registered, choices):
+    """Two runs that differ in anything but their places can be told apart in the store."""
+    from hydra import compose, initialize_config_dir
+
+    from kdexp.cli import main
+
+    main.resolvers()
+    with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
+        config = resolve(compose("config", [*choices, "data.heldout=0.25", "data.root=/somewhere"]))
+    params = params_of(config)
+    deciding = science(config)
+    assert params.pop("runtime.dtype") == deciding.pop("dtype")
+    assert params == {path: v if isinstance(v, str) else json.dumps(v) for path, v in leaves(deciding)}
+    assert params["data.heldout"] == "0.25"
+    assert "data.root" not in params
+
+
 def test_no_config_means_no_params():
     assert params_of({}) == {}
     assert params_of({"runtime": {"dtype": "bf16"}, "mapping": {}}) == {"mapping": "{}", "runtime.dtype": "bf16"}
@@ -111,24 +139,24 @@ def test_an_unfinished_run_has_no_final_metrics():
 
 def test_state_of_a_run_whose_process_is_gone(run_dir, finish):
     finish(run_dir, "running")
-    assert Facts.read(run_dir).state == "interrupted"
+    assert Facts(run_dir).state == "interrupted"
     finish(run_dir, "running", pid=os.getpid())
-    assert Facts.read(run_dir).state == "running"
+    assert Facts(run_dir).state == "running"
     (run_dir / ".lock").touch()
-    assert Facts.read(run_dir).state == "interrupted", "the number belongs to another process: nobody holds the lock"
+    assert Facts(run_dir).state == "interrupted", "the number belongs to another process: nobody holds the lock"
     with FileLock(run_dir / ".lock"):
-        assert Facts.read(run_dir).state == "running"
+        assert Facts(run_dir).state == "running"
     finish(run_dir, "running", host=f"not-{socket.gethostname()}")
-    assert Facts.read(run_dir).state == "interrupted"
+    assert Facts(run_dir).state == "interrupted"
 
 
 def test_facts_of_a_run_come_from_its_folder(run_dir, finish, config):
     finish(run_dir, "failed", config, error="ValueError: no")
-    tags = tags_of(Facts.read(run_dir))
-    assert tags["kdexp.sweep.study"] == "toy"
+    tags = tags_of(Facts(run_dir))
+    assert tags["kdexp.study"] == "toy"
     assert tags["kdexp.hash"] == "cccccccc"
     assert tags["kdexp.status"] == "failed"
     assert tags["kdexp.error"] == "ValueError: no"
     assert {tags[f"kdexp.{g}"] for g in ("teacher", "student", "objective")} == {"big", "l3", "kd"}
     (run_dir / ".hydra" / "config.yaml").write_text("a: [")
-    assert Facts.read(run_dir).config == {}, "a damaged config costs the params, not the metrics"
+    assert Facts(run_dir).config == {}, "a damaged config costs the params, not the metrics"

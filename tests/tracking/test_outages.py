@@ -16,22 +16,24 @@ from pathlib import Path
 
 import pytest
 
-from kdexp.tracking import Tracker
 from kdexp.tracking.files import lines
 from kdexp.tracking.sync import sync
 from kdexp.tracking.ui import command, environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 WRITER = """
-import json, sys, time
+import json, os, socket, sys, time
 from pathlib import Path
-from kdexp.tracking import Tracker
+from kdexp.common.status import write_status
 folder, config, start, end, pause = json.loads(sys.argv[1])
-tracker = Tracker.open(Path(folder), config, study="toy", name=Path(folder).name)
+folder = Path(folder)
+write_status(folder, {"state": "running", "pid": os.getpid(), "host": socket.gethostname()})
+tracker = Tracker(folder, config["tracking"])
 for step in range(start, end):
     tracker.log("s", step, 0, {"loss": 1.0 / (step + 1), "accuracy": 0.5})
     time.sleep(pause)
-tracker.close("finished")
+write_status(folder, {"state": "failed"})
+tracker.close()
 """
 
 
@@ -88,13 +90,13 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(run_dir, config, finish
 
 
 @pytest.mark.parametrize("offset", [0, 1, 2])
-def test_killed_between_the_points_and_their_position(run_dir, config, finish, shown, offset):
+def test_killed_between_the_points_and_their_position(run_dir, config, train, finish, shown, offset):
     """The store committed the points, but not (or an older) position: what is sent again is the same rows."""
-    tracker = Tracker.open(run_dir, config, study="toy", name=run_dir.name)
+    tracker = train(run_dir, config, ())
     for step in range(50):
         tracker.log("s", step, 0, {"loss": float("nan") if step % 7 == 0 else 0.1 * step})
     finish(run_dir, config=config)
-    tracker.close("finished")
+    tracker.close()
     before = shown.rows("select * from metrics order by key, step, timestamp")
     (run_id,) = shown.runs().values()
     ends = [0, *(end for end, _ in lines(run_dir / "metrics.jsonl"))]
@@ -109,29 +111,29 @@ def test_killed_between_the_points_and_their_position(run_dir, config, finish, s
     assert shown.rows("select count(*) from inputs where destination_id = (select run_uuid from runs limit 1)")
 
 
-def test_a_locked_store_costs_a_run_nothing_but_its_patience(run_dir, config, finish, shown):
+def test_a_locked_store_costs_a_run_nothing_but_its_patience(run_dir, config, train, finish, shown):
     config["tracking"]["timeout_s"] = 1
-    warm = Tracker.open(run_dir.with_name("warm"), config, study="toy", name="warm")
+    warm = train(run_dir.with_name("warm"), config, ())
     warm.log("s", 1, 0, {"loss": 1.0})
-    warm.close("finished")
+    warm.close()
     sync(run_dir.parents[1])
     blocker = sqlite3.connect(shown.path, isolation_level=None)
     blocker.execute("begin exclusive")
     try:
-        tracker = Tracker.open(run_dir, config, study="toy", name=run_dir.name)
+        tracker = train(run_dir, config, ())
         began = time.monotonic()
         for step in range(1000):
             tracker.log("s", step, 0, {"loss": 1.0})
         assert time.monotonic() - began < 1
         finish(run_dir, config=config)
         began = time.monotonic()
-        tracker.close("finished")
+        tracker.close()
         assert time.monotonic() - began < 2.5
         assert marker(run_dir)["state"] == "behind"
     finally:
         blocker.execute("rollback")
         blocker.close()
-    tracker._thread.join(30)  # the thread, left alone, finishes as soon as it can
+    tracker.follower.process.wait(30)  # the follower, left alone, finishes as soon as it can
     assert marker(run_dir)["state"] == "synced"
     assert sync(run_dir.parents[1]) == 0
     ours = {k: n for k, n in shown.points().items() if k[0] == "s/loss" and k[1] != 1}
@@ -167,11 +169,11 @@ def server(uri, port, artifacts):
         process.wait()
 
 
-def test_a_server_killed_in_mid_run(run_dir, config, finish, shown, tmp_path, uri, caplog):
+def test_a_server_killed_in_mid_run(run_dir, config, train, finish, shown, tmp_path, uri, caplog):
     port = free_port()
     config["tracking"] |= {"uri": f"http://127.0.0.1:{port}", "timeout_s": 3}
     with server(uri, port, tmp_path / "artifacts"):
-        tracker = Tracker.open(run_dir, config, study="toy", name=run_dir.name)
+        tracker = train(run_dir, config, ())
         give_up = time.monotonic() + 60
         for step in range(100):
             tracker.log("s", step, 0, {"loss": 1.0 / (step + 1)})
@@ -187,7 +189,7 @@ def test_a_server_killed_in_mid_run(run_dir, config, finish, shown, tmp_path, ur
     assert slowest < 0.5
     finish(run_dir, config=config)
     began = time.monotonic()
-    tracker.close("finished")
+    tracker.close()
     assert time.monotonic() - began < 4
     assert marker(run_dir)["state"] == "behind"
     assert len([r for r in caplog.records if r.levelname == "WARNING"]) == 1, "one warning, however often it was tried"
@@ -207,16 +209,16 @@ def test_a_server_killed_in_mid_run(run_dir, config, finish, shown, tmp_path, ur
     assert list((tmp_path / "artifacts").rglob("result.json"))
 
 
-def test_a_server_that_never_answers(run_dir, config, finish, caplog):
+def test_a_server_that_never_answers(run_dir, config, train, finish, caplog):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
         config["tracking"] |= {"uri": f"http://user:secret@127.0.0.1:{silent.getsockname()[1]}", "timeout_s": 1}
-        tracker = Tracker.open(run_dir, config, study="toy", name=run_dir.name)
+        tracker = train(run_dir, config, ())
         tracker.log("s", 1, 0, {"loss": 1.0})
         time.sleep(0.5)
         began = time.monotonic()
-        tracker.close("finished")
+        tracker.close()
         assert time.monotonic() - began < 2
     assert marker(run_dir)["state"] == "behind"
     assert "secret" not in caplog.text + json.dumps(marker(run_dir))

@@ -12,27 +12,18 @@ from pathlib import Path
 
 import pytest
 
-from kdexp.tracking import Tracker
+from kdexp.tracking import Tracker, behind, following
 from kdexp.tracking.sync import sync
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-
-
-def train(run_dir, config, steps=range(1, 21), name="rte-kd-first-s1-cccccccc"):
-    tracker = Tracker.open(run_dir, config, study="toy", name=name)
-    for step in steps:
-        tracker.log("distill.prediction", step, step // 10, {"train/loss": 1 / step, "heldout/accuracy": 0.5})
-    return tracker
 
 
 def marker(run_dir):
     return json.loads((run_dir / "tracking.json").read_text())
 
 
-def test_a_finished_run_is_all_there(run_dir, config, finish, shown, tmp_path):
-    tracker = train(run_dir, config)
-    finish(run_dir, config=config)
-    tracker.close("finished")
+def test_a_finished_run_is_all_there(run_dir, config, train, end, shown, tmp_path):
+    end(train(run_dir, config), "finished")
     run_id = shown.runs()["rte-kd-first-s1-cccccccc"]
     tags, params, finals = shown.tags(run_id), shown.params(run_id), shown.finals(run_id)
     assert shown.status(run_id) == "FINISHED"
@@ -67,7 +58,7 @@ def test_a_finished_run_is_all_there(run_dir, config, finish, shown, tmp_path):
     assert not (tmp_path / "mlruns").exists()
 
 
-def test_numbers_appear_while_the_run_goes_on(run_dir, config, shown):
+def test_numbers_appear_while_the_run_goes_on(run_dir, config, train, end, shown):
     tracker = train(run_dir, config)
     deadline = time.monotonic() + 30
     while len(shown.points()) < 40 and time.monotonic() < deadline:
@@ -75,19 +66,18 @@ def test_numbers_appear_while_the_run_goes_on(run_dir, config, shown):
     assert len(shown.points()) == 40
     (run_id,) = shown.runs().values()
     assert shown.status(run_id) == "RUNNING"
-    tracker.close("interrupted")
+    end(tracker, "interrupted")
     assert shown.status(run_id) == "KILLED"
 
 
-def test_a_resumed_run_goes_on_in_the_same_mlflow_run(run_dir, config, finish, shown):
-    train(run_dir, config, range(1, 16)).close("interrupted")
+def test_a_resumed_run_goes_on_in_the_same_mlflow_run(run_dir, config, train, end, shown):
+    end(train(run_dir, config, range(1, 16)), "interrupted")
     before = shown.runs()
     (run_id,) = before.values()
     assert shown.status(run_id) == "KILLED"
     (run_dir / "tracking.json").unlink()  # a note for people: nothing depends on it
     tracker = train(run_dir, config, range(11, 21))  # repeats the steps since its checkpoint
-    finish(run_dir, config=config, attempt=2)
-    tracker.close("finished")
+    end(tracker, "finished", attempt=2)
     assert shown.runs() == before
     assert shown.status(run_id) == "FINISHED"
     losses = {k: n for k, n in shown.points().items() if k[0] == "distill.prediction/train/loss"}
@@ -95,13 +85,11 @@ def test_a_resumed_run_goes_on_in_the_same_mlflow_run(run_dir, config, finish, s
     assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 25, "the file keeps what really happened"
 
 
-def test_a_run_started_afresh_does_not_mix_with_its_deleted_predecessor(run_dir, config, finish, shown):
-    train(run_dir, config).close("failed")
+def test_a_run_started_afresh_does_not_mix_with_its_deleted_predecessor(run_dir, config, train, end, shown):
+    end(train(run_dir, config), "failed")
     old = shown.runs()
     (run_dir / "metrics.jsonl").unlink()
-    tracker = train(run_dir, config, range(1, 31))
-    finish(run_dir, config=config)
-    tracker.close("finished")
+    end(train(run_dir, config, range(1, 31)), "finished")
     assert shown.runs("superseded") == old
     (run_id,) = shown.runs().values()
     assert run_id not in old.values()
@@ -109,15 +97,15 @@ def test_a_run_started_afresh_does_not_mix_with_its_deleted_predecessor(run_dir,
     assert shown.rows(query) == [(30,)]
 
 
-def test_odd_values_and_names_arrive(run_dir, config, shown):
-    tracker = Tracker.open(run_dir, config, study="toy", name="it's a name")
+def test_odd_values_and_names_arrive(run_dir, config, train, end, shown):
+    run_dir = run_dir.with_name("it's a name")
+    tracker = train(run_dir, config, ())
     tracker.log("s", 1, 0, {"nan": float("nan"), "inf": float("inf"), "bad[name]?": 1})
     tracker.log("s", 2, 0, {f"m{i}": i for i in range(2000)})  # more than a batch takes
-    tracker.close("finished")
+    end(tracker, "failed")
     assert len(shown.points()) == 2003
     assert shown.points()["s/bad_name__", 1] == 1
-    tracker = Tracker.open(run_dir, config, study="toy", name="it's a name")
-    tracker.close("finished")
+    end(train(run_dir, config, ()), "failed")
     assert set(shown.points().values()) == {1}
     assert len(shown.runs()) == 1
 
@@ -125,7 +113,7 @@ def test_odd_values_and_names_arrive(run_dir, config, shown):
 def test_machine_load_is_in_the_file_and_counts_on(run_dir, config):
     config["tracking"] = {"enabled": False, "system_metrics": True}
     for _ in range(2):
-        Tracker.open(run_dir, config, study="toy", name="n").close("interrupted")
+        Tracker(run_dir, config["tracking"]).close()
     records = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [(r["stage"], r["step"]) for r in records] == [("system", 1), ("system", 2)]
     assert records[0]["values"]["process_memory_megabytes"] > 1
@@ -135,8 +123,8 @@ def test_switched_off_imports_no_mlflow(run_dir, config):
     config["tracking"] = {"enabled": False}
     code = (
         "import sys, json, pathlib; from kdexp.tracking import Tracker, prepare\n"
-        f"t = Tracker.open(pathlib.Path({str(run_dir)!r}), json.loads({json.dumps(config)!r}), study='toy', name='n')\n"
-        "t.log('s', 1, 0, {'x': 1}); t.flush(); t.close('finished')\n"
+        f"t = Tracker(pathlib.Path({str(run_dir)!r}), json.loads({json.dumps(config['tracking'])!r}))\n"
+        "t.log('s', 1, 0, {'x': 1}); t.close()\n"
         "assert not {'mlflow', 'sqlalchemy', 'torch', 'filelock', 'yaml'} & set(sys.modules), sorted(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
@@ -145,44 +133,63 @@ def test_switched_off_imports_no_mlflow(run_dir, config):
     assert '"x": 1.0' in (run_dir / "metrics.jsonl").read_text()
 
 
-def test_preloading_is_safe_to_fork(tmp_path):
+def test_a_tracked_run_imports_no_mlflow_either(run_dir, config, finish, shown):
+    """All that MLflow costs (seconds, memory, threads) is paid by another process."""
+    finish(run_dir, "running", config, pid=os.getpid())
     code = (
-        "import sys, threading, pathlib, kdexp.tracking.preload\n"
-        "assert 'mlflow.store.tracking.sqlalchemy_store' in sys.modules and threading.active_count() == 1\n"
-        "from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore\n"
-        "assert not SqlAlchemyStore._engine_map and not list(pathlib.Path().iterdir()) and 'torch' not in sys.modules\n"
+        "import sys, json, pathlib, threading; from kdexp.tracking import Tracker\n"
+        f"t = Tracker(pathlib.Path({str(run_dir)!r}), json.loads({json.dumps(config['tracking'])!r}))\n"
+        "t.log('s', 1, 0, {'x': 1}); t.close()\n"
+        "assert not {'mlflow', 'sqlalchemy', 'torch'} & set(sys.modules) and threading.active_count() == 1\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
+    assert shown.points()["s/x", 1] == 1
+
+
+def test_a_run_of_a_study_leaves_it_to_the_study(run_dir, config, train, end, shown):
+    with following(run_dir.parent, config["tracking"] | {"enabled": True}):
+        trackers = [train(run_dir.with_name(name), config) for name in "ab"]
+        give_up = time.monotonic() + 60
+        while len(shown.runs()) < 2 and time.monotonic() < give_up:
+            time.sleep(0.1)
+        assert set(shown.runs()) == {"a", "b"}, "shown while they run"
+        for tracker in trackers:
+            end(tracker, "finished")
+            assert tracker.follower is None
+    assert {shown.status(run_id) for run_id in shown.runs().values()} == {"FINISHED"}
+    assert not behind(run_dir.parents[1])
+    tracker = train(run_dir.with_name("c"), config)
+    assert tracker.follower is not None, "the study is over"
+    end(tracker, "finished")
 
 
 @pytest.mark.parametrize("uri", ["./mlruns", "file:///tmp/x", "", None])
-def test_a_store_that_mlflow_refuses_is_one_warning(run_dir, config, caplog, uri):
+def test_a_store_that_mlflow_refuses_is_one_warning(run_dir, config, train, caplog, uri):
     config["tracking"]["uri"] = uri
     with caplog.at_level(logging.WARNING, "kdexp.tracking"):
-        train(run_dir, config).close("finished")
+        train(run_dir, config).close()
     assert len(caplog.records) == 1
     assert "tracking=off" in caplog.text
     assert len((run_dir / "metrics.jsonl").read_text().splitlines()) == 20
 
 
-def test_a_damaged_store_is_one_warning(run_dir, config, caplog, tmp_path):
+def test_a_damaged_store_is_one_warning(run_dir, config, train, end, caplog, tmp_path):
     (tmp_path / "multirun" / "mlflow.db").write_bytes(b"this is no database, however long it may be\n" * 100)
     with caplog.at_level(logging.WARNING, "kdexp.tracking"):
-        train(run_dir, config).close("finished")
+        end(train(run_dir, config), "finished")
     assert [r.levelname for r in caplog.records] == ["WARNING"]
     assert "kdexp.tracking sync" in caplog.text
     assert marker(run_dir)["state"] == "behind"
     assert sync(tmp_path / "multirun", say=print) == 1
 
 
-def test_an_experiment_in_the_trash_is_named_with_the_remedy(run_dir, config, uri, caplog):
+def test_an_experiment_in_the_trash_is_named_with_the_remedy(run_dir, config, train, end, uri, caplog):
     from mlflow import MlflowClient
 
     client = MlflowClient(uri)
     client.delete_experiment(client.create_experiment("toy"))
     with caplog.at_level(logging.WARNING, "kdexp.tracking"):
-        train(run_dir, config).close("finished")
+        end(train(run_dir, config), "finished")
     assert "mlflow experiments restore" in caplog.text
     assert marker(run_dir)["state"] == "behind"
