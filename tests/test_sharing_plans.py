@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from kdexp.inits.ptp import ptp_labels_from_logits, ptp_median_thresholds
-from kdexp.models.sharing import attention_logits, effective_layers, sps_plan
+from kdexp.models.shared_layers import effective_layers, sps_plan
 from kdexp.models.sizes import bert_parameter_count
+from kdexp.objectives.attention import attention_logits
 
 
 def test_six_layers_repeat_the_top_three_only():

@@ -6,26 +6,31 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from kdexp import tracking
+from kdexp.check import remote
+from kdexp.check import teacher as sources
 from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.schema import near
+from kdexp.heads.base import Head, unanswered
+from kdexp.models import source as contents
+from kdexp.models.families.base import family
+from kdexp.models.shared_layers import effective_layers
+from kdexp.objectives import layer_maps
 
 
 def cross(config: dict[str, Any]) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
-    from kdexp import tracking
-    from kdexp.check import remote, teacher
-    from kdexp.models import source as contents
-
     looking = config.get("dry") or config.get("plan") == "show"
-    found = teacher.check(config["teacher"], looking) + tracking.problems(config.get("tracking") or {})
+    found = sources.check(config["teacher"], looking) + tracking.problems(config.get("tracking") or {})
     found += remote.problems(config["runtime"].get("remote"), write=not looking)
     wrong_task = _task(config, looking)
     if any(config["teacher"].get(key) is None for key in ("num_layers", "hidden_size", "num_heads")):
         return found + wrong_task  # what depends on the teacher's sizes comes next time
     found += _sizes(config) + wrong_task
-    wrong_init = _init(config)
+    head = None if wrong_task else build(config["task"]).head
+    wrong_init = _init(config, head)
     found += wrong_init or contents.problems(config)
-    return found + _objective(config, layers=not wrong_init)
+    return found + _objective(config, head, layers=not wrong_init)
 
 
 def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:
@@ -110,30 +115,32 @@ def _task(config: dict[str, Any], looking: bool) -> list[str]:
         found.append(
             f"task.metric={task.metric} is not among task.metrics={list(task.metrics)}: add it or choose another."
         )
-    if not looking and getattr(task, "needs_hub", None):
+    if not looking:
         cache = Path(config["runtime"]["store"]).expanduser().absolute() / "cache"
         found += task.needs_hub(root, cache)
     return found + task.problems(root)
 
 
-def _init(config: dict[str, Any]) -> list[str]:
+def _init(config: dict[str, Any], head: Head | None) -> list[str]:
     found = _arguments("init", config["init"], ("_target_",))
     if found:
         return found
     init = build(config["init"])
     teacher, student = config["teacher"], config["student"]
     found += init.problems()
-    if init.copies and teacher.get("family") == "modernbert" and type(init).__name__ != "First":
-        found.append(
-            f"init={init.name} with a ModernBERT teacher: its layers differ in kind (global, local attention): only "
-            "init=first and init=random keep their wiring."
-        )
-    if not init.regression and config["task"].get("kind") == "regression":
-        found.append(f"init={init.name} is not defined for scores (task={config['task'].get('name')}): use init=first.")
+    lacking = unanswered(init.asks, head) if head is not None else ""
+    if lacking:
+        found.append(f"init={init.name} {lacking} (task={config['task'].get('name')}): use init=first.")
     if init.stage is not None:
         found += _method(init.stage, config)
     try:
-        init.layers(student["num_layers"], teacher["num_layers"])
+        chosen = init.layers(student["num_layers"], teacher["num_layers"])
+        moved = chosen is not None and chosen != [*range(1, len(chosen) + 1)]
+        if moved and not family(str(teacher.get("family"))).uniform:
+            found.append(
+                f"init={init.name} copies layers {chosen} of a teacher of family {teacher['family']}, whose layers "
+                "differ in kind (global, local attention): only init=first and init=random keep their wiring."
+            )
     except ValueError as error:
         found.append(str(error))
     if init.copies:
@@ -166,8 +173,13 @@ def _method(path: str, config: dict[str, Any]) -> list[str]:
     return ask(config) if ask is not None else []
 
 
-def _objective(config: dict[str, Any], layers: bool) -> list[str]:
-    """Check the objective; ``layers`` says whether the init is sound, so that mappings can be worked out."""
+def _objective(config: dict[str, Any], head: Head | None, layers: bool) -> list[str]:
+    """Check the objective.
+
+    Args:
+        head: the task's, None if that is unsound.
+        layers: the init is sound, so that mappings can be worked out.
+    """
     objective = config["objective"]
     found = _method(objective.get("plan") or "kdexp.methods.distill.plan", config)
     if objective["schedule"] != "single" and not objective.get("intermediate"):
@@ -188,7 +200,7 @@ def _objective(config: dict[str, Any], layers: bool) -> list[str]:
             if not wrong:
                 mappings.append((where, spec, target(spec)))
     for where, spec, cls in mappings:
-        found += _needs(config, where, spec, cls, layers)
+        found += _needs(config, where, spec, cls, head, layers)
     if config["mapping"].get("name") != "auto" and mappings and not any(c.layers != "none" for _, _, c in mappings):
         found.append(
             f"mapping={config['mapping'].get('name')} has no effect with objective={objective['name']}: "
@@ -197,7 +209,9 @@ def _objective(config: dict[str, Any], layers: bool) -> list[str]:
     return found
 
 
-def _needs(config: dict[str, Any], where: str, spec: dict[str, Any], cls: Any, layers: bool) -> list[str]:
+def _needs(
+    config: dict[str, Any], where: str, spec: dict[str, Any], cls: Any, head: Head | None, layers: bool
+) -> list[str]:
     """Check what one objective wants against what the models can give."""
     teacher, student, found = config["teacher"], config["student"], []
     if not isinstance(spec.get("weight", 1.0), int | float):
@@ -212,8 +226,9 @@ def _needs(config: dict[str, Any], where: str, spec: dict[str, Any], cls: Any, l
             f"{where} compares attention head by head: student.num_heads={student['num_heads']} must equal "
             f"teacher.num_heads={teacher['num_heads']} (objective=minilm_v2 does without)."
         )
-    if not cls.regression and config["task"].get("kind") == "regression":
-        found.append(f"{where} is not defined for scores (task={config['task'].get('name')} is a regression): use kd.")
+    lacking = unanswered(cls.asks, head) if head is not None else ""
+    if lacking:
+        found.append(f"{where} {lacking} (task={config['task'].get('name')}): use kd.")
     if layers and cls.layers != "none":
         try:
             pairs(config, spec, cls)
@@ -242,9 +257,6 @@ def pairs(config: dict[str, Any], spec: dict[str, Any], cls: Any) -> list[tuple[
     Raises:
         ValueError: the mapping does not fit the two depths.
     """
-    from kdexp.models.sharing import effective_layers
-    from kdexp.objectives import layer_maps
-
     if cls.layers == "none":
         return []
     chosen = spec.get("mapping") or config["mapping"]

@@ -49,7 +49,8 @@ _HOMES = {
     "kdexp.objectives.review": ["hcl", "reviewkd_warmup"],
     "kdexp.objectives.dpk": ["ema"],
     "kdexp.inits.ptp": ["ptp_labels", "ptp_labels_from_logits", "ptp_median_thresholds"],
-    "kdexp.models.sharing": ["sps_plan", "attention_logits"],
+    "kdexp.models.shared_layers": ["sps_plan"],
+    "kdexp.objectives.attention": ["attention_logits"],
     "kdexp.models.sizes": ["bert_parameter_count"],
     "kdexp.objectives.layer_maps": [
         "map_uniform_attention",

@@ -6,7 +6,7 @@ import importlib
 import os
 from typing import Any
 
-ALLOWED_TARGETS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.")
+ALLOWED_TARGETS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.", "kdexp.heads.")
 
 
 def target(spec: dict[str, Any]) -> Any:

@@ -29,7 +29,7 @@ class PTP(First):
     """
 
     stage: ClassVar[str | None] = "kdexp.methods.ptp.stage"
-    regression: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 
     source: str = "pretrained"
     t1: float | None = None

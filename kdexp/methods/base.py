@@ -46,7 +46,7 @@ def facts(config: dict[str, Any]) -> Facts:
 
 @lru_cache(maxsize=64)
 def _origin(source: str, revision: str | None, sha256: str | None, stamp: tuple) -> str:
-    from kdexp.models.origin import origin
+    from kdexp.models.source import origin
 
     return origin({"source": source, "revision": revision, "sha256": sha256})
 

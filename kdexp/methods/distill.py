@@ -11,10 +11,7 @@ from typing import Any
 from kdexp.check import combinations
 from kdexp.common.registry import RESERVED, build, target
 from kdexp.methods.base import Facts, method
-from kdexp.store.stage import Stage
-
-PLACES = ("folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits")
-"""Settings of a task that say where its data are; a stage's key holds their content instead."""
+from kdexp.store.stage import TEACHER, Stage
 
 
 def plan(config: dict[str, Any], facts: Facts) -> Stage:
@@ -47,9 +44,10 @@ def needs_teacher(config: dict[str, Any]) -> bool:
 
 def common(config: dict[str, Any], facts: Facts) -> dict[str, Any]:
     """Return what decides every stage: data, selection, weights' origin, arithmetic."""
+    places = target(config["task"]).locations  # a stage's key holds the data's content instead
     sizes = ("family", "num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "finetune")
     return {
-        "task": {k: v for k, v in config["task"].items() if k not in PLACES},
+        "task": {k: v for k, v in config["task"].items() if k not in places},
         "data": facts.data,
         "heldout": config["data"]["heldout"],
         "selection": config["selection"],
@@ -63,7 +61,8 @@ def teacher_stage(config: dict[str, Any], facts: Facts) -> Stage:
     """Return the stage that fine-tunes the teacher on the task (or only measures a finished classifier)."""
     teacher = config["teacher"]
     own = {"recipe": teacher["recipe"], "seed": teacher["seed"]} if teacher["finetune"] else {}
-    return Stage("teacher", "kdexp.train.phase.teacher", {**common(config, facts), **own}, shared=True)
+    settings = {**common(config, facts), **own}
+    return Stage("teacher", "kdexp.train.phase.teacher", settings, shared=True, role=TEACHER)
 
 
 def start_stage(config: dict[str, Any], facts: Facts, teacher: Stage | None) -> Stage | None:

@@ -11,11 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdexp.heads.classification import cross_entropy, logit_kl
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import all_tokens, choice, exact, layers_of, over_layers, picked, real_tokens, targets
-from kdexp.objectives.finetune import hard_loss
+from kdexp.objectives.common import (
+    all_tokens,
+    choice,
+    exact,
+    layers_of,
+    mask_for,
+    over_layers,
+    picked,
+    real_tokens,
+    targets,
+)
 from kdexp.objectives.hid_seq import VARIANTS, hidden_mse
-from kdexp.objectives.kd import kd_total, logit_kl
+from kdexp.objectives.kd import kd_total
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,9 +68,9 @@ def _filtered(layer: dict[str, Tensor], side: str) -> Tensor:
         return F.linear(hidden, weight, layer.get(f"{side}_bias"))
 
 
-def ted_stage1(filter_logits: list[Tensor], labels: Tensor, regression: bool = False) -> Tensor:
-    """Mean over filters of the mean task loss of each filter head's logits (B, C)."""
-    losses = [hard_loss(logits, labels, regression) for logits in filter_logits]
+def ted_stage1(filter_logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Mean over filters of the mean cross entropy of each filter head's logits (B, C)."""
+    losses = [cross_entropy(logits, labels) for logits in filter_logits]
     return over_layers(losses, "mean", losses[0])
 
 
@@ -73,7 +83,7 @@ def ted_stage2_total(
     mse_alpha: float,
 ) -> Tensor:
     """CE + kl_alpha * KL (T = 2, batchmean, T^2) + mse_alpha * mean over layers: what TED's three terms add up to."""
-    hard = hard_loss(student_logits, labels, regression=False)
+    hard = cross_entropy(student_logits, labels)
     soft = kd_total(student_logits, teacher_logits, labels, alpha=1.0, temperature=2.0)
     return hard + kl_alpha * soft + mse_alpha * cast(Tensor, ted_layer_mse(layers))
 
@@ -111,8 +121,9 @@ class Filter(nn.Module):
 class TedFilters(Objective):
     """Stage I: filters and task heads on layers of ONE model (called the student here), its backbone frozen.
 
-    Mean over filters of the task loss of each filter's own head: pooler on the first token of the filter's output,
-    dropout, linear. The heads are thrown away afterwards; ``filters`` goes on to :class:`TedMatch`.
+    Mean over filters of the task loss of each filter's own head, a small one of the task's kind (for classes and
+    scores: pooler on the first token of the filter's output, dropout, linear). The heads are thrown away afterwards;
+    ``filters`` goes on to :class:`TedMatch`.
 
     Args:
         output: width of the filters' outputs; null = the model's own.
@@ -123,6 +134,7 @@ class TedFilters(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
     uses_teacher: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ("small",)
 
     def __init__(self, output: int | None = None, nonlinear: bool = False, dropout: float = 0.1) -> None:
         super().__init__()
@@ -130,28 +142,23 @@ class TedFilters(Objective):
 
     def setup(self, context: Context) -> None:
         super().setup(context)
-        self.is_regression = context.regression
         self.where = layers_of(self.pairs, 0)
         width = context.student.hidden_size
         out = self.output or width
         self.filters = nn.ModuleList(Filter(width, out, self.nonlinear) for _ in self.where)
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Dropout(self.dropout),
-                nn.Linear(out, out),
-                nn.Tanh(),
-                nn.Dropout(self.dropout),
-                nn.Linear(out, context.num_labels),
-            )
-            for _ in self.where
-        )
+        self.heads = nn.ModuleList(context.head.small(out, self.dropout) for _ in self.where)
+
+    def units(self, batch: Batch) -> Tensor:
+        """Units of the head."""
+        return self.head.units(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the mean over filters of the task loss."""
         hidden = targets(student, "hidden", self.where)
-        with exact(student["logits"]):
-            logits = [h(f(x)[:, 0]) for h, f, x in zip(self.heads, self.filters, hidden, strict=True)]
-        return ted_stage1(logits, batch["labels"], self.is_regression)
+        with exact(hidden[0]):
+            answers = [head(f(x)) for head, f, x in zip(self.heads, self.filters, hidden, strict=True)]
+        losses = [self.head.loss(answer, batch) for answer in answers]
+        return over_layers(losses, "mean", losses[0])
 
 
 class TedMatch(Objective):
@@ -264,4 +271,4 @@ class TedMatch(Objective):
                 layer |= {"teacher_hidden": its.hidden(t), "teacher_weight": its.linear.weight}
                 layer["teacher_bias"] = its.linear.bias
             layers.append(layer)
-        return cast(Tensor, ted_layer_mse(layers, batch["attention_mask"], self.variant, self.layer_reduce))
+        return cast(Tensor, ted_layer_mse(layers, mask_for(batch, ours[0]), self.variant, self.layer_reduce))

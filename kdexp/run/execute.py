@@ -16,7 +16,7 @@ from kdexp.common import files
 from kdexp.common.redact import without_passwords
 from kdexp.common.stop import Stop
 from kdexp.config.resolve import ConfigError, problems, science
-from kdexp.store.stage import SCHEMA, Stage, digest
+from kdexp.store.stage import SCHEMA, TEACHER, Stage, digest
 
 ROOT = "multirun"
 log = logging.getLogger("kdexp")
@@ -218,14 +218,14 @@ def _carry_out(config: dict[str, Any], where: Path, stop: Callable[[], bool], tr
     import torch
 
     from kdexp.store.replicated import open_store
-    from kdexp.train.phase import Run
+    from kdexp.train.context import RunContext
 
     known = plan.facts(config)
     stages = plan.stages(config, known)
     store = open_store(config, where)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root / "cache" / "inductor"))  # shared by all processes
     with progress.Display(config, where.name, runtime["progress"]) as display:
-        run = Run(
+        run = RunContext(
             config=config, device=torch.device(device), dtype=known.dtype, threads=threads, cache=store.root / "cache",
             say=log.info, stop=stop, show=display.show,
             write=lambda stage, step, epoch, values: tracker.log(stage, step, epoch, values), saved=store.saved,
@@ -253,6 +253,7 @@ def _stages(stages: list[Stage], store: Any, run: Any, record: bool) -> dict[str
     ``record``: nobody wants the student's weights, so the record of one that was distilled before is enough.
     """
     from kdexp.train.evaluate import floor
+    from kdexp.train.phase import Phase
 
     done: dict[str, tuple[Any, bool]] = {}
     last = stages[-1]
@@ -262,7 +263,7 @@ def _stages(stages: list[Stage], store: Any, run: Any, record: bool) -> dict[str
             have = store.seek(stage.key)
             if have is not None:
                 done[stage.key] = (have, True)
-                if stage.name == "teacher":
+                if stage.role == TEACHER:
                     floor(have.summary, run.task(), run.config["teacher"])
         return done
     for stage in stages:
@@ -270,9 +271,9 @@ def _stages(stages: list[Stage], store: Any, run: Any, record: bool) -> dict[str
         action = getattr(importlib.import_module(module), name)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
         done[stage.key] = store.build(
-            stage, lambda work, a=action, s=stage, i=inputs: a(s, i, work, run), run.say, run.stop
+            stage, lambda work, a=action, s=stage, i=inputs: a(Phase(s, i, work, run)).to_dict(), run.say, run.stop
         )
-        if stage.name == "teacher":
+        if stage.role == TEACHER:
             floor(done[stage.key][0].summary, run.task(), run.config["teacher"])
         run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
     return done

@@ -9,7 +9,7 @@ from typing import Any
 from kdexp.common import machine
 from kdexp.common.registry import build
 from kdexp.config.resolve import science
-from kdexp.store.stage import Stage
+from kdexp.store.stage import TEACHER, Stage
 
 SCHEMA = 1
 
@@ -61,8 +61,8 @@ def assemble(
         "stages": [{"name": s.name, "key": s.key, "reused": again, **_cost(f.summary)} for s, f, again in summaries],
         "cost": {
             "seconds": round(seconds, 3),
-            "train_seconds": round(sum(f.summary.get("seconds", 0) for s, f, _ in summaries if s.name != "teacher"), 3),
-            "steps": sum(f.summary.get("steps", 0) for s, f, _ in summaries if s.name != "teacher"),
+            "train_seconds": round(sum(f.summary.get("seconds", 0) for s, f, _ in summaries if s.role != TEACHER), 3),
+            "steps": sum(f.summary.get("steps", 0) for s, f, _ in summaries if s.role != TEACHER),
         },
         "runtime": {
             "device": str(run.device),
@@ -82,20 +82,25 @@ def _cost(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _task(config: dict[str, Any], task: Any, data: dict[str, Any], last: dict[str, Any], known: Any) -> dict[str, Any]:
     return {
-        "kind": task.kind,
+        "kind": task.head.name,
         "metric": task.metric,
         "metrics": list(task.metrics),
-        "num_labels": task.num_labels,
+        "num_labels": task.head.width,
         "data_hash": known.data,
         "rows": {name: len(split) for name, split in data.items()},
         "majority": last["majority"],
-        "truncated": {name: split.truncated for name, split in data.items()},
+        **{key: {name: split.facts.get(key) for name, split in data.items()} for key in _facts(data)},
         "note": task.note(config["data"]["root"]),
     }
 
 
+def _facts(data: dict[str, Any]) -> list[str]:
+    """Return the names of what the splits say about themselves, such as how many texts were cut."""
+    return sorted({key for split in data.values() for key in split.facts})
+
+
 def _teacher(config: dict[str, Any], summaries: list[Any], efficiency: Any) -> dict[str, Any] | None:
-    found = next(((s.key, f.summary) for s, f, _ in summaries if s.name == "teacher"), None)
+    found = next(((s.key, f.summary) for s, f, _ in summaries if s.role == TEACHER), None)
     if found is None:
         return None
     key, summary = found
@@ -121,7 +126,17 @@ def _efficiency(config: dict[str, Any], task: Any, summaries: list[Any], run: An
     """Measure the exported student and its teacher where ``runtime.efficiency`` asks for it."""
     if not config["runtime"]["efficiency"]:
         return {}
+    from kdexp.models import build as models
     from kdexp.models import cost
 
-    have = {s.name: f.folder for s, f, _ in summaries if "model.safetensors" in f.meta["files"]}
-    return cost.of_run(run, task, {"student": have.get(summaries[-1][0].name), "teacher": have.get("teacher")})
+    split, length = run.data(config["recipe"]["max_length"])["train"], config["recipe"]["max_length"]
+    whole = [(stage, f.folder) for stage, f, _ in summaries if "model.safetensors" in f.meta["files"]]
+    found, teacher = {}, config["teacher"]
+    for stage, folder in whole:
+        if stage.role == TEACHER:
+            model = models.load_teacher(teacher, task.head, folder)
+            found["teacher"] = cost.measure(model, run.device, lambda size: split.specimen(size, length))
+        elif stage is summaries[-1][0]:
+            model = models.load_weights(models.build_student(teacher, config["student"], task.head, None, 0), folder)
+            found["student"] = cost.measure(model, run.device, lambda size: split.specimen(size, length))
+    return found

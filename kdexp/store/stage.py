@@ -11,6 +11,10 @@ SCHEMA = 1
 """Raised by hand when the meaning of the code changes, so that older results are not taken for newer ones."""
 
 
+TEACHER = "teacher"
+"""Role of a stage that makes the teacher of a run."""
+
+
 def digest(value: Any) -> str:
     """Return the sha256 (hex) of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
@@ -22,11 +26,13 @@ class Stage:
 
     Attributes:
         name: what people call it: ``teacher``, ``distill.intermediate``.
-        action: ``module.function`` that carries it out: ``function(stage, inputs, work, run) -> dict`` writes its files
-            into the folder ``work`` and returns a JSON-able summary.
+        action: ``module.function`` that carries it out: ``function(phase) -> Summary`` writes its files into
+            the folder ``phase.work`` and returns what is worth keeping (:mod:`kdexp.train.phase`).
         settings: all science that decides its result (no paths, no devices).
         parents: stages whose results it reads, by role.
         shared: other runs are expected to use it too, so it stays in the store.
+        role: what its result is to a run: :data:`TEACHER` for the teacher whose scores are checked and reported. No part
+            of the key: it changes nothing in what is computed.
     """
 
     name: str
@@ -34,6 +40,7 @@ class Stage:
     settings: dict[str, Any]
     parents: dict[str, Stage] = field(default_factory=dict)
     shared: bool = False
+    role: str = ""
 
     @property
     def key(self) -> str:

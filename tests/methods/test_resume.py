@@ -51,7 +51,7 @@ def carry_out(config: dict[str, Any], root: Path, lives: int | None) -> tuple[Pa
     """
     from kdexp.methods import base as plan
     from kdexp.store.store import Store
-    from kdexp.train.phase import Run
+    from kdexp.train.context import RunContext
 
     store, known = Store(root), plan.facts(config)
     stages, attempts = plan.stages(config, known), 0
@@ -67,7 +67,7 @@ def carry_out(config: dict[str, Any], root: Path, lives: int | None) -> tuple[Pa
                 if left < 0:
                     raise Died
 
-        run = Run(config, torch.device("cpu"), "fp32", 1, root / "cache", say=lambda line: None)
+        run = RunContext(config, torch.device("cpu"), "fp32", 1, root / "cache", say=lambda line: None)
         try:
             runs._stages(stages, store, replace(run, show=show))
             return store.root / stages[-1].key, attempts
