@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -37,8 +37,8 @@ BLOCK = "{block}"
 class Listener(Protocol):
     """What needs features: an objective."""
 
-    needs: Any
-    pairs: Any
+    needs: ClassVar[tuple[str, ...]]
+    pairs: list[tuple[int, int]]
 
 
 def tapped_attention(

@@ -66,12 +66,11 @@ class LayerPairs(Objective):
         assert teacher is not None
         ours = {kind: picked(student, kind, layers_of(self.pairs, 0)) for kind in self.needs}
         theirs = {kind: targets(teacher, kind, layers_of(self.pairs, 1)) for kind in self.needs}
-        mask = mask_for(batch, next(iter(ours.values()))[0]) if self.pairs else None
         losses = [
             self.layer_loss(
                 {kind: ours[kind][i] for kind in self.needs},
                 {kind: theirs[kind][i] for kind in self.needs},
-                mask,
+                mask_for(batch, ours[self.needs[0]][i]),
             )
             for i in range(len(self.pairs))
         ]

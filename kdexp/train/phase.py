@@ -186,9 +186,8 @@ class Phase:
         """
         data = data or self.data()
         specs = self.settings["terms"] if terms is None else terms
-        step = Step(
-            model, self.goal.head, [self._term(*item, model, data) for item in specs.items()], self.context.cast
-        )
+        built = [self._term(name, spec, model, data) for name, spec in specs.items()]
+        step = Step(model, self.goal.head, built, self.context.cast)
         device, runtime = self.context.device, self.config["runtime"]
         work = flops(model, self.config, data["train"], self.recipe)
         decided = machine.decide_compile(runtime["compile"], str(device), work, self.context.threads)
