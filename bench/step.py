@@ -37,6 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
+    import torch
     from hydra import compose, initialize_config_dir
 
     from kdexp.cli import main
@@ -44,6 +45,7 @@ def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
     from kdexp.config import resolve as configs
     from kdexp.models import build as models
     from kdexp.sweep import plugins
+    from kdexp.train.context import RunContext
 
     main.environment()
     main.resolvers()
@@ -51,17 +53,17 @@ def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
     with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
         found = configs.resolve(compose("config", overrides=["objective=att_kl"]))
     task = build(found["task"])
-    reader = models.tokenizer(found["teacher"])
-    data = task.encode(reader, LENGTH, None, 0.1, Path(tempfile.gettempdir()) / "kdexp-bench")["train"]
-    teacher = models.load_teacher(found["teacher"], task)
-    student = models.build_student(found["teacher"], found["student"], task, None, 1)
+    cache = Path(tempfile.gettempdir()) / "kdexp-bench"
+    data = RunContext(found, torch.device("cpu"), "fp32", 1, cache).data(LENGTH)["train"]
+    teacher = models.load_teacher(found["teacher"], task.head)
+    student = models.build_student(found["teacher"], found["student"], task.head, None, 1)
     return found, data, teacher, student, task
 
 
 def _batches(data: Any, size: int) -> list[Any]:
     from kdexp.train.batching import batches
 
-    return batches(data.lengths, size, 1, 0)
+    return batches(data.costs, size, 1, 0)
 
 
 def _time(step: Callable[[Any], None], index: list[Any]) -> float:
@@ -83,27 +85,28 @@ def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, t
     from kdexp.objectives.att_kl import AttKL
     from kdexp.objectives.base import Context
     from kdexp.train import loop, teachers
-    from kdexp.train import student as member
+    from kdexp.train.step import Step, Term
+    from kdexp.train.student import Student
 
     cast = torch.bfloat16 if machine.decide_dtype("auto", "cpu") == "bf16" else None
     objective = AttKL()
     pairs = [(1, 2), (2, 4), (3, 6)]
     shapes = models.shape(student), models.shape(teacher)
-    objective.setup(Context(*shapes, pairs, task.num_labels, False, len(data), None))
-    term = member.Term("att_kl", 1.0, objective)
+    objective.setup(Context(*shapes, pairs, task.head, len(data), data.targets))
+    step = Step(student, task.head, [Term("att_kl", 1.0, objective)], cast)
     recipe = {**config["recipe"], "keep": "last"}
     folder = Path(tempfile.mkdtemp())
-    one = member.Member(student, [term], recipe, folder, None, task.metric, cast, lambda *ignored: None)
-    target = teachers.Live(teacher, capture.wanted([objective], 1), cast)
-    plan = loop.Schedule(recipe, 1, torch.device("cpu"))
+    one = Student(step, recipe, folder, None, task.metric, lambda *ignored: None)
+    target = teachers.LiveTeacher(teacher, task.head, capture.wanted([objective], 1), cast)
+    settings = loop.LoopSettings(recipe, 1, torch.device("cpu"))
     one.begin_epoch(0, 1)
 
-    def step(rows: Any) -> None:
-        for micro, whole in loop._micro_batches(data, rows, plan):
+    def run(rows: Any) -> None:
+        for micro, whole in loop._micro_batches(data, rows, settings):
             one.backward(micro, target(micro), whole, 1, one.progress.step, 0)
         one.update(1e-4, 1.0)
 
-    return step
+    return run
 
 
 def _textbook_step(config: dict[str, Any], data: Any, task: Any) -> Callable[[Any], None]:
@@ -111,8 +114,8 @@ def _textbook_step(config: dict[str, Any], data: Any, task: Any) -> Callable[[An
 
     from kdexp.models import build as models
 
-    teacher = models.load_teacher(config["teacher"], task)
-    student = models.build_student(config["teacher"], config["student"], task, None, 1)
+    teacher = models.load_teacher(config["teacher"], task.head)
+    student = models.build_student(config["teacher"], config["student"], task.head, None, 1)
     for model in (teacher, student):
         model.set_attn_implementation("eager")  # type: ignore[operator]
     teacher.eval()
@@ -120,8 +123,7 @@ def _textbook_step(config: dict[str, Any], data: Any, task: Any) -> Callable[[An
     optimizer = torch.optim.AdamW(student.parameters(), lr=1e-4, weight_decay=0.01)
 
     def step(rows: Any) -> None:
-        batch = data.batch(rows, pad_to=LENGTH)
-        inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
+        inputs = data.collate(rows, width=LENGTH).inputs
         with torch.no_grad():
             wanted = teacher(**inputs, output_attentions=True, output_hidden_states=True)
         got = student(**inputs, output_attentions=True, output_hidden_states=True)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdexp.check.teacher import unreadable
 from kdexp.common.registry import build
@@ -17,7 +18,7 @@ from kdexp.inits import copying
 from kdexp.inits.first import First
 from kdexp.models import build as models
 from kdexp.models import source as contents
-from kdexp.tasks.text import tokenizer
+from kdexp.train.context import RunContext
 from tests.test_runs import toy
 
 
@@ -61,9 +62,9 @@ def test_a_pooler_that_is_not_there_is_not_copied(configured, tiny_bert_dir, tmp
         assert unreadable(configured(folder, *fine)) == []
 
     # A model of the hub is only seen when it is loaded.
-    task = build(config.task)
-    teacher = models.load_pretrained(config.teacher, task)
-    student = models.build_student(config.teacher, config.student, task, None, 1)
+    head = build(config.task).head
+    teacher = models.load_pretrained(config.teacher, head)
+    student = models.build_student(config.teacher, config.student, head, None, 1)
     with pytest.raises(ValueError, match=r"no pooler \(bert.pooler.dense.weight\), so the student would copy random"):
         copying.apply(First(name="first", source="pretrained"), student, teacher)
     report = copying.apply(First(name="first", source="pretrained", pooler=False), student, teacher)
@@ -84,8 +85,8 @@ def test_a_finished_classifier_without_its_head_is_refused(configured, tiny_bert
     change(folder, "config.json", id2label={"0": "bad", "1": "good"}, label2id={"bad": 0, "good": 1})
     config = configured(folder, "teacher.finetune=false")
     with pytest.raises(ValueError, match=r"no weights for classifier.bias, classifier.weight; it is incomplete"):
-        models.load_teacher(config.teacher, build(config.task))
-    models.load_teacher(config.teacher.model_copy(update={"finetune": True}), build(config.task))
+        models.load_teacher(config.teacher, build(config.task).head)
+    models.load_teacher(config.teacher.model_copy(update={"finetune": True}), build(config.task).head)
 
 
 @pytest.mark.parametrize("family", ["tiny_bert_dir", "tiny_roberta_dir"])
@@ -99,9 +100,10 @@ def test_texts_longer_than_the_positions_are_refused(family, configured, request
     said = " ".join(unreadable(config))
     assert "recipe.max_length=129, but teacher=tiny can read 128 tokens" in said
     assert "teacher.recipe.max_length=128 at most" in said
-    reader = models.tokenizer(config.teacher)
-    assert tokenizer.problems(reader, config.teacher.vocab_size, "teacher", 128) == []
-    assert "above the 128 tokens" in tokenizer.problems(reader, config.teacher.vocab_size, "teacher", 129)[0]
+    context = RunContext(config, torch.device("cpu"), "fp32", 1, tmp_path / "cache", say=lambda line: None)
+    assert len(context.data(128)["train"])
+    with pytest.raises(ValueError, match="above the 128 tokens"):
+        context.data(129)
 
 
 def test_models_without_a_limit_are_left_alone():

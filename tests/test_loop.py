@@ -1,4 +1,4 @@
-"""The loop: resuming, gangs, accumulation and compilation change nothing that they should not."""
+"""The loop: resuming, cohorts, accumulation and compilation change nothing that they should not."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from kdexp.models import capture
+from kdexp.models.families.base import Shape
 from kdexp.objectives.att_kl import AttKL
-from kdexp.objectives.base import Context, Shape
+from kdexp.objectives.base import Context
 from kdexp.objectives.hid_seq import HidSeq
 from kdexp.objectives.kd import KD
 from kdexp.train import loop, teachers
-from kdexp.train import student as member
-from tests.toys import examples, network
+from kdexp.train.step import Step, Term, run_step
+from kdexp.train.student import Student
+from tests.toys import HEAD, examples, network
 
 RECIPE = {
     "epochs": 2, "steps": None, "batch_size": 8, "accumulation": 1, "learning_rate": 1e-2, "warmup": 0.1,
@@ -26,39 +28,38 @@ RECIPE = {
 WEIGHTS = {"att_kl": 1.0, "hid_seq": 0.5, "kd": 2.0}
 
 
-def student(
-    folder: Path, seed: int = 1, recipe: dict | None = None, dropout: float = 0.1, run=member.loss
-) -> member.Member:
+def student(folder: Path, seed: int = 1, recipe: dict | None = None, dropout: float = 0.1, run=run_step) -> Student:
     folder.mkdir(parents=True, exist_ok=True)
     model = network(2, seed, dropout)
     terms = []
     for name, objective in {"att_kl": AttKL(), "hid_seq": HidSeq(), "kd": KD()}.items():
         pairs = [] if name == "kd" else [(1, 2), (2, 4)]
-        objective.setup(Context(Shape(2, 16, 2), Shape(4, 16, 2), pairs, 3, False, 30, [0] * 30))
-        terms.append(member.Term(name, WEIGHTS[name], objective))
+        objective.setup(Context(Shape(2, 16, 2), Shape(4, 16, 2), pairs, HEAD, 30, {"label": np.zeros(30)}))
+        terms.append(Term(name, WEIGHTS[name], objective))
     data = examples()
 
     def judge(m: torch.nn.Module) -> dict[str, float]:
         m.eval()
         with torch.no_grad():
-            batch = data.batch(np.arange(len(data)))
-            logits = capture.forward(m, batch, frozenset())["logits"]
-        return {"accuracy": float((logits.argmax(-1) == batch["labels"]).float().mean())}
+            batch = data.collate(np.arange(len(data)))
+            logits = capture.forward(m, HEAD, batch)["logits"]
+        return {"accuracy": float((logits.argmax(-1) == batch.labels["label"]).float().mean())}
 
-    return member.Member(model, terms, recipe or RECIPE, folder, judge, "accuracy", None, lambda *a: None, run)
+    step = Step(model, HEAD, terms)
+    return Student(step, recipe or RECIPE, folder, judge, "accuracy", lambda *a: None, run)
 
 
-def teacher(of: list[member.Member]) -> teachers.Live:
+def teacher(of: list[Student]) -> teachers.LiveTeacher:
     objectives = [o for m in of for o in m.objectives.values()]
-    return teachers.Live(network(4, 99), capture.wanted(objectives, 1), None)
+    return teachers.LiveTeacher(network(4, 99), HEAD, capture.wanted(objectives, 1), None)
 
 
-def weights(m: member.Member) -> dict[str, torch.Tensor]:
+def weights(m: Student) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone() for k, v in m.model.state_dict().items()}
 
 
-def schedule(recipe: dict | None = None, **more) -> loop.Schedule:
-    return loop.Schedule(recipe or RECIPE, 7, torch.device("cpu"), **more)
+def schedule(recipe: dict | None = None, **more) -> loop.LoopSettings:
+    return loop.LoopSettings(recipe or RECIPE, 7, torch.device("cpu"), **more)
 
 
 def same(a: dict, b: dict) -> bool:
@@ -92,17 +93,17 @@ def test_a_stopped_phase_continues_bit_for_bit(tmp_path, stop_at):
     assert whole.progress.history == second.progress.history
 
 
-def test_a_gang_equals_its_members_alone(tmp_path):
+def test_a_cohort_equals_its_students_alone(tmp_path):
     alone = []
     for seed in (1, 2):
         m = student(tmp_path / f"alone{seed}", seed)
         loop.train([m], teacher([m]), examples(), schedule())
         alone.append(weights(m))
-    gang = [student(tmp_path / f"gang{seed}", seed) for seed in (1, 2)]
+    cohort = [student(tmp_path / f"cohort{seed}", seed) for seed in (1, 2)]
     calls = []
-    target = teacher(gang)
-    loop.train(gang, lambda batch: calls.append(1) or target(batch), examples(), schedule())
-    assert same(alone[0], weights(gang[0])) and same(alone[1], weights(gang[1]))
+    target = teacher(cohort)
+    loop.train(cohort, lambda batch: calls.append(1) or target(batch), examples(), schedule())
+    assert same(alone[0], weights(cohort[0])) and same(alone[1], weights(cohort[1]))
     assert len(calls) == 8, "one teacher forward a batch, however many students"
 
 
@@ -112,7 +113,7 @@ def test_accumulation_equals_one_batch(tmp_path):
         recipe = {**RECIPE, "accumulation": parts, "epochs": 1, "clip": None}
         m = student(tmp_path / str(parts), recipe=recipe, dropout=0.0)
         m.model.double(), m.objectives.double()
-        target = teachers.Live(network(4, 99).double(), capture.wanted(m.objectives.values(), 1), None)
+        target = teachers.LiveTeacher(network(4, 99).double(), HEAD, capture.wanted(m.objectives.values(), 1), None)
         data = examples()
         for batch, whole in loop._micro_batches(data, np.arange(8), schedule(recipe)):
             m.backward(batch, target(batch), whole, 7, 0, 0)
@@ -177,12 +178,12 @@ def test_gradients_reach_student_and_learned_parts_only(tmp_path):
 
 @pytest.mark.slow
 def test_compiled_equals_eager(tmp_path):
-    from kdexp.train.compiling import compiled_loss
+    from kdexp.train.compiling import compiled_step
 
     results = []
-    for name, run in (("eager", member.loss), ("compiled", compiled_loss("cpu"))):
+    for name, run in (("eager", run_step), ("compiled", compiled_step("cpu"))):
         m = student(tmp_path / name, run=run)
-        capture.prepare(m.model)
+        capture.prepare(m.model, m.step.want)
         loop.train([m], teacher([m]), examples(), schedule())
         results.append(weights(m))
     for key in results[0]:
@@ -192,13 +193,12 @@ def test_compiled_equals_eager(tmp_path):
 def test_tapped_attention_equals_the_models_own(tmp_path):
     own, tapped = network(2, 3), network(2, 3)
     own.set_attn_implementation("eager")
-    batch = examples().batch(np.arange(6))
+    batch = examples().collate(np.arange(6))
     own.eval(), tapped.eval()
     want = frozenset({"query.1", "key.1", "hidden.2"})
-    mine = capture.forward(tapped, batch, want)
-    inputs = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids")}
-    theirs = own(**inputs, output_attentions=True, output_hidden_states=True)
-    mask = batch["attention_mask"].bool()
+    mine = capture.forward(tapped, HEAD, batch, want)
+    theirs = own(**batch.inputs, output_attentions=True, output_hidden_states=True)
+    mask = batch.mask.bool()
     torch.testing.assert_close(mine["logits"], theirs.logits)
     torch.testing.assert_close(mine["hidden.2"][mask], theirs.hidden_states[2][mask])
     scores = mine["query.1"] @ mine["key.1"].transpose(-1, -2) / 8**0.5

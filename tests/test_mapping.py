@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kdexp.models.sharing import effective_layers
+from kdexp.models.shared_layers import effective_layers
 from kdexp.objectives import layer_maps
 
 

@@ -7,7 +7,7 @@ import torch
 
 from kdexp.cli.reference import attention_logits, bert_parameter_count, ptp_labels_from_logits
 from kdexp.inits.ptp import ptp_median_thresholds
-from kdexp.models.sharing import effective_layers, sps_plan
+from kdexp.models.shared_layers import effective_layers, sps_plan
 
 
 def test_six_layers_repeat_the_top_three_only():

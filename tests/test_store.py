@@ -18,7 +18,7 @@ QUIET = lambda text: None  # noqa: E731
 
 
 def stage(**settings) -> Stage:
-    return Stage("teacher", "kdexp.train.phase.teacher", {"a": 1, **settings})
+    return Stage("teacher", "distill.fine_tune", {"a": 1, **settings})
 
 
 def write(work: Path) -> dict:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from kdexp.models import capture
-from kdexp.tasks.base import Encoded
+from kdexp.heads.classification import Classification
+from kdexp.models.families.base import ATTENTION
+from kdexp.tasks.text.encoding import Encoded
+
+HEAD = Classification(["a", "b", "c"])
 
 
 def network(layers: int, seed: int, dropout: float = 0.1) -> torch.nn.Module:
@@ -18,7 +21,7 @@ def network(layers: int, seed: int, dropout: float = 0.1) -> torch.nn.Module:
         max_position_embeddings=32, problem_type="single_label_classification", num_labels=3,
         hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
-    return AutoModelForSequenceClassification.from_config(config, attn_implementation=capture.ATTENTION)
+    return AutoModelForSequenceClassification.from_config(config, attn_implementation=ATTENTION)
 
 
 def examples(n: int = 30) -> Encoded:

@@ -10,7 +10,9 @@ from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.schema import Config
+from kdexp.heads.base import Head, unanswered
 from kdexp.methods.base import epochs, method, pairs
+from kdexp.models.families.base import family
 from kdexp.tracking import mlflow_store
 
 
@@ -21,18 +23,19 @@ def problems(config: Config) -> list[str]:
     if None in (config.teacher.num_layers, config.teacher.hidden_size, config.teacher.num_heads):
         return problems + task  # what depends on the teacher's sizes comes next time
     problems += _sizes(config) + task
-    init = _init(config)
+    head = None if task else build(config.task).head
+    init = _init(config, head)
     problems += init or teachers.unreadable(config)
-    return problems + _objective(config, layers=not init)
+    return problems + _objective(config, head, layers=not init)
 
 
 def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:
     """Check a node with a ``_target_``: importable, and every key an argument of it."""
     try:
-        found_class = target(spec)
-        if not inspect.isclass(found_class):
+        chosen = target(spec)
+        if not inspect.isclass(chosen):
             return [f"{where}._target_={spec['_target_']} is no class: name the class, such as kdexp.objectives.kd.KD."]
-        signature = inspect.signature(found_class)
+        signature = inspect.signature(chosen)
     except ValueError as error:
         return [f"{where}: {error}."]
     known = [n for n, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD and n != "self"]
@@ -107,23 +110,25 @@ def _task(config: Config) -> list[str]:
     return problems + task.problems(root)
 
 
-def _init(config: Config) -> list[str]:
+def _init(config: Config, head: Head | None) -> list[str]:
     problems = _arguments("init", config.init, ("_target_",))
     if problems:
         return problems
     init, teacher, student = build(config.init), config.teacher, config.student
     problems += init.problems()
-    if init.copies and teacher.family == "modernbert" and type(init).__name__ != "First":
-        problems.append(
-            f"init={init.name} with a ModernBERT teacher: its layers differ in kind (global, local attention): only "
-            "init=first and init=random keep their wiring."
-        )
-    if not init.regression and config.task.get("kind") == "regression":
-        problems.append(f"init={init.name} is not defined for scores (task={config.task.get('name')}): use init=first.")
+    lacking = unanswered(init.asks, head) if head is not None else ""
+    if lacking:
+        problems.append(f"init={init.name} {lacking} (task={config.task.get('name')}): use init=first.")
     if init.method is not None:
         problems += method(init.method).problems(config)
     try:
-        init.layers(student.num_layers, teacher.num_layers)
+        chosen = init.layers(student.num_layers, teacher.num_layers)
+        moved = chosen is not None and chosen != [*range(1, len(chosen) + 1)]
+        if moved and not family(str(teacher.family)).uniform:
+            problems.append(
+                f"init={init.name} copies layers {chosen} of a teacher of family {teacher.family}, whose layers "
+                "differ in kind (global, local attention): only init=first and init=random keep their wiring."
+            )
     except ValueError as error:
         problems.append(str(error))
     if init.copies:
@@ -137,13 +142,18 @@ def _init(config: Config) -> list[str]:
     return problems
 
 
-def _objective(config: Config, layers: bool) -> list[str]:
-    """Check the objective; ``layers`` says whether the init is sound, so that mappings can be worked out."""
+def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
+    """Check the objective.
+
+    Args:
+        head: the task's, None if that is unsound.
+        layers: the init is sound, so that mappings can be worked out.
+    """
     objective = config.objective
     problems = method(objective.method).problems(config)
     if objective.schedule != "single" and not objective.intermediate:
         problems.append(
-            f"objective.schedule={objective['schedule']} needs a term under objective.intermediate (it is empty): "
+            f"objective.schedule={objective.schedule} needs a term under objective.intermediate (it is empty): "
             "use objective.schedule=single."
         )
     if objective.schedule == "single" and objective.intermediate:
@@ -153,13 +163,13 @@ def _objective(config: Config, layers: bool) -> list[str]:
     mappings = []
     for phase in ("intermediate", "prediction"):
         for name, spec in getattr(objective, phase).items():
-            where = f"objective.{phase}.{name}"
-            wrong = _arguments(where, spec, RESERVED)
+            key = f"objective.{phase}.{name}"
+            wrong = _arguments(key, spec, RESERVED)
             problems += wrong
             if not wrong:
-                mappings.append((where, spec, target(spec)))
-    for where, spec, cls in mappings:
-        problems += _needs(config, where, spec, cls, layers)
+                mappings.append((key, spec, target(spec)))
+    for key, spec, cls in mappings:
+        problems += _needs(config, key, spec, cls, head, layers)
     if config.mapping.get("name") != "auto" and mappings and not any(c.layers != "none" for _, _, c in mappings):
         problems.append(
             f"mapping={config.mapping.get('name')} has no effect with objective={objective.name}: "
@@ -168,32 +178,33 @@ def _objective(config: Config, layers: bool) -> list[str]:
     return problems
 
 
-def _needs(config: Config, where: str, spec: dict[str, Any], cls: Any, layers: bool) -> list[str]:
+def _needs(config: Config, key: str, spec: dict[str, Any], cls: Any, head: Head | None, layers: bool) -> list[str]:
     """Check what one objective wants against what the models can give."""
     teacher, student, problems = config.teacher, config.student, []
-    if not isinstance(spec.get("weight", 1.0), int | float):
-        problems.append(f"{where}.weight={spec.get('weight')!r}: a number is needed.")
+    if isinstance(spec.get("weight", 1.0), bool) or not isinstance(spec.get("weight", 1.0), int | float):
+        problems.append(f"{key}.weight={spec.get('weight')!r}: a number is needed.")
     if {"query", "key", "value"} & set(cls.needs) and not teacher.attention:
         problems.append(
-            f"{where} needs queries, keys or values, but teacher={teacher.name} (family {teacher.family}) "
+            f"{key} needs queries, keys or values, but teacher={teacher.name} (family {teacher.family}) "
             "gives logits and hidden states only: choose kd, hid_cls or hid_seq."
         )
     if cls.same_heads and student.num_heads != teacher.num_heads:
         problems.append(
-            f"{where} compares attention head by head: student.num_heads={student.num_heads} must equal "
+            f"{key} compares attention head by head: student.num_heads={student.num_heads} must equal "
             f"teacher.num_heads={teacher.num_heads} (objective=minilm_v2 does without)."
         )
-    if not cls.regression and config.task.get("kind") == "regression":
-        problems.append(f"{where} is not defined for scores (task={config.task.get('name')} is a regression): use kd.")
+    lacking = unanswered(cls.asks, head) if head is not None else ""
+    if lacking:
+        problems.append(f"{key} {lacking} (task={config.task.get('name')}): use kd.")
     if layers and cls.layers != "none":
         try:
             pairs(config, spec)
         except ValueError as error:
-            problems.append(f"{where}: {error}")
+            problems.append(f"{key}: {error}")
     try:
-        built = build(spec, RESERVED)
+        term = build(spec, RESERVED)
         if config.recipe.steps is None:
-            built.fits(epochs(config, where.split(".")[1]))
+            term.fits(epochs(config, key.split(".")[1]))
     except (ValueError, TypeError) as error:
-        problems.append(f"{where}: {error}")
+        problems.append(f"{key}: {error}")
     return problems

@@ -35,9 +35,8 @@ def problems(configs: Iterable[Config]) -> list[str]:
 
 
 def _data(config: Config) -> list[str]:
-    task = build(config.task)
     cache = Path(config.runtime.store).expanduser().absolute() / "cache"
-    return task.needs_hub(config.data.root, cache) if hasattr(task, "needs_hub") else []
+    return build(config.task).needs_hub(config.data.root, cache)
 
 
 def _hub(config: Config) -> list[str]:

@@ -11,6 +11,7 @@ from kdexp.common.registry import build
 from kdexp.config.resolve import SIZES, sizes, source_folder
 from kdexp.config.schema import Config, Teacher
 from kdexp.models import source
+from kdexp.models.families.base import family
 
 KINDS = ("hub", "package", "path")
 
@@ -74,11 +75,11 @@ def _lengths(config: Config, folder: Path) -> list[str]:
 
 
 def _pooler(config: Config, folder: Path) -> list[str]:
-    """Refuse to copy a pooler that is not there. Only BERT's classifier has one; other families go without."""
-    init = build(config.init)
-    if not (init.copies and init.source == "pretrained" and init.pooler) or config.teacher.family != "bert":
+    """Refuse to copy a pooler that is not there, where the family's classifier reads one."""
+    init, kind = build(config.init), family(str(config.teacher.family))
+    if not (init.copies and init.source == "pretrained" and init.pooler and kind.reads_pooler):
         return []
     names = source.weights(folder)
-    if names is None or any(".pooler." in f".{name}" for name in names):
+    if names is None or any(f".{kind.pooler}." in f".{name}" for name in names):
         return []
     return [source.no_weights(init.name, "pooler.dense.weight")]

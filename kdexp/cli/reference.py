@@ -13,10 +13,10 @@ from typing import cast
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdexp.heads.classification import cross_entropy
 from kdexp.inits.ptp import ptp_confidence, ptp_labels
 from kdexp.objectives.common import scaled_scores, split_heads, wide
 from kdexp.objectives.dpk import ema_step
-from kdexp.objectives.finetune import hard_loss
 from kdexp.objectives.hid_cls_contrast import contrastive_step
 from kdexp.objectives.kd import kd_total, logit_kl
 from kdexp.objectives.patience import patience
@@ -84,7 +84,7 @@ def ted_stage2_total(
     mse_alpha: float,
 ) -> Tensor:
     """CE + kl_alpha * KL (T = 2, batchmean, T^2) + mse_alpha * mean over layers: what TED's three terms add up to."""
-    hard = hard_loss(student_logits, labels, regression=False)
+    hard = cross_entropy(student_logits, labels)
     soft = kd_total(student_logits, teacher_logits, labels, alpha=1.0, temperature=2.0)
     return hard + kl_alpha * soft + mse_alpha * cast(Tensor, ted_layer_mse(layers))
 

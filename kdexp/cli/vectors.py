@@ -19,7 +19,7 @@ from typing import Any
 from kdexp.common.arguments import print_json
 
 FORMAT = "kdexp-vectors-1"
-HOMES = ("kdexp.objectives", "kdexp.inits", "kdexp.models.sharing", "kdexp.cli.reference")
+HOMES = ("kdexp.heads", "kdexp.objectives", "kdexp.inits", "kdexp.models.shared_layers", "kdexp.cli.reference")
 """Modules, and packages with all their modules, whose public functions a vector may name."""
 
 

@@ -12,7 +12,7 @@ import importlib
 import os
 from typing import Any
 
-OBJECTS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.")
+OBJECTS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.", "kdexp.heads.")
 """Where the classes that a ``_target_`` may name live."""
 
 

@@ -97,7 +97,9 @@ def _config_json(path: Path, changed: int) -> dict[str, Any]:
     try:
         stated = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise ConfigError([f"{path} cannot be read ({error}): save the model again, or name another folder."]) from error
+        raise ConfigError(
+            [f"{path} cannot be read ({error}): save the model again, or name another folder."]
+        ) from error
     if not isinstance(stated, dict):
         raise ConfigError([f"{path} holds no settings (a {type(stated).__name__}): it is not a model's config.json."])
     return stated

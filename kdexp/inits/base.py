@@ -20,8 +20,8 @@ class Init:
     copies: ClassVar[bool] = True
     method: ClassVar[str | None] = None
     """Name of the method that makes a stage whose encoder the student starts from (``Method.init_stage``), or None."""
-    regression: ClassVar[bool] = True
-    """Whether it is defined when labels are scores."""
+    asks: ClassVar[tuple[str, ...]] = ()
+    """What it asks of the task's head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do."""
 
     name: str = ""
     source: str = "finetuned"

@@ -9,6 +9,9 @@ import torch
 from torch import nn
 
 from kdexp.inits.base import Init
+from kdexp.models import shared_layers
+from kdexp.models import source as contents
+from kdexp.models.families import base as families
 
 
 @torch.no_grad()
@@ -29,16 +32,13 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
         ValueError: a weight that should have been copied has no counterpart or another shape, or was not in the
             teacher's files.
     """
-    from kdexp.models import build as models
-    from kdexp.models import source as contents
-
     mine = dict(student.named_parameters()) | dict(student.named_buffers())
-    own = len(models.own_layers(student))
+    own = len(shared_layers.own_layers(student))
     if not init.copies:
         return {"layers": None, "copied": 0, "random": len(mine), "random_names": []}
     if teacher is None:
         raise ValueError(f"init={init.name} copies weights but no teacher was built.")
-    chosen = init.layers(own, len(models.layers(teacher)))
+    chosen = init.layers(own, len(families.of(teacher).layers(teacher)))
     assert chosen is not None
     theirs = dict(teacher.named_parameters()) | dict(teacher.named_buffers())
     made_up: frozenset[str] = getattr(teacher, "made_up", frozenset())
@@ -108,9 +108,7 @@ def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:
 
 
 def _layer_prefix(model: nn.Module) -> str:
-    from kdexp.models import build as models
-
-    wanted = models.layers(model)
+    wanted = families.of(model).layers(model)
     name = next(n for n, m in model.named_modules() if m is wanted)
     return name + "."
 
@@ -120,6 +118,6 @@ def _wanted(init: Init, name: str, model: nn.Module) -> bool:
     prefix = str(model.base_model_prefix) + "."
     if not name.startswith(prefix):
         return init.head
-    if name[len(prefix) :].startswith("pooler."):
+    if name[len(prefix) :].startswith(f"{families.of(model).pooler}."):
         return init.pooler
     return True

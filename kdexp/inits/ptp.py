@@ -29,7 +29,7 @@ class PTP(First):
     """
 
     method: ClassVar[str | None] = "ptp"
-    regression: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 
     source: str = "pretrained"
     t1: float | None = None

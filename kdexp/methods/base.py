@@ -20,7 +20,7 @@ from kdexp.common.problems import near
 from kdexp.common.registry import allowed_packages, build, load, target
 from kdexp.config import schema
 from kdexp.config.schema import Config
-from kdexp.models.sharing import effective_layers
+from kdexp.models.shared_layers import effective_layers
 from kdexp.objectives import layer_maps
 from kdexp.store.stage import Stage, order
 
@@ -81,22 +81,24 @@ def method(name: str) -> Method:
         if not (inspect.isclass(chosen) and issubclass(chosen, Method)):
             raise ValueError(f"objective.method={name} is no method: name a subclass of kdexp.methods.base.Method.")
         return chosen()
-    known = sorted(_files())
-    if name not in known:
+    chosen = _classes().get(name)
+    if chosen is None:
+        known = sorted(_classes())
         raise ValueError(f"objective.method={name} is unknown; choose one of: {', '.join(known)}.{near(name, known)}")
-    module = importlib.import_module(PACKAGE + name)
-    classes = [c for c in vars(module).values() if inspect.isclass(c) and issubclass(c, Method)]
-    (chosen,) = [c for c in classes if c.__module__ == module.__name__]
     return chosen()
 
 
-def _files() -> list[str]:
-    """Return the names of kdexp's own methods."""
-    return [
-        info.name
-        for info in pkgutil.iter_modules([str(Path(__file__).parent)])
-        if info.name[0] != "_" and info.name != "base"
-    ]
+@cache
+def _classes() -> dict[str, type[Method]]:
+    """Return kdexp's own methods by the names of their files; a file without a :class:`Method` is a part of another."""
+    classes: dict[str, type[Method]] = {}
+    for info in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        module = importlib.import_module(PACKAGE + info.name)
+        for member in vars(module).values():
+            own = inspect.isclass(member) and issubclass(member, Method) and member.__module__ == module.__name__
+            if own and not inspect.isabstract(member):
+                classes[info.name] = member
+    return classes
 
 
 def action(name: str) -> Callable[..., Any]:

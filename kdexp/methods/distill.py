@@ -12,11 +12,7 @@ from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.schema import Config, Recipe
 from kdexp.methods.base import Facts, Method, method, pairs, terms
 from kdexp.store.stage import Stage
-from kdexp.train.phase import distill as train_student  # noqa: F401 an action
-from kdexp.train.phase import teacher as fine_tune  # noqa: F401 an action
-
-PLACES = ("folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits")
-"""Settings of a task that say where its data are; a stage's key holds their content instead."""
+from kdexp.train.phase import Phase, Summary
 
 
 class Distill(Method):
@@ -43,9 +39,10 @@ def needs_teacher(config: dict[str, Any]) -> bool:
 
 def common(config: Config, facts: Facts) -> dict[str, Any]:
     """Return what decides every stage: data, selection, weights' origin, arithmetic."""
+    places = target(config.task).locations  # a stage's key holds the data's content instead
     sizes = ("family", "num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "finetune")
     return {
-        "task": {k: v for k, v in config.task.items() if k not in PLACES},
+        "task": {k: v for k, v in config.task.items() if k not in places},
         "data": facts.data,
         "heldout": config.data.heldout,
         "selection": config.selection,
@@ -169,3 +166,24 @@ def training(
     if teacher is not None:
         read["teacher"] = teacher
     return Stage(name, action, settings, read, shared=shared)
+
+
+# --- what its stages do ----------------------------------------------------------------------------------------------
+
+
+def fine_tune(phase: Phase) -> Summary:
+    """Fine-tune the teacher on the task (unless it is a classifier already), measure it, keep its answers on train."""
+    phase.finetune_teacher()
+    return phase.summary
+
+
+def train_student(phase: Phase) -> Summary:
+    """Carry out one phase: initialise or continue the student, train it on the phase's objectives, measure it."""
+    model = phase.model()
+    student = phase.student(model)
+    phase.summary.mapping = {name: spec["pairs"] for name, spec in phase.settings["terms"].items() if spec["pairs"]}
+    phase.train(student, phase.teacher(student))
+    phase.save(model)
+    if phase.settings["phase"] != "intermediate":
+        phase.measure(model)
+    return phase.summary

@@ -1,34 +1,85 @@
-"""One update of LGTM: the teacher's step with its influence, then the student's."""
+"""What LGTM's one stage does: the teacher's step with its influence, then the student's."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdexp.heads.batch import Batch, Features
 from kdexp.models import capture
-from kdexp.objectives.finetune import cross_entropy
-from kdexp.objectives.lgtm import lgtm_teacher_loss
-from kdexp.tasks.base import Encoded
+from kdexp.objectives.lgtm import teacher_loss
+from kdexp.tasks.base import Dataset, Subset
 from kdexp.train import optim
 from kdexp.train.batching import batches
-from kdexp.train.student import Member, seed_of
+from kdexp.train.step import Step
+from kdexp.train.student import Student, seed_of
+
+if TYPE_CHECKING:
+    from kdexp.train.phase import Phase, Summary
 
 EVAL_SEED = 101
 """Added to the run's seed for the order of the held-out rows."""
 
 
-class Together(Member):
+def learn_together(phase: Phase) -> Summary:
+    """Train student and teacher together, measure both, keep the student."""
+    own, seed, everything = phase.settings["co_teacher"], phase.settings["seed"], phase.data()
+    data, rows = _split(everything, own, seed)
+    phase.context.say(f"LGTM: {len(data['train'])} rows teach, {len(rows)} rows measure influence ({own['rows']})")
+    model = phase.model()
+    torch.manual_seed(seed)
+    teacher = phase.teacher_model()
+    if own["start"] == "finetuned":
+        teacher = phase.teacher_model(phase.folder("teacher"))
+    if own["zero_head"]:
+        for each in (model, teacher):
+            _zero(each)
+    make = partial(Together, teacher=teacher, rows=rows, own=own, seed=seed, total=phase.updates(data))
+    student = phase.student(model, data=data, make=make)
+    phase.train(student, data=data)
+    phase.save(model)
+    phase.measure(model)
+    phase.summary.more = {"co_teacher": {"scores": phase.scores(teacher), "rows": len(rows)}}
+    return phase.summary
+
+
+def _split(data: dict[str, Dataset], own: dict[str, Any], seed: int) -> tuple[dict[str, Dataset], Dataset]:
+    """Return the splits with fewer training rows, and the rows that measure influence."""
+    if not own["influence"] or own["rows"] == "legacy_dev":
+        return data, data["validation"]
+    train = data["train"]
+    order = np.random.default_rng([seed, 977]).permutation(len(train))
+    aside = max(1, round(own["share"] * len(train)))
+    if aside >= len(train):
+        raise ValueError(
+            f"objective.co_teacher.share={own['share']} of {len(train)} training rows leaves none to learn: lower it."
+        )
+    return {**data, "train": Subset(train, np.sort(order[aside:]))}, Subset(train, np.sort(order[:aside]))
+
+
+def _zero(model: nn.Module) -> None:
+    """Set the last linear map of a model's head to zero."""
+    prefix = f"{model.base_model_prefix}."
+    heads = [m for name, m in model.named_modules() if isinstance(m, nn.Linear) and not name.startswith(prefix)]
+    for tensor in heads[-1].parameters():
+        nn.init.zeros_(tensor)
+
+
+class Together(Student):
     """A student whose teacher learns with it.
 
-    The teacher hangs on the student's first objective, so one optimiser and one checkpoint hold both; a step moves
-    whichever of the two has gradients.
+    One optimiser and one checkpoint hold both; a step moves whichever of the two has gradients.
 
     Args:
-        teacher: the classifier that learns beside the student.
+        step, recipe, folder, evaluate, metric, write, run: as of :class:`~kdexp.train.student.Student`.
+        teacher: the model that learns beside the student.
         rows: split whose batches measure influence.
         own: ``objective.co_teacher``.
         seed, total: of the run; updates of the phase.
@@ -36,62 +87,65 @@ class Together(Member):
 
     def __init__(
         self,
-        model: nn.Module,
-        terms: list,
+        step: Step,
         recipe: dict[str, Any],
-        *rest: Any,
+        folder: Path,
+        evaluate: Callable[[nn.Module], dict[str, float]] | None,
+        metric: str,
+        write: Callable[[int, int, dict[str, float]], None],
+        run: Callable[..., tuple[Tensor, Tensor]],
+        *,
         teacher: nn.Module,
-        rows: Encoded,
+        rows: Dataset,
         own: dict[str, Any],
         seed: int,
         total: int,
     ) -> None:
-        terms[0].objective.teacher = teacher
-        super().__init__(model, terms, recipe, *rest)
+        super().__init__(step, recipe, folder, evaluate, metric, write, run, beside=teacher)
+        self.head = step.head
         self.teacher, self.rows, self.own, self.seed, self.total = teacher, rows, own, seed, total
         self.teacher_recipe = {**recipe, "learning_rate": own["learning_rate"]}
-        self.mine = [p for p in model.parameters() if p.requires_grad]
-        self.its = [p for p in teacher.parameters() if p.requires_grad]
+        self.student_weights = [p for p in self.model.parameters() if p.requires_grad]
+        self.teacher_weights = [p for p in teacher.parameters() if p.requires_grad]
 
-    def backward(self, batch: dict, target: Any, whole: dict, seed: int, step: int, micro: int) -> None:
+    def backward(self, batch: Batch, target: Features | None, whole: Batch, seed: int, step: int, micro: int) -> None:
         """Move the teacher, then add the student's gradients from its new answers."""
         torch.manual_seed(seed_of(seed, step, 63))
         self._move_teacher(batch, step)
         super().backward(batch, self._answers(batch), whole, seed, step, micro)
 
-    def _forward(self, model: nn.Module, batch: dict, exact: bool = False) -> Tensor:
-        """Return a model's logits (B, C) in float32; ``exact`` = without autocast, for finite differences."""
-        cast = None if exact else self.cast
-        with torch.autocast(batch["input_ids"].device.type, dtype=cast, enabled=cast is not None):
-            return capture.forward(model, batch, frozenset())["logits"].float()
+    def _forward(self, model: nn.Module, batch: Batch, exact: bool = False) -> Features:
+        """Return a model's answers in float32; ``exact`` = without autocast, for finite differences."""
+        dtype = None if exact else self.step.dtype
+        with torch.autocast(batch.device.type, dtype=dtype, enabled=dtype is not None):
+            answers = capture.forward(model, self.head, batch)
+            return {name: answers[name].float() for name in self.head.names}
 
     @torch.no_grad()
-    def _answers(self, batch: dict) -> dict[str, Tensor]:
+    def _answers(self, batch: Batch) -> Features:
         """Return the teacher's answers in evaluation mode."""
         self.teacher.eval()
-        return {"logits": self._forward(self.teacher, batch)}
+        return self._forward(self.teacher, batch)
 
-    def _teacher_loss(self, student_logits: Tensor, teacher_logits: Tensor, batch: dict) -> Tensor:
-        return lgtm_teacher_loss(
-            student_logits, teacher_logits, batch["labels"], self.own["a_t"], self.own["temperature"]
-        )
+    def _teacher_loss(self, student: Features, teacher: Features, batch: Batch) -> Tensor:
+        return teacher_loss(self.head, student, teacher, batch, self.own["a_t"], self.own["temperature"])
 
-    def _move_teacher(self, batch: dict, step: int) -> None:
+    def _move_teacher(self, batch: Batch, step: int) -> None:
         """One step of the teacher on its loss, less its influence times a learning rate."""
         rate = optim.rate(step, self.total, self.teacher_recipe)
         with torch.no_grad():
-            student_logits = self._forward(self.model, batch)
+            student = self._forward(self.model, batch)
         self.teacher.train()
-        loss = self._teacher_loss(student_logits, self._forward(self.teacher, batch), batch)
-        gradients = list(torch.autograd.grad(loss, self.its, allow_unused=True))
+        loss = self._teacher_loss(student, self._forward(self.teacher, batch), batch)
+        gradients = list(torch.autograd.grad(loss, self.teacher_weights, allow_unused=True))
         if self.own["influence"]:
             scale = rate if self.own["influence_rate"] == "teacher" else optim.rate(step, self.total, self.recipe)
             for i, influence in enumerate(self.influence(batch, step)):
                 if gradients[i] is not None:
                     gradients[i] = gradients[i] - scale * influence
-        for parameter, gradient in zip(self.its, gradients, strict=True):
+        for parameter, gradient in zip(self.teacher_weights, gradients, strict=True):
             parameter.grad = gradient
-        self._step(self.its, rate)
+        self._step(self.teacher_weights, rate)
 
     def _step(self, parameters: Sequence[Tensor], rate: float) -> None:
         """Let the optimiser move these parameters (only they have gradients now)."""
@@ -102,42 +156,40 @@ class Together(Member):
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
-    def influence(self, batch: dict, step: int) -> list[Tensor]:
+    def influence(self, batch: Batch, step: int) -> list[Tensor]:
         """Return the finite difference of the teacher's gradients along the student's held-out gradient."""
-        held = self._held_out(step, batch["input_ids"].device)
-        logits = self._answers(batch)
+        held = self._held_out(step, batch.device)
+        answers = self._answers(batch)
         self.model.train()
         soft = sum(
-            self.weights[n] * o({"logits": self._forward(self.model, batch)}, logits, batch)
-            for n, o in self.objectives.items()
+            self.weights[n] * o(self._forward(self.model, batch), answers, batch) for n, o in self.objectives.items()
         )
-        gradients = torch.autograd.grad(soft, self.mine)
-        ahead = adam_ahead(self.optimizer, self.mine, gradients, optim.rate(step, self.total, self.recipe))
+        gradients = torch.autograd.grad(soft, self.student_weights)
+        ahead = adam_ahead(self.optimizer, self.student_weights, gradients, optim.rate(step, self.total, self.recipe))
         self.model.eval()
         self.teacher.eval()
-        with moved(self.mine, ahead):
-            direction = torch.autograd.grad(
-                cross_entropy(self._forward(self.model, held, True), held["labels"]), self.mine
-            )
+        with moved(self.student_weights, ahead):
+            hard = self.head.loss(self._forward(self.model, held, True), held)
+            direction = torch.autograd.grad(hard, self.student_weights)
         norm = torch.stack([v.square().sum() for v in direction]).sum().sqrt()
         epsilon = float(self.own["epsilon"] / norm.clamp(min=1e-12))
         sides = []
         for sign in (1.0, -1.0):
-            there = [p.detach() + sign * epsilon * v for p, v in zip(self.mine, direction, strict=True)]
-            with torch.no_grad(), moved(self.mine, there):
-                student_logits = self._forward(self.model, batch, True)
-            loss = self._teacher_loss(student_logits, self._forward(self.teacher, batch, True), batch)
-            sides.append(torch.autograd.grad(loss, self.its, allow_unused=True))
+            there = [p.detach() + sign * epsilon * v for p, v in zip(self.student_weights, direction, strict=True)]
+            with torch.no_grad(), moved(self.student_weights, there):
+                student = self._forward(self.model, batch, True)
+            loss = self._teacher_loss(student, self._forward(self.teacher, batch, True), batch)
+            sides.append(torch.autograd.grad(loss, self.teacher_weights, allow_unused=True))
         self.model.train()
-        zero = [torch.zeros_like(p) for p in self.its]
+        zero = [torch.zeros_like(p) for p in self.teacher_weights]
         return [z if a is None else (a - b) / (2 * epsilon) for z, a, b in zip(zero, *sides, strict=True)]
 
-    def _held_out(self, step: int, device: torch.device) -> dict[str, Tensor]:
+    def _held_out(self, step: int, device: torch.device) -> Batch:
         """Return the held-out rows that belong to an update: cycled, in an order that only the seed decides."""
         size = min(self.recipe["batch_size"], len(self.rows))
         each = -(-len(self.rows) // size)
-        stream = batches(self.rows.lengths, size, self.seed + EVAL_SEED, step // each, bucket=False)
-        return {k: v.to(device) for k, v in self.rows.batch(stream[step % each]).items()}
+        stream = batches(self.rows.costs, size, self.seed + EVAL_SEED, step // each, bucket=False)
+        return self.rows.collate(stream[step % each]).to(device)
 
 
 @contextmanager

@@ -9,8 +9,11 @@ checkpoint teaches in it, so that the orders differ in nothing else.
 
 from __future__ import annotations
 
+import random
+import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from kdexp.common.registry import target
 from kdexp.config import schema
@@ -18,12 +21,8 @@ from kdexp.config.schema import Config, Count, Group
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from kdexp.store.store import Finished
-    from kdexp.train.phase import Run
+from kdexp.train.phase import Phase, Summary
+from kdexp.train.student import Student
 
 FOLDER = "trajectory/{number:02d}"
 
@@ -106,8 +105,6 @@ def checkpoints(config: Config) -> int:
 
 def sequence(order: str, count: int, seed: int) -> list[int]:
     """Return which checkpoint (from 1) teaches in each of the ``count`` parts of stage 1."""
-    import random
-
     forward = list(range(1, count + 1))
     if order == "shuffled":
         return random.Random(f"checkpoints {seed}").sample(forward, count)
@@ -144,55 +141,42 @@ def choose(config: Config, facts: Facts, candidates: list[Stage]) -> Stage:
     return Stage("pro_kd.choose", "pro_kd.pick", distill.common(config, facts), parents)
 
 
-def pick(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
+def pick(phase: Phase) -> Summary:
     """Copy the weights of the best candidate; of equals, the first."""
-    import shutil
-
-    task, split = run.task(), stage.settings["selection"]
-    found = {role: parent.summary["scores"][split][task.metric] for role, parent in inputs.items()}
+    split, metric = phase.settings["selection"], phase.task.metric
+    found = {role: parent.summary["scores"][split][metric] for role, parent in phase.inputs.items()}
     best = max(found, key=lambda role: found[role])
-    run.say(f"best of {len(found)}: {best} with {task.metric} {found[best]:.4f} on {split} ({found})")
-    shutil.copyfile(inputs[best].folder / "model.safetensors", work / "model.safetensors")
-    return {
-        "init": inputs[best].summary["init"],
-        "chosen": best,
-        "candidates": found,
-        "scores": inputs[best].summary["scores"],
-    }
+    phase.context.say(f"best of {len(found)}: {best} with {metric} {found[best]:.4f} on {split} ({found})")
+    chosen = phase.inputs[best]
+    shutil.copyfile(chosen.folder / "model.safetensors", phase.work / "model.safetensors")
+    phase.summary.init, phase.summary.scores = chosen.summary["init"], chosen.summary["scores"]
+    phase.summary.more = {"chosen": best, "candidates": found}
+    return phase.summary
 
 
-def trajectory(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
-    """Fine-tune the teacher as ever and keep its weights on the way, a folder a checkpoint, with its logits.
+def trajectory(phase: Phase) -> Summary:
+    """Fine-tune the teacher as ever and keep its weights on the way, a folder a checkpoint, with its answers.
 
-    The logits are those of the rows that it was trained on; students that see others run the checkpoint itself.
+    The answers are those of the rows that it was trained on; students that see others run the checkpoint itself.
     """
-    from dataclasses import replace
+    kept, rows = phase.settings["trajectory"], phase.rows()
+    steps = marks(phase.updates(), -(-len(rows) // phase.recipe["batch_size"]), kept, phase.recipe)
+    _estimate(phase.teacher_parameters(), len(steps), kept["dtype"], phase.work, phase.context.say)
 
-    from kdexp.models import build as models
-    from kdexp.train import loop, optim, teachers
-    from kdexp.train import phase as train
-    from kdexp.train.evaluate import predict, scores
-
-    settings, task = stage.settings, run.task()
-    recipe, kept = settings["recipe"], settings["trajectory"]
-    data = run.data(recipe["max_length"])
-    rows = loop.subset(len(data["train"]), recipe["examples"])
-    steps = marks(optim.updates(len(rows), recipe), -(-len(rows) // recipe["batch_size"]), kept, recipe)
-    _estimate(models.count(run.config["teacher"], task), len(steps), kept["dtype"], work, run)
-
-    def show(name: str, student: Any, step: int, of: int, examples: int) -> None:
+    def keep(student: Student, step: int) -> None:
         if step in steps:
-            _keep(student.model, work / FOLDER.format(number=steps.index(step) + 1), kept["dtype"])
-        run.show(name, student, step, of, examples)
+            folder = FOLDER.format(number=steps.index(step) + 1)
+            phase.keep(student.model, f"{folder}/model.safetensors", kept["dtype"])
 
-    summary = train.teacher(stage, inputs, work, replace(run, show=show))
-    summary["checkpoints"] = []
+    phase.finetune_teacher(after_update=keep)
+    checkpoints = []
     for number, step in enumerate(steps, 1):
-        folder = work / FOLDER.format(number=number)
-        model = models.load_teacher(run.config["teacher"], task, folder).to(run.device)
-        teachers.keep_logits(folder, predict(model, data["train"], run, rows), recipe["max_length"], rows)
-        summary["checkpoints"].append({"step": step, "scores": scores(model, data, task, run)})
-    return summary
+        folder = phase.work / FOLDER.format(number=number)
+        model = phase.teacher_model(folder)
+        phase.keep_answers(model, folder, rows)
+        checkpoints.append({"step": step, "scores": phase.scores(model)})
+    phase.summary.more = {"checkpoints": checkpoints}
+    return phase.summary
 
 
 def marks(total: int, per_epoch: int, kept: dict[str, Any], recipe: dict[str, Any]) -> list[int]:
@@ -203,17 +187,15 @@ def marks(total: int, per_epoch: int, kept: dict[str, Any], recipe: dict[str, An
     return sorted({*range(every, total + 1, every), total})
 
 
-def _estimate(parameters: int, count: int, dtype: str, work: Path, run: Run) -> None:
+def _estimate(parameters: int, count: int, dtype: str, work: Path, say: Callable[[str], None]) -> None:
     """Say what the trajectory takes on disk before it is made.
 
     Raises:
         ValueError: it would not fit.
     """
-    import shutil
-
     need = parameters * count * (2 if dtype == "bf16" else 4) / 2**20
     free = shutil.disk_usage(work).free / 2**20
-    run.say(
+    say(
         f"the teacher's trajectory: {count} checkpoints in {dtype}, {need:,.0f} MiB in the store ({free:,.0f} MiB free)"
     )
     if need > free:
@@ -221,20 +203,3 @@ def _estimate(parameters: int, count: int, dtype: str, work: Path, run: Run) -> 
             f"{count} checkpoints of the teacher need {need:,.0f} MiB, and {work} has {free:,.0f} MiB free: use "
             "objective.trajectory.dtype=bf16, a larger objective.trajectory.every, or runtime.store on another disk."
         )
-
-
-def _keep(model: nn.Module, folder: Path, dtype: str) -> None:
-    """Write a model's weights to a folder of their own, whole or not at all."""
-    import os
-
-    import torch
-    from safetensors.torch import save_file
-
-    folder.mkdir(parents=True, exist_ok=True)
-    kind = torch.bfloat16 if dtype == "bf16" else torch.float32
-    tensors = {
-        name: value.detach().to("cpu", kind if value.is_floating_point() else value.dtype, copy=True).contiguous()
-        for name, value in model.state_dict().items()
-    }
-    save_file(tensors, folder / "new.safetensors")
-    os.replace(folder / "new.safetensors", folder / "model.safetensors")

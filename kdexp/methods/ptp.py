@@ -5,21 +5,20 @@ One stage before the student's first: :class:`kdexp.inits.ptp.PTP` asks for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+
+import numpy as np
+import torch
 
 from kdexp.config.schema import Config
+from kdexp.heads.base import Head
+from kdexp.heads.classification import LABEL, Classification
+from kdexp.inits.ptp import ptp_confidence, ptp_labels, ptp_median_thresholds
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
-from kdexp.tasks.base import Encoded, Task
-
-if TYPE_CHECKING:
-    import numpy as np
-
-    from kdexp.store.store import Finished
-    from kdexp.train.phase import Run
+from kdexp.tasks.base import Dataset, Goal, Predictions, Relabelled, Targets
+from kdexp.train.phase import Phase, Summary
 
 CLASSES = ["confidently_correct", "unconfidently_correct", "confidently_wrong", "unconfidently_wrong"]
 JUDGED = {"heldout_train": "heldout", "fixed_epochs": "last", "legacy_dev": "validation"}
@@ -56,84 +55,52 @@ class PTP(Method):
 
 
 @dataclass
-class Verdicts(Task):
-    """The four classes as a task: what the student is pretrained on. It has no data of its own."""
+class Verdicts(Goal):
+    """The four classes: what the student is pretrained on. The data are the task's, labelled anew."""
 
     name: str = "ptp"
-    label_names: list[str] = field(default_factory=lambda: list(CLASSES))
 
-    def evaluate(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Return the accuracy of logits (n, 4)."""
-        return {"accuracy": float((logits.argmax(-1) == labels).mean())}
+    @property
+    def head(self) -> Head:
+        """One of the four classes."""
+        return Classification(CLASSES)
 
-    def majority(self, train_labels: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Return the accuracy of the most frequent class of train."""
-        import numpy as np
-
-        return {"accuracy": float((labels == np.bincount(train_labels).argmax()).mean())}
-
-    def _none(self, *ignored: Any, **named: Any) -> Any:
-        raise NotImplementedError("these labels come from a teacher, not from files")
-
-    problems = fingerprint = splits = encode = _none
+    def evaluate(self, predictions: Predictions, targets: Targets) -> dict[str, float]:
+        """Return the accuracy."""
+        return {"accuracy": float((predictions["logits"].argmax(-1) == targets[LABEL]).mean())}
 
 
-def pretrain(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
+def pretrain(phase: Phase) -> Summary:
     """Label train by the teacher's confidence and correctness, train the student on it, keep the weights."""
-    from kdexp.models import build as models
-    from kdexp.train import phase as train
-    from kdexp.train.evaluate import majority, scores
-
-    settings, four = stage.settings, Verdicts()
-    data, thresholds = _relabelled(stage, inputs, run)
+    data, thresholds = _relabelled(phase)
     counts = {name: _counts(split) for name, split in data.items()}
-    run.say(f"PTP: thresholds {thresholds[0]:.4f}, {thresholds[1]:.4f}; classes on train: {counts['train']}")
-    student, started = train._student(stage, {}, inputs["teacher"].folder, four, run)
-    student.to(run.device)
+    phase.context.say(f"PTP: thresholds {thresholds[0]:.4f}, {thresholds[1]:.4f}; classes on train: {counts['train']}")
+    phase.goal = Verdicts()
+    model = phase.model()
     hard = {"ptp": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
-    one = train._member(student, hard, stage, {}, data, four, run, work, settings["recipe"])
-    summary = train._train(stage, one, None, data, settings["recipe"], settings["seed"], run)
-    student.eval()
-    models.save(student, work)
-    measured = {"scores": scores(student, data, four, run), "majority": majority(data, four)}
-    return (
-        summary | models.describe(student) | measured | {"init": started, "thresholds": thresholds, "classes": counts}
-    )
+    phase.train(phase.student(model, hard, data), data=data)
+    phase.save(model)
+    phase.measure(model, data)
+    phase.summary.more = {"thresholds": thresholds, "classes": counts}
+    return phase.summary
 
 
-def _relabelled(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[dict[str, Encoded], list[float]]:
+def _relabelled(phase: Phase) -> tuple[dict[str, Dataset], list[float]]:
     """Return the splits with the teacher's verdicts for labels, and the two thresholds (from train alone)."""
-    from dataclasses import replace
-
-    import numpy as np
-    import torch
-
-    from kdexp.inits.ptp import ptp_confidence, ptp_labels, ptp_median_thresholds
-    from kdexp.models import build as models
-    from kdexp.train import teachers
-    from kdexp.train.evaluate import predict
-
-    init, data = stage.settings["init"], run.data(stage.settings["recipe"]["max_length"])
-    model = models.load_teacher(run.config["teacher"], run.task(), inputs["teacher"].folder).to(run.device)
-    judged = stage.settings["selection"]
-    length, every = stage.settings["recipe"]["max_length"], np.arange(len(data["train"]))
-    stored = teachers.Stored.open(inputs["teacher"].folder, length, torch.device("cpu"), every)
+    init, judged, data = phase.settings["init"], phase.settings["selection"], phase.data()
+    model = phase.teacher_model(phase.folder("teacher"))
     verdicts = {}
     for name in ["train"] + ([judged] if judged != "last" else []):
-        known = stored if name == "train" else None
-        logits = known.logits if known else torch.from_numpy(predict(model, data[name], run))
-        verdicts[name] = ptp_confidence(logits, torch.tensor(data[name].labels))
+        logits = torch.from_numpy(phase.answers(model, name)["logits"])
+        verdicts[name] = ptp_confidence(logits, torch.tensor(data[name].targets[LABEL]))
     given = [init.get("t1"), init.get("t2")]
     if None in given:
-        given = [
-            g if g is not None else m for g, m in zip(given, ptp_median_thresholds(*verdicts["train"]), strict=True)
-        ]
+        medians = ptp_median_thresholds(*verdicts["train"])
+        given = [median if asked is None else asked for asked, median in zip(given, medians, strict=True)]
     labels = {name: ptp_labels(*verdict, *given).numpy() for name, verdict in verdicts.items()}
-    return {name: replace(data[name], labels=labels[name]) for name in labels}, [float(t) for t in given]
+    return {n: Relabelled(data[n], {LABEL: labels[n]}) for n in labels}, [float(threshold) for threshold in given]
 
 
-def _counts(split: Encoded) -> dict[str, int]:
+def _counts(split: Dataset) -> dict[str, int]:
     """Count the examples of each class; a teacher that is right everywhere leaves two of them empty."""
-    import numpy as np
-
-    return dict(zip(CLASSES, np.bincount(split.labels, minlength=4).tolist(), strict=True))
+    return dict(zip(CLASSES, np.bincount(split.targets[LABEL], minlength=4).tolist(), strict=True))

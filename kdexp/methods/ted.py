@@ -6,20 +6,14 @@ student (fine-tuned before if ``objective.start=fine_tuned``). Stage II trains t
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from kdexp.config import schema
 from kdexp.config.schema import Amount, Config, Count, Group, NotNegative, Share
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method, pairs
 from kdexp.store.stage import Stage
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from kdexp.store.store import Finished
-    from kdexp.train.phase import Run
+from kdexp.train.phase import Phase, Summary
 
 FILTERS = "filters.safetensors"
 
@@ -109,38 +103,16 @@ def filter_stage(config: Config, facts: Facts, side: str, teacher: Stage, start:
     return Stage(name, "ted.filters", settings, {"teacher": teacher}, shared=True)
 
 
-def filters(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
+def filters(phase: Phase) -> Summary:
     """Train the filters and heads on one frozen model and keep the filters; the heads are thrown away."""
-    from safetensors.torch import save_file
-
-    from kdexp.objectives.ted import TedFilters
-    from kdexp.train import phase as train
-
-    settings, task = stage.settings, run.task()
-    recipe, data = settings["recipe"], run.data(settings["recipe"]["max_length"])
-    model, started = _frozen(stage, inputs, run)
-    one = train._member(model, settings["terms"], stage, {}, data, task, run, work, recipe)
-    one.training = settings["backbone"] == "train"
+    model = phase.teacher_model(phase.folder("teacher")) if phase.settings["side"] == "teacher" else phase.model()
+    student = phase.student(model.requires_grad_(False))
+    student.training = phase.settings["backbone"] == "train"
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    summary = train._train(stage, one, None, data, recipe, settings["seed"], run)
+    phase.train(student)
     assert all((p == before[n]).all() for n, p in model.named_parameters()), "the backbone of stage I has moved"
-    learned = one.objectives["filters"]
-    assert isinstance(learned, TedFilters)
-    tensors = {name: value.detach().cpu().contiguous() for name, value in learned.filters.state_dict().items()}
-    save_file(tensors, work / FILTERS)
-    sizes = {name: value.numel() for name, value in tensors.items()}
-    return summary | {"init": started, "layers": learned.where, "learned_parts": sizes}
-
-
-def _frozen(stage: Stage, inputs: dict[str, Finished], run: Run) -> tuple[nn.Module, dict[str, Any] | None]:
-    """Return the model that carries the filters, frozen, and how a student of it was initialised."""
-    from kdexp.models import build as models
-    from kdexp.train import phase as train
-
-    task = run.task()
-    if stage.settings["side"] == "teacher":
-        model, started = models.load_teacher(run.config["teacher"], task, inputs["teacher"].folder), None
-    else:
-        finetuned = inputs["teacher"].folder if "teacher" in inputs else None
-        model, started = train._student(stage, inputs, finetuned, task, run)
-    return model.to(run.device).requires_grad_(False), started
+    learned: Any = student.objectives["filters"]
+    sizes = {name: value.numel() for name, value in learned.filters.state_dict().items()}
+    phase.keep(learned.filters, FILTERS)
+    phase.summary.learned_parts, phase.summary.more = sizes, {"layers": learned.where}
+    return phase.summary

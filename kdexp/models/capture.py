@@ -1,17 +1,22 @@
-"""Capture of features without hooks: an attention function of our own hands out what an objective asks for.
+"""Capture of features: a tap in the attention function, and taps on named modules.
 
-The function is registered with transformers under the name ``kdexp``. It calls PyTorch's fused attention and, for the
-layers asked for, puts queries, keys and values into a dictionary that travels through the model's keyword arguments.
-Nothing falls back to the slow attention, nothing is kept that nobody reads, and the whole forward pass compiles into
-one graph. Scores are for the objective to compute, on matched layers only.
+The attention tap is a function registered with transformers under the name ``kdexp``. It calls PyTorch's fused
+attention and, for the layers asked for, puts queries, keys and values into a dictionary that travels through the
+model's keyword arguments: no hook, no slow attention. Every other module is tapped by its path, by a forward hook that
+stays quiet unless a forward pass asks. Nothing is kept that nobody reads, and the whole pass compiles into one graph.
 
-Legend: B sentences, L padded length, D width, H heads, d = D/H, C classes.
+Names of features are those of :mod:`kdexp.objectives.base`. A kind is what stands before the layer's number:
+``hidden``, ``query``, ``key``, ``value``, or ``module:PATH``, in which ``{block}`` stands for the path of the layer. A
+path without ``{block}`` names one module whatever the layers.
+
+Legend: B examples, L padded length, D width, H heads, d = D/H, C classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -19,10 +24,21 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from kdexp.objectives.base import Features, Objective
+from kdexp.heads.base import Head
+from kdexp.heads.batch import Batch, Features
+from kdexp.models.families import base as families
+from kdexp.models.families.base import ATTENTION
 
-ATTENTION = "kdexp"
 PARTS = ("query", "key", "value")
+MODULE = "module:"
+BLOCK = "{block}"
+
+
+class Listener(Protocol):
+    """What needs features: an objective."""
+
+    needs: ClassVar[tuple[str, ...]]
+    pairs: list[tuple[int, int]]
 
 
 def tapped_attention(
@@ -48,7 +64,7 @@ def tapped_attention(
         scaling: factor on the scores; None = 1/sqrt(d).
         dropout: probability.
         taps: ``{"want": names, "layer": calls so far, "got": features}`` or None.
-        exchange: take queries for keys and keys for queries (:mod:`kdexp.models.sharing`).
+        exchange: take queries for keys and keys for queries (:mod:`kdexp.models.shared_layers`).
 
     Returns:
         The context (B, L, H, d) and None (no attention weights are ever made).
@@ -70,29 +86,46 @@ AttentionInterface.register(ATTENTION, tapped_attention)
 AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
-def wanted(objectives: Iterable[Objective], side: int) -> frozenset[str]:
+def wanted(objectives: Iterable[Listener], side: int) -> frozenset[str]:
     """Return the names of the features that objectives need of the student (side 0) or the teacher (side 1)."""
-    return frozenset(f"{kind}.{pair[side]}" for o in objectives for kind in o.needs for pair in o.pairs)
+    names: set[str] = set()
+    for objective in objectives:
+        for kind in objective.needs:
+            if kind.startswith(MODULE) and BLOCK not in kind:
+                names.add(kind)
+            else:
+                names |= {f"{kind}.{pair[side]}" for pair in objective.pairs}
+    return frozenset(names)
 
 
-def forward(model: nn.Module, batch: dict[str, Tensor], want: frozenset[str]) -> Features:
-    """Run a model and return its logits and the features that are wanted.
+def forward(model: nn.Module, head: Head, batch: Batch, want: frozenset[str] = frozenset()) -> Features:
+    """Run a model and return its head's outputs and the features that are wanted.
 
     Args:
-        model: a sequence classifier of transformers.
-        batch: ``input_ids``, ``attention_mask`` (B, L), perhaps ``token_type_ids``; other entries are not passed on.
-        want: feature names; see :mod:`kdexp.objectives.base`.
+        model: takes ``batch.inputs`` as keyword arguments.
+        head: says what its answer is.
+        batch: some examples.
+        want: feature names. ``module:`` features need :func:`prepare` first.
 
     Returns:
-        ``logits`` and exactly the wanted features.
+        The head's outputs by name, first, and exactly the wanted features.
     """
-    inputs: dict[str, Any] = {k: batch[k] for k in ("input_ids", "attention_mask", "token_type_ids") if k in batch}
+    inputs: dict[str, Any] = dict(batch.inputs)
     hidden = any(name.startswith("hidden.") for name in want)
+    if hidden:
+        inputs["output_hidden_states"] = True
     taps: dict[str, Any] = {"want": want, "layer": 0, "got": {}}
     if any(name.split(".")[0] in PARTS for name in want):
         inputs["taps"] = taps
-    output = model(**inputs, output_hidden_states=hidden, return_dict=True)
-    features: Features = {"logits": output.logits, **taps["got"]}
+    modules = any(name.startswith(MODULE) for name in want)
+    recorded: dict[str, Tensor] = {}
+    if modules:
+        model._kdexp_taps.got = recorded  # type: ignore[union-attr, assignment]
+    output = model(**inputs)
+    features: Features = {**head.outputs(output), **taps["got"]}
+    if modules:
+        model._kdexp_taps.got = None  # type: ignore[union-attr, assignment]
+        features.update({name: recorded[name] for name in want if name in recorded})
     if hidden:
         for name in want:
             if name.startswith("hidden."):
@@ -100,33 +133,98 @@ def forward(model: nn.Module, batch: dict[str, Tensor], want: frozenset[str]) ->
     return features
 
 
-def prepare(model: nn.Module) -> None:
-    """Install transformers' capture of hidden states ahead of compilation (it takes a lock that cannot be traced)."""
+class ModuleTaps:
+    """The taps on a model's named modules: quiet while ``got`` is None, else they put their outputs there."""
+
+    def __init__(self) -> None:
+        self.got: dict[str, Tensor] | None = None
+        self.names: set[str] = set()
+
+    def tap(self, name: str, module: nn.Module) -> None:
+        """Let a module's output be recorded as a feature from now on."""
+        if name not in self.names:
+            self.names.add(name)
+            module.register_forward_hook(partial(_record, self, name))  # a partial is copied along with its model
+
+
+def _record(taps: ModuleTaps, name: str, module: nn.Module, arguments: Any, output: Any) -> None:
+    if taps.got is None:
+        return
+    if name in taps.got:
+        raise ValueError(
+            f"{name}: this module runs more than once in a forward pass (layers are shared), so its output is no one "
+            "layer's. Choose student.sharing=none, or a feature that counts calls (hidden, query, key, value)."
+        )
+    taps.got[name] = output if isinstance(output, Tensor) else output[0]
+
+
+def prepare(model: nn.Module, want: frozenset[str]) -> None:
+    """Make a model ready to hand out features, ahead of compilation.
+
+    Raises:
+        ValueError: it has no module of a wanted path.
+    """
+    if any(name.startswith("hidden.") for name in want):
+        _install_hidden(model)
+    modules = [name for name in want if name.startswith(MODULE)]
+    if modules and not hasattr(model, "_kdexp_taps"):
+        model._kdexp_taps = ModuleTaps()  # type: ignore[assignment]
+    for name in modules:
+        path = module_path(model, name)
+        try:
+            module = model.get_submodule(path)
+        except AttributeError as error:
+            some = ", ".join(list(dict(model.named_modules()))[1:6])
+            raise ValueError(f"{name}: {type(model).__name__} has no module {path}; it has {some}, ...") from error
+        model._kdexp_taps.tap(name, module)  # type: ignore[union-attr, operator]
+
+
+def _install_hidden(model: nn.Module) -> None:
+    """Install transformers' capture of hidden states (it takes a lock that cannot be traced)."""
+    from transformers import PreTrainedModel
     from transformers.utils.output_capturing import maybe_install_capturing_hooks
 
-    base = getattr(model, str(model.base_model_prefix), model)
-    maybe_install_capturing_hooks(base)
+    if isinstance(model, PreTrainedModel):
+        maybe_install_capturing_hooks(getattr(model, str(model.base_model_prefix), model))
+
+
+def module_path(model: nn.Module, name: str) -> str:
+    """Return the path of the module that a feature's name stands for; ``{block}`` becomes that of layer J (1-based)."""
+    path = name.removeprefix(MODULE)
+    if BLOCK not in path:
+        return path
+    path, _, layer = path.rpartition(".")
+    blocks = families.of(model).layers(model)
+    if not 1 <= int(layer) <= len(blocks):
+        raise ValueError(f"{name}: {type(model).__name__} has layers 1 to {len(blocks)}")
+    prefix = next(n for n, module in model.named_modules() if module is blocks)
+    return path.replace(BLOCK, f"{prefix}.{int(layer) - 1}")
 
 
 def check(features: Features, want: frozenset[str], who: str) -> None:
     """Make sure that everything wanted was captured.
 
     Raises:
-        ValueError: an architecture whose attention does not pass through transformers' attention interface.
+        ValueError: an architecture whose attention does not pass through transformers' attention interface, or a module
+            that the forward pass does not use.
     """
     missing = sorted(want - set(features))
-    if missing:
-        raise ValueError(
-            f"the {who} hands out no {', '.join(missing)}: its attention does not go through transformers' attention "
-            "interface. Choose an objective on logits or hidden states, or set teacher.attention=false."
-        )
+    if not missing:
+        return
+    unused = [name for name in missing if name.startswith(MODULE)]
+    if unused:
+        raise ValueError(f"the {who} hands out no {', '.join(unused)}: its forward pass does not run that module.")
+    raise ValueError(
+        f"the {who} hands out no {', '.join(missing)}: its attention does not go through transformers' attention "
+        "interface. Choose an objective on logits or hidden states, or set teacher.attention=false."
+    )
 
 
 @torch.no_grad()
-def probe(model: nn.Module, batch: dict[str, Tensor], want: frozenset[str], who: str) -> None:
-    """Run one tiny forward pass and check that all wanted features arrive."""
+def probe(model: nn.Module, head: Head, batch: Batch, want: frozenset[str], who: str) -> None:
+    """Prepare a model, run one small forward pass and check that all wanted features arrive."""
+    prepare(model, want)
     training = model.training
     model.eval()
-    tiny = {k: v[:2, :8] if v.ndim == 2 else v[:2] for k, v in batch.items()}
-    check(forward(model, tiny, want), want, who)
+    check(forward(model, head, batch.part(slice(0, 2)), want), want, who)
     model.train(training)

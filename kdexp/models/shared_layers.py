@@ -1,31 +1,55 @@
-"""Layers that are run more than once: the modules of shuffled parameter sharing (plans: :mod:`kdexp.models.sharing`).
+"""Shuffled parameter sharing (SPS) of Pea-KD (arXiv 2009.14822): more effective layers at equal parameter count.
 
-A repeated layer is an :class:`Again`. It owns nothing, so that every parameter is there once: for the optimiser, in
-the state dict and on disk.
+A layer that is run once more is a :class:`RepeatedLayer`. It owns nothing, so that every parameter is there once: for
+the optimiser, in the state dict and on disk.
 """
 
 from __future__ import annotations
 
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from kdexp.models.sharing import KINDS, sps_plan
+from kdexp.heads.base import Head
+from kdexp.models.families import base as families
 
 SHARING = "kdexp_sharing"
 """Key of a saved student's config.json that names its kind of sharing."""
 
-PROJECTIONS = (("attention.self.query.", "attention.self.key."), ("attention.q_lin.", "attention.k_lin."))
-"""Names of the query and key projections inside a layer, by family."""
+KINDS = ("none", "sps1", "sps2")
 
 
-class Again(nn.Module):
+def sps_plan(layers: int, swap: bool = True) -> list[tuple[int, bool]]:
+    """The order in which a student with ``layers`` own layers runs them: (0-based layer, query/key exchanged?).
+
+    Every layer once, then again with the exchange; of 6 layers only the top three run again (9 effective layers).
+
+    Args:
+        swap: exchange the query and key projections in the second pass (``sps2``); False is ``sps1``.
+    """
+    if layers < 1:
+        raise ValueError(f"parameter sharing needs at least 1 own layer; got {layers}")
+    again = range(3, 6) if layers == 6 else range(layers)
+    return [(i, False) for i in range(layers)] + [(i, swap) for i in again]
+
+
+def effective_layers(layers: int, sharing: str = "none") -> int:
+    """Layers that a student with ``layers`` own layers runs; ``sharing`` is ``none``, ``sps1`` or ``sps2``.
+
+    Raises:
+        ValueError: for an unknown kind of sharing.
+    """
+    if sharing not in KINDS:
+        raise ValueError(f"sharing={sharing!r} is not known; choose none, sps1 or sps2")
+    return layers if sharing == "none" else len(sps_plan(layers, sharing == "sps2"))
+
+
+class RepeatedLayer(nn.Module):
     """Runs another layer once more, with or without its queries and keys exchanged.
 
-    The exchange is asked of the attention function (:func:`kdexp.models.capture.tapped_attention`) and equals exchanging
-    the two projections, weight and bias: each head's scores become the transpose of the plain ones.
+    The exchange is asked of the attention function (:func:`kdexp.models.capture.tapped_attention`) and equals
+    exchanging the two projections, weight and bias: each head's scores become the transpose of the plain ones.
 
     Args:
         layer: the layer that is run again; it stays registered at its own place only.
@@ -56,39 +80,26 @@ def share(model: nn.Module, kind: str) -> None:
     Raises:
         ValueError: unknown kind, or an architecture whose attention cannot exchange queries and keys.
     """
-    from kdexp.models import build as models
-    from kdexp.models import capture
-
     if kind not in KINDS[1:]:
         raise ValueError(f"sharing={kind!r} is not known; choose {' or '.join(KINDS[1:])}")
-    if kind == "sps2" and model.config._attn_implementation != capture.ATTENTION:  # type: ignore[union-attr]
+    if kind == "sps2" and model.config._attn_implementation != families.ATTENTION:  # type: ignore[union-attr]
         raise ValueError(
             "student.sharing=sps2 exchanges queries and keys inside the attention function, and this architecture's "
             "attention does not go through transformers' interface: choose student.sharing=sps1, or another teacher."
         )
-    layers = models.layers(model)
+    layers = families.of(model).layers(model)
     own = len(layers)
     for number, swap in sps_plan(own, kind == "sps2")[own:]:
-        layers.append(Again(layers[number], swap))
+        layers.append(RepeatedLayer(layers[number], swap))
     setattr(model.config, SHARING, kind)
 
 
-def restore(folder: Path) -> nn.Module:
-    """Load a saved student with shared layers; transformers alone would load its own layers without the repetitions."""
-    from transformers import AutoConfig, AutoModelForSequenceClassification
-
-    from kdexp.models import build as models
-    from kdexp.models import capture
-
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    model = AutoModelForSequenceClassification.from_config(config, attn_implementation=capture.ATTENTION)
-    kind = getattr(config, SHARING, "none")
-    if kind != "none":
-        share(model, kind)
-    return models.load_weights(model, folder).eval()
+def own_layers(model: nn.Module) -> list[nn.Module]:
+    """Return the layers that own parameters: all but the repetitions of a student with shared ones."""
+    return [layer for layer in families.of(model).layers(model) if not isinstance(layer, RepeatedLayer)]
 
 
-def unroll(model: nn.Module) -> nn.Module:
+def unroll(model: nn.Module, head: Head) -> nn.Module:
     """Return a plain model of transformers that computes the same: one layer of its own for every effective layer.
 
     It is as deep as it runs and needs no code of kdexp, but its file holds the shared weights several times.
@@ -96,28 +107,28 @@ def unroll(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: exchanged layers of an architecture whose projections have unknown names.
     """
-    from transformers import AutoModelForSequenceClassification
+    import transformers
 
-    from kdexp.models import build as models
-
-    layers, config = models.layers(model), deepcopy(model.config)
-    config.num_hidden_layers, config._attn_implementation = len(layers), "sdpa"  # type: ignore[union-attr]
+    family = families.of(model)
+    layers, config = family.layers(model), deepcopy(model.config)
+    setattr(config, family.num_layers, len(layers))
+    config._attn_implementation = "sdpa"  # type: ignore[union-attr]
     if hasattr(config, SHARING):
         delattr(config, SHARING)
     if getattr(config, "layer_types", None) is not None:
         config.layer_types = [getattr(layer, "attention_type", None) for layer in layers]  # type: ignore[union-attr]
-    plain = AutoModelForSequenceClassification.from_config(config)
+    plain = getattr(transformers, head.auto_class).from_config(config)
     plain.load_state_dict(model.state_dict(), strict=False)
-    for target, source in zip(models.layers(plain), layers, strict=True):
-        if isinstance(source, Again):
+    for target, source in zip(family.layers(plain), layers, strict=True):
+        if isinstance(source, RepeatedLayer):
             state = source.layer[0].state_dict()
-            target.load_state_dict(_exchanged(state) if source.swap else state)
+            target.load_state_dict(_exchanged(state, family) if source.swap else state)
     return plain.train(model.training)
 
 
-def _exchanged(state: dict[str, Any]) -> dict[str, Any]:
+def _exchanged(state: dict[str, Any], family: families.Family) -> dict[str, Any]:
     """Exchange the query and key projections in a layer's state dict."""
-    for query, key in PROJECTIONS:
+    for query, key in family.projections:
         if any(name.startswith(query) for name in state):
             there = {query: key, key: query}
             moved = {n: next((n.replace(a, b, 1) for a, b in there.items() if n.startswith(a)), n) for n in state}

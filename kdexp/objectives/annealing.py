@@ -34,9 +34,9 @@ def annealing_factors(epochs: int, tau_max: int, clamp: bool = True) -> list[flo
 
 
 class Annealing(Objective):
-    """Mean over all logits of (z_student - factor * z_teacher)^2, the factor growing from 1/tau_max to 1 over epochs.
+    """Mean over the head's outputs of (z_student - factor * z_teacher)^2, the factor growing from 1/tau_max to 1.
 
-    Works on scores likewise (one logit). Phase 2 is ``finetune``.
+    Works on scores likewise (one number). Phase 2 is ``finetune``.
 
     Args:
         tau_max: number of steps, at most the phase's epochs; None = 7 (official README), or fewer epochs.
@@ -59,7 +59,11 @@ class Annealing(Objective):
         tau_max = min(7, epochs) if self.tau_max is None else self.tau_max
         self.factor.fill_(annealing_factors(epochs, tau_max, self.clamp)[epoch])
 
+    def units(self, batch: Batch) -> Tensor:
+        """Units of the head."""
+        return self.head.units(batch)
+
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss with the current factor."""
         assert teacher is not None
-        return annealing_mse(student["logits"], teacher["logits"].detach(), self.factor)
+        return self.head.squared_error(student, teacher, batch, self.factor)

@@ -62,7 +62,9 @@ class AttMSE(LayerPairs):
 
     def units(self, batch: Batch) -> Tensor:
         """Entries of one head: the sum over sentences of (real tokens)^2; B*L*L as coded."""
-        mask = batch["attention_mask"]
+        mask = batch.mask
+        if mask is None:  # all examples are as long, so that their number weighs them
+            return super().units(batch)
         counts = mask.sum(-1) if self.variant == "pad_aware" else torch.ones_like(mask).sum(-1)
         return counts.square().sum()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Context, Features, Objective
@@ -11,11 +12,14 @@ from kdexp.objectives.common import (
     all_tokens,
     choice,
     layers_of,
+    mask_for,
     need_equal_heads,
     over_layers,
     picked,
     real_tokens,
     scaled_scores,
+    some,
+    split_heads,
     targets,
 )
 
@@ -66,14 +70,28 @@ class LayerPairs(Objective):
             self.layer_loss(
                 {kind: ours[kind][i] for kind in self.needs},
                 {kind: theirs[kind][i] for kind in self.needs},
-                batch["attention_mask"],
+                mask_for(batch, ours[self.needs[0]][i]),
             )
             for i in range(len(self.pairs))
         ]
         self.note(losses)
-        return over_layers(losses, self.layer_reduce, student["logits"])
+        return over_layers(losses, self.layer_reduce, some(student))
 
 
 def scores_of(features: dict[str, Tensor]) -> Tensor:
     """Scores q k^T / sqrt(d) of one layer, (B, H, L, L), no mask."""
     return scaled_scores(features["query"], features["key"])
+
+
+def attention_logits(
+    hidden: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, bk: Tensor, heads: int, swap_qk: bool = False
+) -> Tensor:
+    """Scores q k^T / sqrt(d) of hidden states (B, L, D) without mask, (B, heads, L, L); y = x W^T + b.
+
+    Args:
+        swap_qk: exchange the two projections, as SPS does in its second pass.
+    """
+    query, key = F.linear(hidden, wq, bq), F.linear(hidden, wk, bk)
+    if swap_qk:
+        query, key = key, query
+    return scaled_scores(split_heads(query, heads), split_heads(key, heads))

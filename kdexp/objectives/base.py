@@ -1,19 +1,23 @@
 """The interface of an objective.
 
-Legend of shapes: B sentences, L padded length, D width, H attention heads, d = D/H, C classes.
+Legend of shapes: B examples, L padded length, D width, H attention heads, d = D/H, C classes.
 
 A *feature* is a named tensor of a model's forward pass:
 
 ============== ============ ==================================================================
 name           shape        meaning
 ============== ============ ==================================================================
-``logits``     (B, C)       the head's output before softmax (C = 1 for regression)
+``logits``     (B, C)       the head's output before softmax (C = 1 for a score); other heads
+                            have other outputs (:attr:`kdexp.heads.base.Head.names`)
 ``hidden.J``   (B, L, D)    output of layer J; layers count from 1, ``hidden.0`` is the embedding output
 ``query.J``    (B, H, L, d) projected queries of layer J, likewise ``key.J`` and ``value.J``
+``module:P.J`` any          output of the module whose path is P, in which ``{block}`` is layer J's own path;
+                            ``module:P`` where P names no layer (:mod:`kdexp.models.capture`)
 ============== ============ ==================================================================
 
-An objective says which *kinds* of features it ``needs`` and on which layers they are wanted (its mapping);
-nothing else is computed or kept.
+An objective says which *kinds* of features it ``needs`` (the part before ``.J``) and on which layers they are wanted
+(its mapping); nothing else is computed or kept. What compares answers with labels or with a teacher's answers is asked
+of the head, so that an objective on answers works for every kind of answer.
 """
 
 from __future__ import annotations
@@ -24,26 +28,18 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from kdexp.heads.base import Head, unanswered
+from kdexp.heads.batch import Batch, Features, Targets
+from kdexp.models.families.base import Shape
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor
 
-Features = dict  # dict[str, Tensor]: see the table above
-Batch = dict  # dict[str, Tensor]: "labels" (B,), "attention_mask" (B, L) 1 = real token, "index" (B,) example ids
+__all__ = ["Batch", "Context", "Features", "Head", "Objective", "Pairs", "Shape", "Targets"]
+
 Pairs = list  # list[tuple[int, int]]: (student layer, teacher layer), 1-based, 0 = embedding output
-
-
-@dataclass(frozen=True)
-class Shape:
-    """What an objective may know of a model: sizes, not weights.
-
-    ``num_layers`` counts *effective* layers (more than the owned ones when parameters are shared).
-    """
-
-    num_layers: int
-    hidden_size: int
-    num_heads: int
 
 
 @dataclass(frozen=True)
@@ -53,19 +49,17 @@ class Context:
     Attributes:
         student, teacher: sizes of both models (teacher is None without one).
         pairs: matched layers, ``(student layer, teacher layer)``, 1-based, 0 = embedding output.
-        num_labels: C; 1 for regression.
-        regression: the labels are scores, not classes.
-        num_train: number of training examples (example ids in ``batch["index"]`` are below it).
-        labels: integer labels of all training examples, indexed by example id (None for regression).
+        head: what the models answer.
+        num_train: number of training examples (example ids in ``batch.index`` are below it).
+        targets: labels of all training examples by name, in the order of their ids.
     """
 
     student: Shape
     teacher: Shape | None
     pairs: Pairs
-    num_labels: int
-    regression: bool
+    head: Head
     num_train: int
-    labels: list[int] | None = None
+    targets: Targets
 
 
 class Objective(nn.Module):
@@ -76,15 +70,16 @@ class Objective(nn.Module):
     checkpoint and never exported.
 
     Class attributes:
-        needs: kinds of per-layer features, out of ``hidden``, ``query``, ``key``, ``value``; logits are always there.
+        needs: kinds of features beside the head's outputs, which are always there: ``hidden``, ``query``, ``key``,
+            ``value``, ``module:PATH``.
         uses_teacher: False for an objective that looks at labels only.
         layers: how its default mapping counts: ``"none"``, ``"attention"`` (layers only) or ``"hidden"`` (the
             embedding output can take part).
         default_mapping: the mapping's name that ``mapping=auto`` stands for.
         same_heads: needs as many heads in the student as in the teacher.
-        regression: whether it is defined when labels are scores.
         follows_checkpoints: it is told which of how many teacher checkpoints it follows (``checkpoint``,
             ``checkpoints``).
+        asks: what it asks of the head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -92,9 +87,10 @@ class Objective(nn.Module):
     layers: ClassVar[str] = "none"
     default_mapping: ClassVar[str] = "uniform"
     same_heads: ClassVar[bool] = False
-    regression: ClassVar[bool] = True
     follows_checkpoints: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ()
 
+    head: Head
     pairs: Pairs = []
     layer_losses: Tensor | None = None
 
@@ -104,8 +100,15 @@ class Objective(nn.Module):
             self.layer_losses = torch.stack([loss.detach() for loss in losses])
 
     def setup(self, context: Context) -> None:
-        """Learn the sizes and create learnable parts. Called once, before the optimiser is made."""
-        self.pairs = list(context.pairs)
+        """Learn the sizes and create learnable parts. Called once, before the optimiser is made.
+
+        Raises:
+            ValueError: the head or the sizes do not fit.
+        """
+        lacking = unanswered(self.asks, context.head)
+        if lacking:
+            raise ValueError(f"{type(self).__name__} {lacking}")
+        self.head, self.pairs = context.head, list(context.pairs)
 
     def inherit(self, folders: dict[str, Path]) -> None:
         """Hear where the results of the stage's parents are, by role; for parts that an earlier stage has learned."""
@@ -120,9 +123,9 @@ class Objective(nn.Module):
         """Count what :meth:`forward` averages over in this batch, as a scalar tensor.
 
         Gradient accumulation weighs a micro-batch by its share of units, which makes n micro-batches equal to one
-        batch. Sentences by default; return None if the loss is a plain sum (nothing to weigh).
+        batch. Examples by default; return None if the loss is a plain sum (nothing to weigh).
         """
-        return batch["labels"].new_tensor(len(batch["labels"]), dtype=batch["attention_mask"].dtype)
+        return batch.index.new_tensor(len(batch))
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss, a float32 scalar."""

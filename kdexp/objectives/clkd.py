@@ -10,9 +10,8 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.objectives.base import Batch, Context, Features, Objective
+from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice, exact, wide
-from kdexp.objectives.finetune import cross_entropy
 
 TERMS = ("instance", "class", "cc")
 
@@ -53,7 +52,7 @@ class CLKD(Objective):
         reduction: of the instance and class terms.
     """
 
-    regression: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 
     def __init__(
         self, lam: float = 0.1, mu: float = 0.5, nu: float = 0.4, b: float = 2.0, reduction: str = "mean"
@@ -62,15 +61,10 @@ class CLKD(Objective):
         choice("clkd.reduction", reduction, ("mean", "sum"))
         self.lam, self.mu, self.nu, self.b, self.reduction = lam, mu, nu, b, reduction
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        if context.regression:
-            raise ValueError("clkd needs classes: its class terms are undefined for one score a sentence. Take kd")
-
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the weighted sum of all terms."""
         assert teacher is not None
         logits, target = student["logits"], teacher["logits"].detach()
         instance, by_class = (clkd(logits, target, term, self.reduction) for term in ("instance", "class"))
-        loss = self.lam * cross_entropy(logits, batch["labels"]) + self.mu * (instance + self.b * by_class)
+        loss = self.lam * self.head.loss(student, batch) + self.mu * (instance + self.b * by_class)
         return loss + self.nu * clkd(logits, target, "cc", "sum")

@@ -7,17 +7,20 @@ import math
 import torch
 from torch import Tensor, nn
 
+from kdexp.heads.common import choice, wide
 from kdexp.objectives.base import Batch, Features, Pairs
 
-
-def wide(x: Tensor) -> Tensor:
-    """Return ``x`` in at least float32: half and bfloat16 are promoted, float64 stays (checks run in it)."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+__all__ = ["choice", "wide"]
 
 
 def exact(x: Tensor) -> torch.autocast:
     """A context without autocast on the device of ``x``, so that matrix products of a loss keep float32."""
     return torch.autocast(x.device.type, enabled=False)
+
+
+def some(features: Features) -> Tensor:
+    """The first of the features (a head's output): for its device, or for a zero that hangs on the graph."""
+    return next(iter(features.values()))
 
 
 def picked(features: Features, kind: str, layers: list[int]) -> list[Tensor]:
@@ -47,13 +50,20 @@ def over_layers(losses: list[Tensor], reduce: str, like: Tensor) -> Tensor:
 
 
 def real_tokens(batch: Batch) -> Tensor:
-    """Number of real tokens of a batch, a scalar tensor."""
-    return batch["attention_mask"].sum()
+    """Number of real tokens of a batch, a scalar tensor; of examples, where none is padded (all are then as long)."""
+    return batch.index.new_tensor(len(batch)) if batch.mask is None else batch.mask.sum()
 
 
 def all_tokens(batch: Batch) -> Tensor:
-    """B*L of a batch, padding included, a scalar tensor."""
-    return torch.ones_like(batch["attention_mask"]).sum()
+    """B*L of a batch, padding included, a scalar tensor; B where nothing is padded."""
+    return batch.index.new_tensor(len(batch)) if batch.mask is None else torch.ones_like(batch.mask).sum()
+
+
+def mask_for(batch: Batch, like: Tensor) -> Tensor:
+    """The batch's mask (B, L), or one that is all 1 for features (B, L, D) or (B, H, L, d) of data without padding."""
+    if batch.mask is not None:
+        return batch.mask
+    return torch.ones(like.shape[0], like.shape[-2], dtype=torch.long, device=like.device)
 
 
 def token_mean(values: Tensor, attention_mask: Tensor | None) -> Tensor:
@@ -121,16 +131,6 @@ def _log_softmax(scores: Tensor, keys: Tensor | None) -> Tensor:
     if keys is None:
         return scores.log_softmax(-1)
     return scores.masked_fill(~keys, float("-inf")).log_softmax(-1).masked_fill(~keys, 0.0)
-
-
-def choice(name: str, value: object, allowed: tuple) -> None:
-    """Refuse a setting that is not one of ``allowed``.
-
-    Raises:
-        ValueError: with the value and all allowed ones.
-    """
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(str, allowed))}")
 
 
 def need_equal_heads(objective: nn.Module, student_heads: int, teacher_heads: int, remedy: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
-from kdexp.objectives.base import Batch, Context, Features, Objective
+from kdexp.heads.classification import cross_entropy
+from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice, wide
-from kdexp.objectives.finetune import hard_loss
 
 VARIANTS = ("per_sample_squared_norm", "mean_mse")
 
@@ -66,11 +68,10 @@ def continuation_total(
     phi: float | Tensor,
     margin: float,
     variant: str = "per_sample_squared_norm",
-    regression: bool = False,
 ) -> Tensor:
-    """psi * task loss (mean) + (1 - psi) * :func:`continuation_soft`."""
+    """psi * cross entropy (mean) + (1 - psi) * :func:`continuation_soft`."""
     soft = continuation_soft(student_logits, teacher_logits, phi, margin, variant)
-    return psi * hard_loss(student_logits, labels, regression) + (1 - psi) * soft
+    return psi * cross_entropy(student_logits, labels) + (1 - psi) * soft
 
 
 class Continuation(Objective):
@@ -86,6 +87,8 @@ class Continuation(Objective):
         denominator, ramp_end: of psi; null = 4/3 and 2/3 of the epochs, as the paper's 40 and 20 of 30.
         clamp: keep T at 1 at least.
     """
+
+    asks: ClassVar[tuple[str, ...]] = ("examples",)
 
     psi: Tensor
     phi: Tensor
@@ -106,10 +109,6 @@ class Continuation(Objective):
         self.register_buffer("psi", torch.tensor(0.0))
         self.register_buffer("phi", torch.tensor(1.0 / (tau_max or 10)))
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        self.is_regression = context.regression
-
     def fits(self, epochs: int) -> None:
         """Refuse a phase that is shorter than the schedule."""
         self.begin_epoch(0, epochs)
@@ -125,7 +124,5 @@ class Continuation(Objective):
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss with the current psi and phi."""
         assert teacher is not None
-        logits, target = student["logits"], teacher["logits"].detach()
-        return continuation_total(
-            logits, target, batch["labels"], self.psi, self.phi, self.margin, self.variant, self.is_regression
-        )
+        soft = continuation_soft(student["logits"], teacher["logits"].detach(), self.phi, self.margin, self.variant)
+        return self.psi * self.head.loss(student, batch) + (1 - self.psi) * soft

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import exact, layers_of, over_layers, picked, real_tokens, targets
+from kdexp.objectives.common import exact, layers_of, mask_for, over_layers, picked, real_tokens, some, targets
 from kdexp.objectives.hid_seq import hidden_mse
 from kdexp.objectives.noise import uniform
 
@@ -100,17 +100,17 @@ class DPK(Objective):
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all matched layers; in training, also let the ratios follow."""
         assert teacher is not None
-        mask, index = batch["attention_mask"], batch["index"]
         ours = picked(student, "hidden", layers_of(self.pairs, 0))
         theirs = targets(teacher, "hidden", layers_of(self.pairs, 1))
+        mask = mask_for(batch, theirs[0])
         losses, similar = [], []
-        with exact(student["logits"]):
+        with exact(some(student)):
             for i, (s, t) in enumerate(zip(ours, theirs, strict=True)):
                 mapped = self.maps[i](s)
-                noise = uniform(self.seed + i, self.epoch, index, mask.shape[1])
+                noise = uniform(self.seed + i, self.epoch, batch.index, mask.shape[1])
                 state = torch.where((noise > self.ratios[i])[..., None], t, mapped)
                 losses.append(hidden_mse(self.rebuild[i](state, ~mask.bool()), t, mask))
                 similar.append(linear_cka(mapped.detach(), t, mask))
         if self.training and similar:
             self.ratios.copy_(ema_step(self.ratios, torch.stack(similar)))
-        return over_layers(losses, "sum", student["logits"])
+        return over_layers(losses, "sum", some(student))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features
-from kdexp.objectives.common import choice, over_layers, wide
+from kdexp.objectives.common import choice, over_layers, some, wide
 from kdexp.objectives.projections import Projected
 
 VARIANTS = ("correct", "bug_a1")
@@ -50,4 +50,4 @@ class HidCLS(Projected):
         ours, theirs = self.matched(student, teacher)
         losses = [hidden_cls(s, t, self.variant) for s, t in zip(ours, theirs, strict=True)]
         self.note(losses)
-        return over_layers(losses, self.layer_reduce, student["logits"])
+        return over_layers(losses, self.layer_reduce, some(student))

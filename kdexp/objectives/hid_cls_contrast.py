@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdexp.heads.classification import LABEL
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import exact, layers_of, picked, targets, wide
+from kdexp.objectives.common import exact, layers_of, picked, some, targets, wide
 from kdexp.objectives.noise import uniform
 
 SMALL = 1e-7
@@ -75,7 +77,7 @@ class HidCLSContrast(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "hidden"
     default_mapping: ClassVar[str] = "combine"
-    regression: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 
     order: Tensor
     counts: Tensor
@@ -100,16 +102,14 @@ class HidCLSContrast(Objective):
     def setup(self, context: Context) -> None:
         super().setup(context)
         assert context.teacher is not None
-        if context.regression or context.labels is None:
-            raise ValueError("hid_cls_contrast needs classes: its negatives have another label. Take hid_cls")
-        labels = torch.tensor(context.labels, dtype=torch.long)
+        labels = torch.tensor(np.asarray(context.targets[LABEL]), dtype=torch.long)
         if len(labels.unique()) < 2:
-            raise ValueError(f"hid_cls_contrast needs at least 2 labels in train; all are {context.labels[0]}")
+            raise ValueError(f"hid_cls_contrast needs at least 2 labels in train; all are {int(labels[0])}")
         self.ours = sorted(set(layers_of(self.pairs, 0)))
         self.theirs = sorted(set(layers_of(self.pairs, 1)))
         self.student_map = nn.Linear(len(self.ours) * context.student.hidden_size, self.features)
         self.teacher_map = nn.Linear(len(self.theirs) * context.teacher.hidden_size, self.features)
-        counts = torch.bincount(labels, minlength=context.num_labels)
+        counts = torch.bincount(labels, minlength=context.head.width)
         bound = (3 / self.features) ** 0.5
         self.register_buffer("order", labels.argsort(stable=True))
         self.register_buffer("counts", counts)
@@ -143,12 +143,12 @@ class HidCLSContrast(Objective):
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss; in training, also let the banks follow."""
         assert teacher is not None
-        index = batch["index"].long()
-        with exact(student["logits"]):
+        index = batch.index.long()
+        with exact(some(student)):
             ours = torch.cat([x[:, 0] for x in picked(student, "hidden", self.ours)], -1)
             theirs = torch.cat([x[:, 0] for x in targets(teacher, "hidden", self.theirs)], -1)
             ours, theirs = self.student_map(ours), self.teacher_map(theirs)
-        rows = self.draw(index, batch["labels"].long())
+        rows = self.draw(index, batch.labels[LABEL].long())
         banks = self.student_bank, self.teacher_bank
         loss, z = contrastive_step(ours, theirs, *banks, rows, self.temperature, self.normaliser)
         if self.training:

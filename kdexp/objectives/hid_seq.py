@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features, Pairs
-from kdexp.objectives.common import all_tokens, choice, mask_of, over_layers, real_tokens, token_mean, wide
+from kdexp.objectives.common import all_tokens, choice, mask_for, mask_of, over_layers, real_tokens, token_mean, wide
 from kdexp.objectives.projections import Projected
 
 VARIANTS = ("pad_aware", "as_coded")
@@ -74,5 +74,5 @@ class HidSeq(Projected):
         assert teacher is not None
         ours, theirs = self.matched(student, teacher)
         pairs = [(i, i) for i in range(len(ours))]
-        mask = batch["attention_mask"]
+        mask = mask_for(batch, ours[0]) if ours else batch.mask
         return hidden_mse_layers(ours, theirs, pairs, mask, self.variant, self.layer_reduce, self.note)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import all_tokens, choice, exact, layers_of, picked, real_tokens, targets
+from kdexp.objectives.common import all_tokens, choice, exact, layers_of, mask_for, picked, real_tokens, targets
 from kdexp.objectives.hid_seq import VARIANTS, hidden_mse
 
 
@@ -68,4 +68,4 @@ class HidSeqCombine(Objective):
         """Return the loss over real tokens."""
         assert teacher is not None
         ours, theirs = picked(student, "hidden", self.ours), targets(teacher, "hidden", self.theirs)
-        return hidden_combine(ours, theirs, self.map.weight, self.map.bias, batch["attention_mask"], self.variant)
+        return hidden_combine(ours, theirs, self.map.weight, self.map.bias, mask_for(batch, ours[0]), self.variant)

@@ -7,56 +7,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import choice, wide
-from kdexp.objectives.finetune import cross_entropy, hard_loss, score_mse
+from kdexp.heads.base import FORMS, REDUCTIONS
+from kdexp.heads.classification import cross_entropy, logit_kl, logit_soft_ce, soft_labels
+from kdexp.objectives.base import Batch, Features, Objective
+from kdexp.objectives.common import choice
 
-REDUCTIONS = ("batchmean", "mean", "sum")
-FORMS = ("kl", "soft_ce")
-
-
-def _reduce(values: Tensor, reduction: str) -> Tensor:
-    """(B, C) values to a scalar: ``sum``; ``batchmean`` = sum/B; ``mean`` = sum/(B*C)."""
-    choice("reduction", reduction, REDUCTIONS)
-    total = values.sum()
-    if reduction == "batchmean":
-        return total / values.shape[0]
-    return total / values.numel() if reduction == "mean" else total
-
-
-def _log_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """Log softmax at the temperature of both sides (B, C)."""
-    return (wide(student) / temperature).log_softmax(-1), (wide(teacher) / temperature).log_softmax(-1)
-
-
-def logit_kl(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperature: float = 1.0,
-    times_T2: bool = True,
-    reduction: str = "batchmean",
-) -> Tensor:
-    """KL(softmax(teacher/T) || softmax(student/T)), logits (B, C), multiplied by T^2 if asked.
-
-    Args:
-        reduction: ``sum`` over batch and classes; ``batchmean`` = sum/B; ``mean`` = sum/(B*C), PKD's released code.
-    """
-    log_q, log_p = _log_probabilities(student_logits, teacher_logits, temperature)
-    loss = _reduce(log_p.exp() * (log_p - log_q), reduction)
-    return loss * temperature**2 if times_T2 else loss
-
-
-def logit_soft_ce(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    temperature: float = 1.0,
-    times_T2: bool = True,
-    reduction: str = "batchmean",
-) -> Tensor:
-    """Cross entropy with soft targets: as :func:`logit_kl` plus the teacher's entropy (same gradient)."""
-    log_q, log_p = _log_probabilities(student_logits, teacher_logits, temperature)
-    loss = _reduce(-log_p.exp() * log_q, reduction)
-    return loss * temperature**2 if times_T2 else loss
+__all__ = ["KD", "kd_total", "logit_kl", "logit_soft_ce"]
 
 
 def kd_total(
@@ -70,23 +26,23 @@ def kd_total(
     times_T2: bool = True,
 ) -> Tensor:
     """(1-alpha) * CE + alpha * soft-label loss. CE is summed with reduction ``sum``, else averaged over sentences."""
-    choice("form", form, FORMS)
-    soft = logit_kl if form == "kl" else logit_soft_ce
     hard = cross_entropy(student_logits, labels, "sum" if reduction == "sum" else "mean")
-    return (1 - alpha) * hard + alpha * soft(student_logits, teacher_logits, temperature, times_T2, reduction)
+    return (1 - alpha) * hard + alpha * soft_labels(
+        student_logits, teacher_logits, temperature, form, reduction, times_T2
+    )
 
 
 class KD(Objective):
-    """(1-alpha) * hard + alpha * T^2 * KL(teacher || student) on the logits.
+    """(1-alpha) * hard + alpha * soft, on whatever the head answers: its own loss and its own distance to the teacher.
 
-    With scores instead of classes: (1-alpha) * MSE(student, label) + alpha * MSE(student, teacher), mean over
-    sentences (sum with reduction ``sum``); temperature, form and T^2 have no meaning there and are not used.
+    For classes: cross entropy, and T^2 * KL(teacher || student). For scores: MSE with the label and MSE with the
+    teacher's score, where temperature, form and T^2 have no meaning and are not used.
 
     Args:
         alpha: share of the soft part.
         temperature: divides both sides' logits of the soft part.
-        reduction: of the soft part: ``batchmean``, ``mean`` (over B*C) or ``sum``; with ``sum`` the hard part is
-            summed too.
+        reduction: of the soft part: ``batchmean``, ``mean`` (over units and classes) or ``sum``; with ``sum`` the hard
+            part is summed too.
         form: ``kl`` or ``soft_ce`` (same gradient, other value).
         times_T2: multiply the soft part by T^2.
     """
@@ -109,20 +65,13 @@ class KD(Objective):
         self.alpha, self.temperature, self.reduction = alpha, temperature, reduction
         self.form, self.times_T2 = form, times_T2
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        self.is_regression = context.regression
-
     def units(self, batch: Batch) -> Tensor | None:
-        """Sentences; None with reduction ``sum``."""
-        return None if self.reduction == "sum" else super().units(batch)
+        """Units of the head; None with reduction ``sum``."""
+        return None if self.reduction == "sum" else self.head.units(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the mixed loss of the batch."""
         assert teacher is not None
-        logits, target, labels = student["logits"], teacher["logits"].detach(), batch["labels"]
-        if self.is_regression:
-            reduction = "sum" if self.reduction == "sum" else "mean"
-            hard = hard_loss(logits, labels, True, reduction)
-            return (1 - self.alpha) * hard + self.alpha * score_mse(logits, target, reduction)
-        return kd_total(logits, target, labels, self.alpha, self.temperature, self.reduction, self.form, self.times_T2)
+        hard = self.head.loss(student, batch, "sum" if self.reduction == "sum" else "mean")
+        soft = self.head.soft_loss(student, teacher, batch, self.temperature, self.form, self.reduction, self.times_T2)
+        return (1 - self.alpha) * hard + self.alpha * soft

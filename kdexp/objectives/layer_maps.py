@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kdexp.models.shared_layers import sps_plan
+
 Pairs = list[tuple[int, int]]
 
 
@@ -59,8 +61,6 @@ def peakd_patience_map(student_layers: int, model: str, teacher_layers: int = 12
 
 def _peakd_effective(student_layers: int, model: str) -> int:
     """Effective layers of a plain student or of one with shared parameters."""
-    from kdexp.models.sharing import sps_plan
-
     if model not in ("plain", "sps"):
         raise ValueError(f"model={model!r} is not known; choose plain or sps")
     return len(sps_plan(student_layers)) if model == "sps" else student_layers

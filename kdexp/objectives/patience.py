@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import choice, layers_of, over_layers, picked, targets, wide
+from kdexp.objectives.common import choice, layers_of, over_layers, picked, some, targets, wide
 
 REDUCTIONS = ("mean_all_elements", "sum")
 
@@ -72,7 +72,7 @@ class Patience(Objective):
         """Return the loss over all matched layers."""
         assert teacher is not None
         if not self.pairs:
-            return over_layers([], "sum", student["logits"])
+            return over_layers([], "sum", some(student))
         ours = [x[:, 0] for x in picked(student, "hidden", layers_of(self.pairs, 0))]
         theirs = [x[:, 0] for x in targets(teacher, "hidden", layers_of(self.pairs, 1))]
         return patience(torch.stack(ours, 1), torch.stack(theirs, 1), self.normalize, self.reduction)

@@ -9,11 +9,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdexp.objectives.annealing import annealing_mse
-from kdexp.objectives.base import Batch, Context, Features, Objective
+from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice
-from kdexp.objectives.finetune import score_mse
-from kdexp.objectives.kd import logit_kl
 
 SOFTENINGS = ("logit_scale", "kl_temperature", "none")
 
@@ -33,7 +30,7 @@ class ProKD(Objective):
 
     Args:
         checkpoint, checkpoints: c and n; the plan sets them for each stage.
-        softening: ``logit_scale`` = mean over logits of (z_s - c/n z_t)^2; ``kl_temperature`` = KL at a temperature
+        softening: ``logit_scale`` = mean over outputs of (z_s - c/n z_t)^2; ``kl_temperature`` = KL at a temperature
             falling from ``tau_max`` to 1; ``none`` = logit_scale with factor 1.
         tau_max: first temperature of ``kl_temperature``.
         times_T2: of ``kl_temperature``.
@@ -57,16 +54,13 @@ class ProKD(Objective):
         self.factor = 1.0 if softening == "none" else checkpoint_plan(checkpoints, 1)[checkpoint - 1][1]
         self.temperature = checkpoint_temperature(checkpoint, checkpoints, tau_max)
 
-    def setup(self, context: Context) -> None:
-        super().setup(context)
-        self.is_regression = context.regression
+    def units(self, batch: Batch) -> Tensor:
+        """Units of the head."""
+        return self.head.units(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
-        """Return the loss against this checkpoint; a regression task's scores are followed unsoftened under KL."""
+        """Return the loss against this checkpoint; scores are followed unsoftened under ``kl_temperature``."""
         assert teacher is not None
-        logits, target = student["logits"], teacher["logits"].detach()
         if self.softening == "kl_temperature":
-            if self.is_regression:
-                return score_mse(logits, target)
-            return logit_kl(logits, target, self.temperature, self.times_T2)
-        return annealing_mse(logits, target, self.factor)
+            return self.head.soft_loss(student, teacher, batch, self.temperature, times_T2=self.times_T2)
+        return self.head.squared_error(student, teacher, batch, self.factor)

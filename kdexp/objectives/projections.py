@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from kdexp.objectives.base import Context, Features, Objective
-from kdexp.objectives.common import choice, exact, layers_of, picked, targets
+from kdexp.objectives.common import choice, exact, layers_of, picked, some, targets
 
 
 class Projected(Objective):
@@ -46,6 +46,6 @@ class Projected(Objective):
         """Hidden states of matched layers, the student's mapped to the teacher's width, the teacher's constant."""
         ours = picked(student, "hidden", layers_of(self.pairs, 0))
         if len(self.maps):
-            with exact(student["logits"]):
+            with exact(some(student)):
                 ours = [self.maps[0 if self.share_projection else i](x) for i, x in enumerate(ours)]
         return ours, targets(teacher, "hidden", layers_of(self.pairs, 1))

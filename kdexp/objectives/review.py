@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import exact, layers_of, picked, real_tokens, targets, token_mean, wide
+from kdexp.objectives.common import exact, layers_of, mask_for, picked, real_tokens, some, targets, token_mean, wide
 
 POOLS = (4, 2, 1)
 
@@ -136,9 +136,9 @@ class Review(Objective):
         assert teacher is not None
         fused: list[Tensor] = []
         residual: Tensor | None = None
-        with exact(student["logits"]):
+        with exact(some(student)):
             for stage, x in zip(self.stages, picked(student, "hidden", layers_of(self.pairs, 0)), strict=True):
                 out, residual = stage(x, residual)
                 fused.append(out)
         theirs = targets(teacher, "hidden", layers_of(self.pairs, 1))
-        return self.weight * hcl(fused, theirs, batch["attention_mask"])
+        return self.weight * hcl(fused, theirs, mask_for(batch, theirs[0]))

@@ -11,9 +11,19 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdexp.heads.classification import cross_entropy
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import all_tokens, choice, exact, layers_of, over_layers, picked, real_tokens, targets
-from kdexp.objectives.finetune import hard_loss
+from kdexp.objectives.common import (
+    all_tokens,
+    choice,
+    exact,
+    layers_of,
+    mask_for,
+    over_layers,
+    picked,
+    real_tokens,
+    targets,
+)
 from kdexp.objectives.hid_seq import VARIANTS, hidden_mse
 
 if TYPE_CHECKING:
@@ -52,9 +62,9 @@ def _filtered(layer: dict[str, Tensor], side: str) -> Tensor:
         return F.linear(hidden, weight, layer.get(f"{side}_bias"))
 
 
-def ted_stage1(filter_logits: list[Tensor], labels: Tensor, regression: bool = False) -> Tensor:
-    """Mean over filters of the mean task loss of each filter head's logits (B, C)."""
-    losses = [hard_loss(logits, labels, regression) for logits in filter_logits]
+def ted_stage1(filter_logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Mean over filters of the mean cross entropy of each filter head's logits (B, C)."""
+    losses = [cross_entropy(logits, labels) for logits in filter_logits]
     return over_layers(losses, "mean", losses[0])
 
 
@@ -85,8 +95,9 @@ class Filter(nn.Module):
 class TedFilters(Objective):
     """Stage I: filters and task heads on layers of ONE model (called the student here), its backbone frozen.
 
-    Mean over filters of the task loss of each filter's own head: pooler on the first token of the filter's output,
-    dropout, linear. The heads are thrown away afterwards; ``filters`` goes on to :class:`TedMatch`.
+    Mean over filters of the task loss of each filter's own head, a small one of the task's kind (for classes and
+    scores: pooler on the first token of the filter's output, dropout, linear). The heads are thrown away afterwards;
+    ``filters`` goes on to :class:`TedMatch`.
 
     Args:
         output: width of the filters' outputs; null = the model's own.
@@ -97,6 +108,7 @@ class TedFilters(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
     uses_teacher: ClassVar[bool] = False
+    asks: ClassVar[tuple[str, ...]] = ("small",)
 
     def __init__(self, output: int | None = None, nonlinear: bool = False, dropout: float = 0.1) -> None:
         super().__init__()
@@ -104,28 +116,23 @@ class TedFilters(Objective):
 
     def setup(self, context: Context) -> None:
         super().setup(context)
-        self.is_regression = context.regression
         self.where = layers_of(self.pairs, 0)
         width = context.student.hidden_size
         out = self.output or width
         self.filters = nn.ModuleList(Filter(width, out, self.nonlinear) for _ in self.where)
-        self.heads = nn.ModuleList(
-            nn.Sequential(
-                nn.Dropout(self.dropout),
-                nn.Linear(out, out),
-                nn.Tanh(),
-                nn.Dropout(self.dropout),
-                nn.Linear(out, context.num_labels),
-            )
-            for _ in self.where
-        )
+        self.heads = nn.ModuleList(context.head.small(out, self.dropout) for _ in self.where)
+
+    def units(self, batch: Batch) -> Tensor:
+        """Units of the head."""
+        return self.head.units(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the mean over filters of the task loss."""
         hidden = targets(student, "hidden", self.where)
-        with exact(student["logits"]):
-            logits = [h(f(x)[:, 0]) for h, f, x in zip(self.heads, self.filters, hidden, strict=True)]
-        return ted_stage1(logits, batch["labels"], self.is_regression)
+        with exact(hidden[0]):
+            answers = [head(f(x)) for head, f, x in zip(self.heads, self.filters, hidden, strict=True)]
+        losses = [self.head.loss(answer, batch) for answer in answers]
+        return over_layers(losses, "mean", losses[0])
 
 
 class TedMatch(Objective):
@@ -211,7 +218,7 @@ class TedMatch(Objective):
         roles = ("student_filters", "teacher_filters")
         if not set(roles) <= set(folders):
             raise ValueError(
-                "teacher_filter=trained needs the filters of stage I: set objective.plan=kdexp.methods.ted.plan "
+                "teacher_filter=trained needs the filters of stage I: set objective.method=ted "
                 "(objective=ted), or teacher_filter=identity (objective=lwd)"
             )
         from safetensors.torch import load_file
@@ -238,4 +245,4 @@ class TedMatch(Objective):
                 layer |= {"teacher_hidden": its.hidden(t), "teacher_weight": its.linear.weight}
                 layer["teacher_bias"] = its.linear.bias
             layers.append(layer)
-        return cast(Tensor, ted_layer_mse(layers, batch["attention_mask"], self.variant, self.layer_reduce))
+        return cast(Tensor, ted_layer_mse(layers, mask_for(batch, ours[0]), self.variant, self.layer_reduce))

@@ -27,6 +27,7 @@ from kdexp.tracking import Tracker
 
 log = logging.getLogger("kdexp")
 
+
 def finished(spec: RunSpec) -> dict[str, Any] | None:
     """Return a run's result if it is there and belongs to this configuration, else None."""
     result = files.read_json(spec.run_dir / "result.json")

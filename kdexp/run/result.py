@@ -10,11 +10,12 @@ from kdexp.common.registry import build
 from kdexp.config.identity import SCHEMA
 from kdexp.config.schema import Config
 from kdexp.methods.base import Facts
+from kdexp.models import build as models
 from kdexp.models import cost
 from kdexp.run.spec import RunSpec
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished
-from kdexp.train.phase import Run
+from kdexp.train.context import RunContext
 
 Summaries = list[tuple[Stage, Finished, bool]]
 """Finished stages in order, and whether each was in the store already."""
@@ -25,7 +26,7 @@ def assemble(
     stages: list[Stage],
     done: dict[str, tuple[Finished, bool]],
     known: Facts,
-    run: Run,
+    run: RunContext,
     seconds: float,
 ) -> dict[str, Any]:
     """Put a run's result together from the summaries of its stages.
@@ -86,16 +87,21 @@ def _cost(summary: dict[str, Any]) -> dict[str, Any]:
 
 def _task(config: Config, task: Any, data: dict[str, Any], last: dict[str, Any], known: Facts) -> dict[str, Any]:
     return {
-        "kind": task.kind,
+        "kind": task.head.name,
         "metric": task.metric,
         "metrics": list(task.metrics),
-        "num_labels": task.num_labels,
+        "num_labels": task.head.width,
         "data_hash": known.data,
         "rows": {name: len(split) for name, split in data.items()},
         "majority": last["majority"],
-        "truncated": {name: split.truncated for name, split in data.items()},
+        **{key: {name: split.facts.get(key) for name, split in data.items()} for key in _facts(data)},
         "note": task.note(config.data.root),
     }
+
+
+def _facts(data: dict[str, Any]) -> list[str]:
+    """Return the names of what the splits say about themselves, such as how many texts were cut."""
+    return sorted({key for split in data.values() for key in split.facts})
 
 
 def _teacher(config: Config, summaries: Summaries, efficiency: Any) -> dict[str, Any] | None:
@@ -119,11 +125,17 @@ def _student(config: Config, last: dict[str, Any], summaries: Summaries, efficie
     }
 
 
-def _efficiency(config: Config, task: Any, summaries: Summaries, run: Run) -> dict[str, Any]:
+def _efficiency(config: Config, task: Any, summaries: Summaries, run: RunContext) -> dict[str, Any]:
     """Measure the exported student and its teacher where ``runtime.efficiency`` asks for it."""
     if not config.runtime.efficiency:
         return {}
-    have = [(s, f.folder) for s, f, _ in summaries if "model.safetensors" in f.meta["files"]]
-    teacher = next((folder for s, folder in have if s.role == "teacher"), None)
-    student = next((folder for s, folder in have if s is summaries[-1][0]), None)
-    return cost.of_run(run, task, {"student": student, "teacher": teacher})
+    split, length = run.data(config.recipe.max_length)["train"], config.recipe.max_length
+    head, measured = task.head, {}
+    for stage, folder in [(s, f.folder) for s, f, _ in summaries if "model.safetensors" in f.meta["files"]]:
+        if stage.role == "teacher":
+            model = models.load_teacher(config.teacher, head, folder)
+            measured["teacher"] = cost.measure(model, run.device, lambda size: split.specimen(size, length))
+        elif stage is summaries[-1][0]:
+            model = models.load_weights(models.build_student(config.teacher, config.student, head, None, 0), folder)
+            measured["student"] = cost.measure(model, run.device, lambda size: split.specimen(size, length))
+    return measured

@@ -19,7 +19,7 @@ from kdexp.config.resolve import resolve, source_folder
 from kdexp.config.schema import Config
 from kdexp.methods import base as methods
 from kdexp.methods.base import Facts
-from kdexp.models.origin import origin
+from kdexp.models.source import origin
 from kdexp.store.stage import Stage
 
 

@@ -18,8 +18,9 @@ from kdexp.run.spec import RunSpec, facts
 from kdexp.store import leases
 from kdexp.store.replicated import open_store
 from kdexp.store.stage import Stage
+from kdexp.train.context import RunContext
 from kdexp.train.evaluate import floor
-from kdexp.train.phase import Run
+from kdexp.train.phase import Phase
 
 log = logging.getLogger("kdexp")
 
@@ -40,7 +41,7 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
     store = open_store(config, spec.run_dir)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root / "cache" / "inductor"))  # shared by all processes
     with progress.Display(spec.name, config.runtime.progress) as display:
-        run = Run(
+        run = RunContext(
             config=config, device=torch.device(device), dtype=known.dtype, threads=threads, cache=store.root / "cache",
             say=log.info, stop=stop, show=display.show, write=write, saved=store.saved,
         )  # fmt: skip
@@ -60,7 +61,7 @@ def _threads(asked: int | None) -> int:
     return torch.get_num_threads()
 
 
-def build(stages: list[Stage], store: Any, run: Run, record: bool) -> dict[str, tuple[Any, bool]]:
+def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dict[str, tuple[Any, bool]]:
     """Build or fetch every stage that the last one needs; key -> (finished, was there already).
 
     ``record``: nobody wants the student's weights, so the record of one that was distilled before is enough.
@@ -78,14 +79,14 @@ def build(stages: list[Stage], store: Any, run: Run, record: bool) -> dict[str, 
         action = methods.action(stage.action)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
         done[stage.key] = store.build(
-            stage, lambda work, a=action, s=stage, i=inputs: a(s, i, work, run), run.say, run.stop
+            stage, lambda work, a=action, s=stage, i=inputs: a(Phase(s, i, work, run)).to_dict(), run.say, run.stop
         )
         _gate(stage, done[stage.key][0], run)
         run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
     return done
 
 
-def _gate(stage: Stage, finished: Any, run: Run) -> None:
+def _gate(stage: Stage, finished: Any, run: RunContext) -> None:
     """Let a teacher teach only if it beats the trivial answer."""
     if stage.role == "teacher":
         floor(finished.summary, run.task(), run.config.teacher)

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdexp.common import files
-from kdexp.config.schema import Config
 from kdexp.common.status import read_status
+from kdexp.config.schema import Config
 
 T = TypeVar("T")
 

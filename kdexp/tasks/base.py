@@ -1,103 +1,229 @@
-"""The interface of a task: what is read, how it becomes a batch, how predictions are judged."""
+"""The interface of a task: what is read, how it becomes a batch, what is asked, how answers are judged.
+
+Nothing here knows texts, images or classes: a kind of data is a :class:`Dataset`, a kind of answer a
+:class:`~kdexp.heads.base.Head`.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from kdexp.heads.batch import Batch, Predictions, Targets
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from kdexp.heads.base import Head
 
-    import numpy as np
-    from torch import Tensor
+__all__ = ["Batch", "DataContext", "Dataset", "Goal", "Predictions", "Relabelled", "Subset", "Targets", "Task"]
+
+
+class Dataset(ABC):
+    """One split: examples that become batches. Example ids are positions, 0 to n-1.
+
+    Attributes:
+        fixed: an example is the same in every batch. False for masks, crops and the like that are drawn at collation:
+            a teacher's answers are then not stored.
+    """
+
+    fixed: bool = True
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
+        """Make one batch of the examples ``index``, as CPU tensors.
+
+        Args:
+            index: (B,) example ids, in the order of the batch.
+            step_seed: what is drawn at random (masks, crops, flips) is a pure function of this and the example's id;
+                None = as for scoring: nothing, or always the same.
+            width: pad inputs to so many positions; None = to the longest example. Data that are not padded ignore it.
+
+        Raises:
+            ValueError: an example is longer than ``width``.
+        """
+
+    @property
+    @abstractmethod
+    def targets(self) -> Targets:
+        """The labels of all examples by name, in the order of their ids."""
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(n,) what an example costs to compute: token counts, or ones. Batches join examples of like costs."""
+        return np.ones(len(self), dtype=np.int64)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What a result says about the split, such as how many texts were cut."""
+        return {}
+
+    def specimen(self, size: int, length: int) -> Batch:
+        """Return a batch to time a model with: ``size`` examples of full size (``length`` positions where padded)."""
+        return self.collate(np.arange(size) % len(self))
 
 
 @dataclass
-class Encoded:
-    """One split, tokenised: ragged token ids in two flat arrays, ready to be padded into batches.
+class Subset(Dataset):
+    """Some examples of a split as a split of their own; ids count anew.
 
     Attributes:
-        tokens: (total,) int32, the ids of all examples one after another.
-        types: (total,) int8 segment ids, or None where the model has none.
-        offsets: (n + 1,) int64; example i is ``tokens[offsets[i]:offsets[i + 1]]``.
-        labels: (n,) int64 classes or float32 scores.
-        pad: id of the padding token.
-        truncated: number of examples that were cut to the maximal length.
+        whole: the split.
+        rows: (m,) ids of the examples in it.
     """
 
-    tokens: np.ndarray
-    types: np.ndarray | None
-    offsets: np.ndarray
-    labels: np.ndarray
-    pad: int
-    truncated: int
+    whole: Dataset
+    rows: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.fixed = self.whole.fixed
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(self.rows)
 
-    @property
-    def lengths(self) -> np.ndarray:
-        """(n,) token counts."""
-        return self.offsets[1:] - self.offsets[:-1]
-
-    def batch(self, index: np.ndarray, pad_to: int | None = None) -> dict[str, Tensor]:
-        """Pad examples ``index`` (positions in this split = stable example ids) into one batch.
-
-        Returns CPU tensors: ``input_ids`` (B, L) int64, ``attention_mask`` (B, L) int64, 1 = real token,
-        ``token_type_ids`` (B, L) where the model has them, ``labels`` (B,), ``index`` (B,) int64.
-        ``L`` is the longest example of the batch, or ``pad_to`` (see :func:`kdexp.train.batching.padded`).
-
-        Raises:
-            ValueError: an example is longer than ``pad_to``.
-        """
-        import numpy as np
+    def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
+        """See :meth:`Dataset.collate`; what is drawn at random is that of the whole split's examples."""
         import torch
 
         index = np.asarray(index, dtype=np.int64)
-        start, lengths = self.offsets[index], self.lengths[index]
-        longest = int(lengths.max())
-        width = int(pad_to or longest)
-        if width < longest:
-            raise ValueError(f"pad_to={width} is shorter than the longest example of the batch ({longest} tokens)")
-        real = np.arange(width) < lengths[:, None]
-        source = (start[:, None] + np.arange(width))[real]
-        ids = np.full(real.shape, self.pad, dtype=np.int64)
-        ids[real] = self.tokens[source]
-        out = {"input_ids": ids, "attention_mask": real.astype(np.int64), "labels": self.labels[index], "index": index}
-        if self.types is not None:
-            types = np.zeros(real.shape, dtype=np.int64)
-            types[real] = self.types[source]
-            out["token_type_ids"] = types
-        return {k: torch.from_numpy(np.ascontiguousarray(v)) for k, v in out.items()}
+        return replace(self.whole.collate(self.rows[index], step_seed, width), index=torch.from_numpy(index))
+
+    @property
+    def targets(self) -> Targets:
+        """The labels of the chosen examples."""
+        return {name: _taken(values, self.rows) for name, values in self.whole.targets.items()}
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(m,) their costs."""
+        return self.whole.costs[self.rows]
+
+
+def _taken(values: Any, rows: np.ndarray) -> Any:
+    return values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows]
 
 
 @dataclass
-class Task(ABC):
+class Relabelled(Dataset):
+    """A split whose examples have other labels.
+
+    Attributes:
+        whole: the split that gives the inputs.
+        labels: the new labels by name, arrays (n, ...).
+    """
+
+    whole: Dataset
+    labels: dict[str, np.ndarray]
+
+    def __post_init__(self) -> None:
+        self.fixed = self.whole.fixed
+
+    def __len__(self) -> int:
+        return len(self.whole)
+
+    def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
+        """See :meth:`Dataset.collate`."""
+        import torch
+
+        labels = {name: torch.from_numpy(np.ascontiguousarray(values[index])) for name, values in self.labels.items()}
+        return replace(self.whole.collate(index, step_seed, width), labels=labels)
+
+    @property
+    def targets(self) -> Targets:
+        """The new labels."""
+        return self.labels
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(n,) as the split's own."""
+        return self.whole.costs
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As the split's own."""
+        return self.whole.facts
+
+
+@dataclass(frozen=True)
+class DataContext:
+    """What a task is told when it is asked for its data.
+
+    Attributes:
+        model: path or hub id of the teacher, whose folder holds the tokenizer or image processor too.
+        options: keyword arguments to load from there with (a revision, or local files only).
+        vocab_size: ids that the teacher's embeddings know; None where it has none.
+        positions: how long an input the teacher can read; None = nothing limits it.
+        max_length: of the recipe: positions after which an input is cut.
+        root: local data root, or None.
+        heldout: share of train that is set aside for selection, 0 for none.
+        cache: folder for what is costly to make.
+        say: writes a line to the run's log.
+    """
+
+    model: str
+    options: dict[str, Any]
+    vocab_size: int | None
+    positions: int | None
+    max_length: int
+    root: str | None
+    heldout: float
+    cache: Path
+    say: Callable[[str], None] = print
+
+
+@dataclass
+class Goal(ABC):
+    """What a model shall answer, and how its answers are judged. A task is a goal with data of its own.
+
+    Attributes:
+        name: the name in tables.
+        metrics: every metric that the literature uses; all are recorded.
+        metric: the one that tables show and selection uses (higher is better); one of ``metrics``.
+    """
+
+    name: str
+
+    metrics: list[str] = field(default_factory=lambda: ["accuracy"], kw_only=True)
+    metric: str = field(default="accuracy", kw_only=True)
+
+    @property
+    @abstractmethod
+    def head(self) -> Head:
+        """What a model answers."""
+
+    @abstractmethod
+    def evaluate(self, predictions: Predictions, targets: Targets) -> dict[str, float]:
+        """Return all ``metrics`` as fractions.
+
+        Args:
+            predictions: what the head keeps of every example (:meth:`Head.predictions`), as numpy arrays (n, ...), or
+                lists of n arrays where shapes differ.
+            targets: the split's labels (:attr:`Dataset.targets`).
+        """
+
+    def trivial(self, train: Targets, targets: Targets) -> dict[str, float]:
+        """Return all metrics of the trivial answer, made of the labels of train alone."""
+        return self.evaluate(self.head.trivial(train, targets), targets)
+
+
+@dataclass
+class Task(Goal):
     """Data, inputs, head and metrics of one problem. Settings come from the YAML of the same name.
 
     Subclasses are dataclasses; ``train`` is split deterministically into ``train`` and ``heldout`` so that model
     selection never touches ``validation``.
 
-    Attributes:
-        name: the task's name in tables.
-        kind: ``classification`` or ``regression``.
-        label_names: class names in the order of their ids (empty for regression).
-        metrics: every metric that the task's literature uses; all are recorded.
-        metric: the one that tables show and selection uses; one of ``metrics``.
-        higher_is_better: direction of ``metric``.
+    Class attributes:
+        locations: settings that only say *where* the data are. Results are addressed by the data's content instead.
     """
 
-    name: str
-    kind: str = "classification"
-    label_names: list[str] = field(default_factory=list)
-    metrics: list[str] = field(default_factory=lambda: ["accuracy"])
-    metric: str = "accuracy"
-
-    @property
-    def num_labels(self) -> int:
-        """C; 1 for regression."""
-        return 1 if self.kind == "regression" else len(self.label_names)
+    locations: ClassVar[tuple[str, ...]] = ()
 
     def shown_name(self, root: str | None) -> str:
         """Name for tables: :attr:`name`, marked when the data behind it are not what the name promises."""
@@ -109,10 +235,14 @@ class Task(ABC):
 
     @abstractmethod
     def problems(self, root: str | None) -> list[str]:
-        """Everything that would stop :meth:`splits`, as sentences for people (data root missing, ...).
+        """Everything that would stop :meth:`datasets`, as sentences for people (data root missing, ...).
 
         Cheap: looks at files' existence, loads nothing, never touches a network.
         """
+
+    def needs_hub(self, root: str | None, cache: Path) -> list[str]:
+        """Say that the hub is needed but silent; [] if the files are here, fetched before, or the hub answers."""
+        return []
 
     @abstractmethod
     def fingerprint(self, root: str | None, cache: Path | None = None) -> str:
@@ -122,29 +252,12 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def splits(self, root: str | None, heldout: float, seed: int = 0, cache: Path | None = None) -> dict[str, Any]:
-        """Raw examples by split: ``train``, ``heldout``, ``validation`` and further ``validation_*``.
+    def datasets(self, context: DataContext) -> dict[str, Dataset]:
+        """Return the splits: ``train``, ``heldout`` (if anything is held out), ``validation`` and ``validation_*``.
 
-        Args:
-            root: local data root, or None (then the hub, or nothing for embedded tasks).
-            heldout: share of train that is set aside for selection (stratified for classes), 0 for none.
-            seed: of the cut; the same for all runs, so that students of one study see the same train part.
-            cache: folder for what is costly to gather (downloads, the embedded corpus), or None.
+        What is costly is done once below ``context.cache``; safe when many processes ask at once (one works, the
+        others wait and read).
+
+        Raises:
+            ValueError: data or the teacher's tokenizer cannot be used, in a sentence for people.
         """
-
-    @abstractmethod
-    def encode(
-        self, tokenizer: Any, max_length: int, root: str | None, heldout: float, cache: Path
-    ) -> dict[str, Encoded]:
-        """Tokenise every split once; kept below ``cache`` by content of data, tokenizer, length and cut.
-
-        Safe when many processes ask at once (one works, the others wait and read).
-        """
-
-    @abstractmethod
-    def evaluate(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """All ``metrics`` as fractions. logits (n, C), or (n,) / (n, 1) scores; labels (n,)."""
-
-    @abstractmethod
-    def majority(self, train_labels: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """All metrics of the trivial answer (most frequent train class; train mean for regression) on ``labels``."""

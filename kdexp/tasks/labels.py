@@ -25,18 +25,19 @@ def check_labels(id2label: Mapping[int | str, str], task: Task, who: str = "teac
         Sentences for people; [] = nothing speaks against it.
     """
     names = [str(name) for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
-    if len(names) != task.num_labels:
+    head = task.head
+    if len(names) != head.width:
         return [
-            f"the {who} has {len(names)} outputs {names}, task={task.name} needs {task.num_labels} "
-            f"{list(task.label_names) or '(a score)'}: fine-tune it on this task (teacher.finetune=true) "
+            f"the {who} has {len(names)} outputs {names}, task={task.name} needs {head.width} "
+            f"{head.label_names or '(a score)'}: fine-tune it on this task (teacher.finetune=true) "
             "or take another."
         ]
-    if task.kind == "regression" or all(re.fullmatch(r"(label_?)?\d+", name, re.IGNORECASE) for name in names):
+    if not head.label_names or all(re.fullmatch(r"(label_?)?\d+", name, re.IGNORECASE) for name in names):
         return []
-    matched = [_match(name, list(task.label_names)) for name in names]
+    matched = [_match(name, head.label_names) for name in names]
     if matched == list(range(len(names))):
         return []
-    both = f"the {who}'s outputs are {names}, the labels of task={task.name} are {list(task.label_names)}"
+    both = f"the {who}'s outputs are {names}, the labels of task={task.name} are {head.label_names}"
     if sorted(m for m in matched if m is not None) == list(range(len(names))):
         return [
             f"label order differs: {both}. It would teach wrong classes: fine-tune it on this task "

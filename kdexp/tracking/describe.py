@@ -6,7 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
-from kdexp.config.resolve import PLACES, SCIENCE
+from kdexp.config.identity import PLACES, SCIENCE
 
 if TYPE_CHECKING:
     from kdexp.tracking.files import Facts

@@ -1,4 +1,4 @@
-"""Compilation of the loss, and the estimate by which a CPU decides for or against it."""
+"""Compilation of the step, and the estimate by which a CPU decides for or against it."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ from typing import Any
 
 from torch import nn
 
-from kdexp.models import build as models
-from kdexp.tasks.base import Encoded
+from kdexp.models.families import base as families
+from kdexp.tasks.base import Dataset
 from kdexp.train import optim
-from kdexp.train import student as member
+from kdexp.train.step import run_step
 
 _COMPILED: dict[str, Any] = {}
 
 
-def compiled_loss(device: str) -> Any:
-    """Return the compiled loss function: one a process, so that a grid's runs share its graphs."""
+def compiled_step(device: str) -> Any:
+    """Return the compiled :func:`~kdexp.train.step.run_step`: one a process, so that a grid's runs share its graphs."""
     if device not in _COMPILED:
+        import torch
         import torch._dynamo
         import torch._inductor.config as inductor
 
         torch._dynamo.config.recompile_limit = 64
         inductor.fallback_random = device == "cpu"
-        _COMPILED[device] = torch.compile(member.loss, fullgraph=True, dynamic=True)
+        _COMPILED[device] = torch.compile(run_step, fullgraph=True, dynamic=True)
     return _COMPILED[device]
 
 
-def flops(model: nn.Module, config: dict[str, Any], data: Encoded, recipe: dict[str, Any]) -> float:
+def flops(model: nn.Module, config: dict[str, Any], data: Dataset, recipe: dict[str, Any]) -> float:
     """Estimate a phase's floating-point operations: 6 a weight and token for the student, 2 for a teacher beside it."""
-    small = sum(p.numel() for p in models.layers(model).parameters())
+    small = sum(p.numel() for p in families.of(model).layers(model).parameters())
     width, inner = config["teacher"]["hidden_size"], config["teacher"]["intermediate_size"] or 0
     big = config["teacher"]["num_layers"] * (4 * width**2 + 2 * width * inner)
     examples = min(len(data), recipe["examples"] or len(data))
     share = optim.updates(examples, recipe) * recipe["batch_size"] / max(1, len(data))
-    return float(share * data.lengths.sum() * (6 * small + 2 * big))
+    return float(share * data.costs.sum() * (6 * small + 2 * big))

@@ -1,19 +1,20 @@
-"""Measuring a model: predictions, scores, the trivial answer, memory."""
+"""Measuring a model: predictions of any head, scores, the trivial answer, memory."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from kdexp.heads.base import Head
+from kdexp.heads.batch import Batch, Features, Predictions
 from kdexp.models import capture
-from kdexp.tasks.base import Encoded, Task
+from kdexp.tasks.base import Dataset, Goal
 from kdexp.train.batching import evaluation_batches
-
-if TYPE_CHECKING:
-    from kdexp.train.phase import Run
+from kdexp.train.context import RunContext
 
 EVALUATION_BATCH = 64
 
@@ -28,41 +29,76 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 @torch.no_grad()
-def predict(model: nn.Module, data: Encoded, run: Run, rows: np.ndarray | None = None) -> np.ndarray:
-    """Return the logits (n, C) of a split in its own order, in float32, without dropout; of some ``rows`` in theirs."""
+def collect(
+    model: nn.Module,
+    data: Dataset,
+    head: Head,
+    context: RunContext,
+    keep: Callable[[Features, Batch], Mapping[str, Tensor]],
+    rows: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """Run a model over a split, without dropout, and keep something of every example.
+
+    Args:
+        keep: what is kept of a batch, by name, each (B, ...).
+        rows: examples to run, in the order that is returned; None = all.
+
+    Returns:
+        By name, an array (n, ...), or a list of n arrays where shapes differ between batches.
+    """
     model.eval()
     rows = np.arange(len(data)) if rows is None else rows
-    out: np.ndarray | None = None
-    for index in evaluation_batches(data.lengths[rows], EVALUATION_BATCH):
-        batch = {k: v.to(run.device) for k, v in data.batch(rows[index]).items()}
-        with torch.autocast(run.device.type, dtype=run.cast, enabled=run.cast is not None):
-            logits = capture.forward(model, batch, frozenset())["logits"].float().cpu().numpy()
-        if out is None:
-            out = np.empty((len(rows), logits.shape[-1]), dtype=np.float32)
-        out[index] = logits
-    assert out is not None
-    return out
+    kept: dict[str, list[Any]] = {}
+    for index in evaluation_batches(data.costs[rows], EVALUATION_BATCH):
+        batch = data.collate(rows[index]).to(context.device)
+        with torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None):
+            features = capture.forward(model, head, batch)
+            for name, values in keep(features, batch).items():
+                places = kept.setdefault(name, [None] * len(rows))
+                for place, value in zip(index, values.cpu().numpy(), strict=True):
+                    places[place] = value
+    return {name: _joined(values) for name, values in kept.items()}
 
 
-def scores(model: nn.Module, data: dict[str, Encoded], task: Task, run: Run) -> dict[str, dict[str, float]]:
+def _joined(values: list[np.ndarray]) -> Any:
+    return np.stack(values) if len({np.shape(value) for value in values}) == 1 else values
+
+
+def predict(
+    model: nn.Module, data: Dataset, head: Head, context: RunContext, rows: np.ndarray | None = None
+) -> Predictions:
+    """Return what a head keeps of every example of a split for scoring, in the split's order (or that of ``rows``)."""
+    return collect(model, data, head, context, head.predictions, rows)
+
+
+def answers(
+    model: nn.Module, data: Dataset, head: Head, context: RunContext, rows: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Return a head's outputs on every example, float32: what a cached teacher hands out."""
+    return collect(model, data, head, context, lambda f, batch: {n: f[n].float() for n in head.names}, rows)
+
+
+def measured(data: Mapping[str, Dataset]) -> dict[str, Dataset]:
+    """Return the splits that are scored: every one but train that has examples."""
+    return {name: split for name, split in data.items() if name != "train" and len(split)}
+
+
+def scores(
+    model: nn.Module, data: Mapping[str, Dataset], goal: Goal, context: RunContext
+) -> dict[str, dict[str, float]]:
     """Return every metric on every split but train."""
     return {
-        name: task.evaluate(predict(model, split, run), split.labels)
-        for name, split in data.items()
-        if name != "train" and len(split)
+        name: goal.evaluate(predict(model, split, goal.head, context), split.targets)
+        for name, split in measured(data).items()
     }
 
 
-def majority(data: dict[str, Encoded], task: Task) -> dict[str, dict[str, float]]:
+def trivial(data: Mapping[str, Dataset], goal: Goal) -> dict[str, dict[str, float]]:
     """Return what the trivial answer scores on every split but train."""
-    return {
-        name: task.majority(data["train"].labels, split.labels)
-        for name, split in data.items()
-        if name != "train" and len(split)
-    }
+    return {name: goal.trivial(data["train"].targets, split.targets) for name, split in measured(data).items()}
 
 
-def floor(summary: dict[str, Any], task: Task, teacher: dict[str, Any]) -> None:
+def floor(summary: Mapping[str, Any], goal: Goal, teacher: dict[str, Any]) -> None:
     """Refuse a teacher that does not beat the majority answer by the configured margin.
 
     Args:
@@ -72,13 +108,13 @@ def floor(summary: dict[str, Any], task: Task, teacher: dict[str, Any]) -> None:
     Raises:
         ValueError: it cannot teach; the likely causes are named.
     """
-    score = summary["scores"]["validation"][task.metric]
-    trivial = summary["majority"]["validation"][task.metric]
+    score = summary["scores"]["validation"][goal.metric]
+    majority = summary["majority"]["validation"][goal.metric]
     margin = teacher["floor_margin"]
-    if score < trivial + margin:
+    if score < majority + margin:
         raise ValueError(
-            f"teacher {teacher['name']} reaches {task.metric} {score:.3f} on {task.name}; the majority "
-            f"answer has {trivial:.3f} and teacher.floor_margin asks for {margin} more. Likely causes: it was never "
+            f"teacher {teacher['name']} reaches {goal.metric} {score:.3f} on {goal.name}; the majority "
+            f"answer has {majority:.3f} and teacher.floor_margin asks for {margin} more. Likely causes: it was never "
             "fine-tuned on this task (teacher.finetune=false), its labels are in another order than the data's, or its "
             "recipe is too short (teacher.recipe.epochs, teacher.recipe.learning_rate). Lower teacher.floor_margin "
             "only if you want a student of a poor teacher."

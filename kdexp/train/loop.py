@@ -1,6 +1,6 @@
-"""THE training loop: several students (a gang) on one stream of batches and one teacher forward pass.
+"""THE training loop: several students (a cohort) on one stream of batches and one teacher forward pass.
 
-A single run is a gang of one. Randomness is re-seeded at every micro-batch from (seed, step), so a student's path
+A single run is a cohort of one. Randomness is re-seeded at every micro-batch from (seed, step), so a student's path
 does not depend on who trains beside it, and a resumed phase is bit-equal to an undisturbed one on a CPU.
 """
 
@@ -13,21 +13,34 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from kdexp.common.files import Interrupted
-from kdexp.objectives.base import Features
-from kdexp.tasks.base import Encoded
+from kdexp.heads.batch import Batch
+from kdexp.tasks.base import Dataset
 from kdexp.train import optim
-from kdexp.train.batching import batches
-from kdexp.train.student import Member, seed_of
+from kdexp.train.batching import batches, padded
+from kdexp.train.student import Student, seed_of
+from kdexp.train.teachers import Teacher
 
-__all__ = ["Interrupted", "Schedule", "train"]
+__all__ = ["Interrupted", "LoopSettings", "subset", "train"]
 
 
 @dataclass
-class Schedule:
-    """What the loop needs to know beside the students: the recipe and the machinery's habits."""
+class LoopSettings:
+    """What the loop needs to know beside the students: the recipe and the machinery's habits.
+
+    Attributes:
+        recipe: how to optimise.
+        seed: of batch order and dropout.
+        device: where batches go.
+        pad_multiple: widths of batches are multiples of it, so that few shapes are compiled.
+        log_every: updates between two lines of metrics.
+        checkpoint_s: seconds between two checkpoints.
+        stop: becomes true when training is asked to stop.
+        saved: told when all checkpoints are complete.
+        after_update: called with (student, updates done) after every update: the place to keep files on the way.
+        show: progress display: (student, updates done, total, examples of this update).
+    """
 
     recipe: dict[str, Any]
     seed: int
@@ -37,66 +50,62 @@ class Schedule:
     checkpoint_s: float = 120.0
     stop: Callable[[], bool] = lambda: False
     saved: Callable[[], None] = lambda: None
-    tick: Callable[[Member, int, int, int], None] = lambda member, step, total, examples: None
+    after_update: Callable[[Student, int], None] = lambda student, step: None
+    show: Callable[[Student, int, int, int], None] = lambda student, step, total, examples: None
 
 
-def train(gang: list[Member], signal: Callable[[dict], Features] | None, data: Encoded, plan: Schedule) -> None:
-    """Train every student of a gang to its end.
+def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, settings: LoopSettings) -> None:
+    """Train every student of a cohort to its end.
 
     Args:
-        gang: students that share seed and recipe; they continue from their own (equal) progress.
-        signal: the teacher, or None if no objective listens to one.
+        cohort: students that share seed and recipe; they continue from their own (equal) progress.
+        teacher: a function from a batch to features, or None if no objective listens to one.
         data: the training split.
-        plan: recipe, seed, device and habits.
+        settings: recipe, seed, device and habits.
 
     Raises:
-        Interrupted: ``plan.stop()`` became true; all students' states are on disk.
+        Interrupted: ``settings.stop()`` became true; all students' checkpoints are on disk.
+        Diverged: a loss, gradient or weight is not finite.
     """
-    recipe, rows = plan.recipe, subset(len(data), plan.recipe["examples"])
+    recipe, rows = settings.recipe, subset(len(data), settings.recipe["examples"])
     total = optim.updates(len(rows), recipe)
     epochs = -(-total // -(-len(rows) // recipe["batch_size"]))
-    saved = time.monotonic()
-    first = gang[0].progress
+    costs, saved, first = data.costs, time.monotonic(), cohort[0].progress
     for epoch in range(first.epoch, epochs):
-        stream = batches(
-            data.lengths[rows],
-            recipe["batch_size"],
-            plan.seed,
-            epoch,
-            shuffle=recipe["shuffle"],
-            bucket=recipe["bucket"],
-        )
-        for member in gang:
-            member.begin_epoch(epoch, epochs)
+        order = {"shuffle": recipe["shuffle"], "bucket": recipe["bucket"]}
+        stream = batches(costs[rows], recipe["batch_size"], settings.seed, epoch, **order)
+        for student in cohort:
+            student.begin_epoch(epoch, epochs)
         for number in range(first.batch, len(stream)):
-            active = [m for m in gang if not m.progress.stopped and m.progress.step < total]
+            active = [s for s in cohort if not s.progress.stopped and s.progress.step < total]
             if not active:
                 break
             step = active[0].progress.step
-            for micro, (batch, index) in enumerate(_micro_batches(data, rows[stream[number]], plan)):
-                torch.manual_seed(seed_of(plan.seed, step, micro) + 1)  # for a teacher that keeps its dropout on
-                target = signal(batch) if signal else None
-                for member in active:
-                    member.backward(batch, target, index, plan.seed, step, micro)
-            for member in active:
-                member.update(optim.rate(step, total, recipe), recipe["clip"])
+            for micro, (batch, whole) in enumerate(_micro_batches(data, rows[stream[number]], settings, step)):
+                torch.manual_seed(seed_of(settings.seed, step, micro) + 1)  # for a teacher that keeps its dropout on
+                target = teacher(batch) if teacher else None
+                for student in active:
+                    student.backward(batch, target, whole, settings.seed, step, micro)
+            for student in active:
+                student.update(optim.rate(step, total, recipe), recipe["clip"])
                 last = number + 1 == len(stream)
                 if (recipe["eval_every"] and (step + 1) % recipe["eval_every"] == 0) or last or step + 1 == total:
-                    member.evaluate(epoch, recipe["patience"])
-                if (step + 1) % plan.log_every == 0:
-                    member.log(epoch)
-                plan.tick(member, step + 1, total, len(stream[number]))
-            for member in gang:
-                member.progress.batch = number + 1
-            if plan.stop() or time.monotonic() - saved >= plan.checkpoint_s:
-                for member in gang:
-                    member.checkpoint()
-                plan.saved()
+                    student.evaluate(epoch, recipe["patience"])
+                if (step + 1) % settings.log_every == 0:
+                    student.log(epoch)
+                settings.after_update(student, step + 1)
+                settings.show(student, step + 1, total, len(stream[number]))
+            for student in cohort:
+                student.progress.batch = number + 1
+            if settings.stop() or time.monotonic() - saved >= settings.checkpoint_s:
+                for student in cohort:
+                    student.checkpoint()
+                settings.saved()
                 saved = time.monotonic()
-                if plan.stop():
+                if settings.stop():
                     raise Interrupted(f"stopped at step {step + 1} of {total}; the same command continues there")
-        for member in gang:
-            member.progress.epoch, member.progress.batch = epoch + 1, 0
+        for student in cohort:
+            student.progress.epoch, student.progress.batch = epoch + 1, 0
 
 
 def subset(n: int, examples: int | None) -> np.ndarray:
@@ -107,16 +116,16 @@ def subset(n: int, examples: int | None) -> np.ndarray:
 
 
 def _micro_batches(
-    data: Encoded, index: np.ndarray, plan: Schedule
-) -> list[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Split one batch into equal micro-batches on the device, each with the whole batch's labels and mask beside it.
+    data: Dataset, index: np.ndarray, settings: LoopSettings, step: int = 0
+) -> list[tuple[Batch, Batch]]:
+    """Split one batch into equal micro-batches on the device, each with the whole batch beside it.
 
     All are padded to the width of the whole batch, so that accumulating equals one big batch.
     """
-    width = int(-(-int(data.lengths[index].max()) // plan.pad_multiple) * plan.pad_multiple)
-    whole = {k: v.to(plan.device, non_blocking=True) for k, v in data.batch(index, pad_to=width).items()}
-    parts = plan.recipe["accumulation"]
+    width = padded(data.costs, index, settings.pad_multiple)
+    whole = data.collate(index, seed_of(settings.seed, step, 0), width).to(settings.device)
+    parts = settings.recipe["accumulation"]
     if parts == 1:
         return [(whole, whole)]
     cuts = [c for c in np.array_split(np.arange(len(index)), parts) if len(c)]
-    return [({k: v[c[0] : c[-1] + 1] for k, v in whole.items()}, whole) for c in cuts]
+    return [(whole.part(slice(c[0], c[-1] + 1)), whole) for c in cuts]

@@ -1,14 +1,24 @@
-"""What stages do: fine-tune or measure a teacher, carry out one phase of distillation.
+"""The public face of a stage: what an action is given.
 
-Every action has the signature ``action(stage, inputs, work, run) -> summary``: the stage's settings say what, the
-inputs are its parents' results, ``work`` is the folder that becomes the stage's result, ``run`` is the machinery.
+An action is a function ``action(phase) -> Summary`` named by a stage. :class:`Phase` offers what actions have in
+common, each step by itself; an action puts them together::
+
+    def train_student(phase: Phase) -> Summary:
+        model = phase.model()                        # the student with its first weights
+        student = phase.student(model)               # with objectives and optimiser, at its saved progress
+        phase.train(student, phase.teacher(student))
+        phase.save(model)
+        phase.measure(model)
+        return phase.summary
+
+Whatever a step learns goes into :attr:`Phase.summary`, which becomes the stage's record in the store.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,274 +28,381 @@ from torch import nn
 
 from kdexp.common import machine
 from kdexp.common.registry import RESERVED, build
+from kdexp.heads.batch import Batch
 from kdexp.inits import copying
 from kdexp.models import build as models
 from kdexp.models import capture
-from kdexp.objectives.base import Context, Features, Objective, Shape
+from kdexp.models.families.base import Shape
+from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished
-from kdexp.tasks.base import Encoded, Task
-from kdexp.train import loop, teachers
-from kdexp.train import student as member
-from kdexp.train.compiling import compiled_loss, flops
-from kdexp.train.evaluate import majority, peak_memory_mb, predict, scores
+from kdexp.tasks.base import Dataset, Goal, Task
+from kdexp.tasks.labels import check_labels
+from kdexp.train import evaluate, loop, optim, teachers
+from kdexp.train.compiling import compiled_step, flops
+from kdexp.train.context import RunContext
+from kdexp.train.step import Step, Term, run_step
+from kdexp.train.student import Student
+from kdexp.train.teachers import CachedTeacher, LiveTeacher, Teacher
+
+FINETUNE = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
+"""The task's own loss alone."""
 
 
 @dataclass
-class Run:
-    """The machinery around a stage: where, how, and whom to tell.
+class Summary:
+    """What is worth keeping of a finished stage; None = this stage has nothing of the kind.
 
     Attributes:
-        config: the resolved configuration of the run that carries the stage out.
-        device: where it computes.
-        dtype: ``fp32`` or ``bf16``.
-        threads: of this process.
-        cache: folder of tokenised data.
-        say: writes a line to the run's log.
-        write: ``(stage, step, epoch, values)`` to the run's metrics file.
-        stop: becomes true when the run is asked to stop.
-        saved: told the key of a stage whenever a checkpoint of it is complete.
-        show: progress display: ``show(stage, member, step, total, examples)``.
-        facts: filled by stages: what was decided, for the result.
+        steps, examples: updates, and examples seen by them.
+        seconds: of training, over all attempts; ``wall_seconds`` of this attempt.
+        examples_per_s, peak_memory_mb: how fast, how large.
+        best: epoch, step and scores of the best evaluation; {} = nothing selected.
+        history: one entry an evaluation.
+        stopped_early: patience ended it.
+        init: where the first weights came from.
+        mapping: matched layers by term.
+        learned_parts: sizes of parts that were learned beside the student.
+        scores, majority: metrics by split, of the model and of the trivial answer.
+        parameters, layers, effective_layers, hidden_size, size_bytes: of the model that was saved.
+        more: what only this kind of stage knows; its keys stand beside the others in the record and win over them.
     """
 
-    config: dict[str, Any]
-    device: torch.device
-    dtype: str
-    threads: int
-    cache: Path
-    say: Callable[[str], None] = print
-    write: Callable[[str, int, int, dict[str, float]], None] = lambda stage, step, epoch, values: None
-    stop: Callable[[], bool] = lambda: False
-    saved: Callable[[str], None] = lambda key: None
-    show: Callable[[str, member.Member, int, int, int], None] = lambda stage, student, step, total, examples: None
-    facts: dict[str, Any] = field(default_factory=dict)
+    steps: int | None = None
+    examples: int | None = None
+    seconds: float | None = None
+    examples_per_s: float | None = None
+    peak_memory_mb: float | None = None
+    wall_seconds: float | None = None
+    best: dict[str, Any] | None = None
+    history: list[dict[str, Any]] | None = None
+    stopped_early: bool | None = None
+    init: dict[str, Any] | None = None
+    mapping: dict[str, list[Any]] | None = None
+    learned_parts: dict[str, int] | None = None
+    scores: dict[str, dict[str, float]] | None = None
+    majority: dict[str, dict[str, float]] | None = None
+    parameters: int | None = None
+    layers: int | None = None
+    effective_layers: int | None = None
+    hidden_size: int | None = None
+    size_bytes: int | None = None
+    more: dict[str, Any] = field(default_factory=dict)
 
-    @property
-    def cast(self) -> torch.dtype | None:
-        """The dtype of autocast, None for full precision."""
-        return torch.bfloat16 if self.dtype == "bf16" else None
-
-    def task(self) -> Task:
-        """Make the run's task."""
-        return build(self.config["task"])
-
-    def data(self, max_length: int) -> dict[str, Encoded]:
-        """Return the tokenised splits (cached on disk, shared by all processes)."""
-        from kdexp.tasks.text import tokenizer
-
-        root, heldout = self.config["data"]["root"], self.config["data"]["heldout"]
-        reader = models.tokenizer(self.config["teacher"])
-        found = tokenizer.problems(reader, self.config["teacher"]["vocab_size"], "teacher", max_length)
-        if found:
-            raise ValueError(" ".join(found))
-        splits = self.task().encode(reader, max_length, root, heldout, self.cache)
-        if splits["train"].truncated:
-            self.say(
-                f"{splits['train'].truncated} of {len(splits['train'])} training texts were cut at {max_length} tokens"
-            )
-        return splits
+    def to_dict(self) -> dict[str, Any]:
+        """Return the record as JSON has it: what is there, by name."""
+        known = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "more"}
+        return {name: value for name, value in known.items() if value is not None} | self.more
 
 
-def teacher(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
-    """Fine-tune the teacher on the task (unless it is a classifier already), measure it, keep its logits on train."""
-    task, settings = run.task(), stage.settings
-    recipe = settings.get("recipe") or run.config["teacher"]["recipe"]
-    data = run.data(recipe["max_length"])
-    torch.manual_seed(settings.get("seed", 0))
-    model = models.load_teacher(run.config["teacher"], task).to(run.device)
-    summary: dict[str, Any] = {}
-    if run.config["teacher"]["finetune"]:
-        run.say(f"fine-tuning teacher {run.config['teacher']['name']} on {task.name}: {len(data['train'])} examples")
-        hard = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
-        student = _member(model, hard, stage, {}, data, task, run, work, recipe)
-        summary = _train(stage, student, None, data, recipe, settings["seed"], run)
-    summary["scores"] = scores(model, data, task, run)
-    summary |= models.describe(model)
-    model.eval()
-    models.save(model, work)
-    summary["majority"] = majority(data, task)
-    teachers.keep_logits(work, predict(model, data["train"], run), recipe["max_length"])
-    return summary
+class Phase:
+    """One stage being carried out.
 
+    Args:
+        stage: what to do: its ``settings`` are all that decides the result.
+        inputs: its parents' results, by role.
+        work: the folder that becomes the stage's result.
+        context: the machinery.
 
-def distill(stage: Stage, inputs: dict[str, Finished], work: Path, run: Run) -> dict[str, Any]:
-    """Carry out one phase: initialise or continue the student, train it on the phase's objectives, measure it."""
-    settings, task = stage.settings, run.task()
-    recipe = settings["recipe"]
-    data = run.data(recipe["max_length"])
-    specs = settings["terms"]
-    finetuned = inputs["teacher"].folder if "teacher" in inputs else None
-    student, started = _student(stage, inputs, finetuned, task, run)
-    student.to(run.device)
-    one = _member(student, specs, stage, inputs, data, task, run, work, recipe)
-    target = _signal(one, finetuned, settings.get("teaches"), data, recipe, task, run)
-    summary = _train(stage, one, target, data, recipe, settings["seed"], run)
-    summary["init"] = started
-    summary["learned_parts"] = {n: p.numel() for n, p in one.objectives.named_parameters()}
-    summary["mapping"] = {name: spec["pairs"] for name, spec in specs.items() if spec["pairs"]}
-    student.eval()
-    models.save(student, work)
-    summary |= models.describe(student)
-    summary["size_bytes"] = (work / "model.safetensors").stat().st_size
-    if stage.settings["phase"] != "intermediate":
-        summary["scores"] = scores(student, data, task, run)
-        summary["majority"] = majority(data, task)
-    return summary
-
-
-def _signal(
-    student: member.Member,
-    finetuned: Path | None,
-    teaches: str | None,
-    data: dict[str, Encoded],
-    recipe: dict[str, Any],
-    task: Task,
-    run: Run,
-) -> Callable[[dict], Features] | None:
-    """Return the teacher as the loop sees it: None, its stored logits, or the model itself.
-
-    ``teaches`` names other weights than the fine-tuned ones: ``pretrained``, or a folder inside the teacher's result.
+    Attributes:
+        goal: what the student answers and how it is judged: the run's task, unless an action sets another one.
+        summary: filled by the methods below.
     """
-    objectives: list[Any] = list(student.objectives.values())
-    folder = None if finetuned is None or teaches == "pretrained" else finetuned / (teaches or "")
-    if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
-        return None
-    want, quiet = capture.wanted(objectives, 1), run.config["teacher"]["evaluation_mode"]
-    if folder and not want and quiet:
-        rows = loop.subset(len(data["train"]), recipe["examples"])
-        stored = teachers.Stored.open(folder, recipe["max_length"], run.device, rows)
-        if stored is not None:
-            return stored
-    big = run.config["teacher"]
-    model = models.load_teacher(big, task, folder) if folder else models.load_pretrained(big, task)
-    model.to(run.device)
-    capture.probe(model, _probe_batch(data, run), want, "teacher")
-    return teachers.Live(model, want, run.cast, evaluation=quiet)
 
+    def __init__(self, stage: Stage, inputs: Mapping[str, Finished], work: Path, context: RunContext) -> None:
+        self.stage, self.inputs, self.work, self.context = stage, inputs, work, context
+        self.settings, self.config = stage.settings, context.config
+        self.recipe: dict[str, Any] = self.settings.get("recipe") or self.config["teacher"]["recipe"]
+        self.task: Task = context.task()
+        self.goal: Goal = self.task
+        self.summary = Summary()
+        self._data: dict[str, Dataset] | None = None
 
-def _student(
-    stage: Stage, inputs: dict[str, Finished], finetuned: Path | None, task: Task, run: Run
-) -> tuple[nn.Module, dict]:
-    """Build the student and give it its first weights: those of the phase before, or its init."""
-    config = run.config
-    student = models.build_student(
-        config["teacher"], config["student"], task, stage.settings["recipe"]["dropout"], stage.settings["seed"]
-    )
-    if "start" in inputs:
-        models.load_weights(student, inputs["start"].folder)
-        return student, inputs["start"].summary["init"]
-    if "init" in inputs:
-        return student, copying.adopt(student, inputs["init"].folder) | {
-            "layers": inputs["init"].summary["init"]["layers"]
-        }
-    init = build(config["init"])
-    source = None
-    if init.copies and init.source == "pretrained":
-        source = models.load_pretrained(config["teacher"], task)
-    elif init.copies:
-        source = models.load_teacher(config["teacher"], task, finetuned)
-    return student, copying.apply(init, student, source)
+    # --- data -----------------------------------------------------------------------------------------------------
 
+    def data(self) -> dict[str, Dataset]:
+        """Return the task's splits, for inputs as long as the recipe allows."""
+        if self._data is None:
+            self._data = self.context.data(self.recipe["max_length"])
+        return self._data
 
-def _member(
-    model: nn.Module,
-    specs: dict[str, dict[str, Any]],
-    stage: Stage,
-    inputs: dict[str, Finished],
-    data: dict[str, Encoded],
-    task: Task,
-    run: Run,
-    work: Path,
-    recipe: dict[str, Any],
-    make: Callable[..., member.Member] = member.Member,
-) -> member.Member:
-    """Set the objectives up and put a student with its optimiser together, at its saved progress."""
-    terms, big = [], run.config["teacher"]
-    for name, spec in specs.items():
+    # --- models ---------------------------------------------------------------------------------------------------
+
+    def folder(self, role: str) -> Path | None:
+        """Return the folder of a parent's result, or None if the stage has no such parent."""
+        return self.inputs[role].folder if role in self.inputs else None
+
+    def model(self) -> nn.Module:
+        """Build the student, on the device, with its first weights: those of the phase before, or its init."""
+        student = models.build_student(
+            self.config["teacher"],
+            self.config["student"],
+            self.goal.head,
+            self.recipe["dropout"],
+            self.settings["seed"],
+        )
+        self.summary.init = self._first_weights(student)
+        return student.to(self.context.device)
+
+    def _first_weights(self, student: nn.Module) -> dict[str, Any]:
+        teacher = self.config["teacher"]
+        if "start" in self.inputs:
+            models.load_weights(student, self.inputs["start"].folder)
+            return self.inputs["start"].summary["init"]
+        if "init" in self.inputs:
+            parent = self.inputs["init"]
+            return copying.adopt(student, parent.folder) | {"layers": parent.summary["init"]["layers"]}
+        init, source = build(self.config["init"]), None
+        if init.copies and init.source == "pretrained":
+            source = models.load_pretrained(teacher, self.goal.head)
+        elif init.copies:
+            source = models.load_teacher(teacher, self.goal.head, self.folder("teacher"))
+        return copying.apply(init, student, source)
+
+    def teacher_parameters(self) -> int:
+        """Count the teacher's parameters; nothing is loaded."""
+        return models.count(self.config["teacher"], self.task.head)
+
+    def teacher_model(self, folder: Path | None = None) -> nn.Module:
+        """Load the teacher, on the device: from a stage's result, or as it is before fine-tuning on the task."""
+        teacher, head = self.config["teacher"], self.task.head
+        model = models.load_teacher(teacher, head, folder) if folder else models.load_pretrained(teacher, head)
+        return model.to(self.context.device)
+
+    def student(
+        self,
+        model: nn.Module,
+        terms: dict[str, dict[str, Any]] | None = None,
+        data: Mapping[str, Dataset] | None = None,
+        make: Callable[..., Student] = Student,
+    ) -> Student:
+        """Put a model together with its objectives and optimiser, at its saved progress.
+
+        Args:
+            model: what is trained.
+            terms: weighted objectives; None = the stage's.
+            data: splits to train and select on; None = the task's.
+            make: the class, or a function with its signature.
+        """
+        data = data or self.data()
+        specs = self.settings["terms"] if terms is None else terms
+        built = [self._term(name, spec, model, data) for name, spec in specs.items()]
+        step = Step(model, self.goal.head, built, self.context.cast)
+        device, runtime = self.context.device, self.config["runtime"]
+        work = flops(model, self.config, data["train"], self.recipe)
+        decided = machine.decide_compile(runtime["compile"], str(device), work, self.context.threads)
+        self.context.facts.setdefault("compile", {})[self.stage.name] = decided
+        student = make(
+            step,
+            self.recipe,
+            self.work,
+            self._judge(data),
+            self.goal.metric,
+            lambda step, epoch, values: self.context.write(self.stage.name, step, epoch, values),
+            compiled_step(str(device)) if decided["decided"] else run_step,
+        )
+        parts = {name: p.numel() for name, p in student.objectives.named_parameters()}
+        self.summary.learned_parts = parts
+        return student
+
+    def _term(self, name: str, spec: dict[str, Any], model: nn.Module, data: Mapping[str, Dataset]) -> Term:
+        """Build and set up one objective."""
         objective: Objective = build(spec, (*RESERVED, "pairs"))
+        big, train = self.config["teacher"], data["train"]
         objective.setup(
             Context(
                 student=models.shape(model),
                 teacher=Shape(big["num_layers"], big["hidden_size"], big["num_heads"]),
                 pairs=[tuple(pair) for pair in spec["pairs"]],
-                num_labels=task.num_labels,
-                regression=task.kind == "regression",
-                num_train=len(data["train"]),
-                labels=data["train"].labels.tolist() if task.kind == "classification" else None,
+                head=self.goal.head,
+                num_train=len(train),
+                targets=train.targets,
             )
         )
-        objective.inherit({role: parent.folder for role, parent in inputs.items()})
-        terms.append(member.Term(name, spec["weight"], objective))
-    judged = {"heldout": "heldout", "validation": "validation", "last": None}[stage.settings["selection"]]
-    judge = None
-    if judged is not None and recipe["keep"] == "best":
+        objective.inherit({role: parent.folder for role, parent in self.inputs.items()})
+        return Term(name, spec["weight"], objective)
 
-        def judge(student: nn.Module) -> dict[str, float]:
-            return task.evaluate(predict(student, data[judged], run), data[judged].labels)
+    def _judge(self, data: Mapping[str, Dataset]) -> Callable[[nn.Module], dict[str, float]] | None:
+        """Return what scores the student on the split that selects; None if nothing selects."""
+        selection = self.settings["selection"]
+        if selection == "last" or self.recipe["keep"] != "best":
+            return None
+        goal, split, context = self.goal, data[selection], self.context
+        return lambda model: goal.evaluate(evaluate.predict(model, split, goal.head, context), split.targets)
 
-    decided = machine.decide_compile(
-        run.config["runtime"]["compile"], str(run.device), flops(model, run.config, data["train"], recipe), run.threads
-    )
-    run.facts.setdefault("compile", {})[stage.name] = decided
-    return make(
-        model,
-        terms,
-        recipe,
-        work,
-        judge,
-        task.metric,
-        run.cast,
-        lambda step, epoch, values: run.write(stage.name, step, epoch, values),
-        compiled_loss(str(run.device)) if decided["decided"] else member.loss,
-    )
+    def teacher(self, student: Student) -> Teacher | None:
+        """Return who teaches: nobody, a teacher's stored answers, or the model itself.
 
+        The stage's ``teaches`` names other weights than the fine-tuned ones: ``pretrained``, or a folder inside the
+        teacher's result.
+        """
+        objectives, teaches = student.step.listeners(), self.settings.get("teaches")
+        finetuned = self.folder("teacher")
+        folder = None if finetuned is None or teaches == "pretrained" else finetuned / (teaches or "")
+        if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
+            return None
+        want, quiet = capture.wanted(objectives, 1), self.config["teacher"]["evaluation_mode"]
+        train, head, device = self.data()["train"], self.task.head, self.context.device
+        if folder and quiet and not want and train.fixed:
+            cached = CachedTeacher.open(folder, head.names, self.recipe["max_length"], device, self.rows())
+            if cached is not None:
+                return cached
+        model = self.teacher_model(folder)
+        capture.probe(model, head, self._specimen(train), want, "teacher")
+        return LiveTeacher(model, head, want, self.context.cast, evaluation=quiet)
 
-def _train(
-    stage: Stage,
-    student: member.Member,
-    target: Callable[[dict], Features] | None,
-    data: dict[str, Encoded],
-    recipe: dict[str, Any],
-    seed: int,
-    run: Run,
-) -> dict[str, Any]:
-    """Run the loop for a gang of one and return what is worth keeping of it."""
-    if student.want:
-        capture.prepare(student.model)
-        capture.probe(student.model, _probe_batch(data, run), student.want, "student")
-    runtime = run.config["runtime"]
-    began = time.monotonic()
-    loop.train(
-        [student],
-        target,
-        data["train"],
-        loop.Schedule(
-            recipe,
-            seed,
-            run.device,
+    # --- work -----------------------------------------------------------------------------------------------------
+
+    def train(
+        self,
+        student: Student,
+        teacher: Teacher | None = None,
+        data: Mapping[str, Dataset] | None = None,
+        after_update: Callable[[Student, int], None] = lambda student, step: None,
+    ) -> None:
+        """Train a student to its end and go back to its best weights, if the recipe keeps those.
+
+        Args:
+            student: from :meth:`student`.
+            teacher: from :meth:`teacher`, or any function from a batch to features.
+            data: splits; None = the task's.
+            after_update: called with (student, updates done) after every update: the place to keep files on the way.
+
+        Raises:
+            Interrupted: the run was asked to stop; a checkpoint is on disk.
+            Diverged: a loss, gradient or weight is not finite.
+        """
+        train, context, runtime = (data or self.data())["train"], self.context, self.config["runtime"]
+        if student.step.want:
+            capture.probe(student.model, self.goal.head, self._specimen(train), student.step.want, "student")
+        began = time.monotonic()
+        settings = loop.LoopSettings(
+            self.recipe,
+            self.settings["seed"],
+            context.device,
             log_every=runtime["log_every"],
             checkpoint_s=runtime["checkpoint_s"],
-            stop=run.stop,
-            saved=lambda: run.saved(stage.key),
-            tick=lambda m, step, total, examples: run.show(stage.name, m, step, total, examples),
-        ),
-    )
-    student.log(student.progress.epoch - 1)
-    student.finish()
-    seconds, examples = student.progress.seconds, student.progress.step * recipe["batch_size"]
-    return {
-        "steps": student.progress.step,
-        "examples": examples,
-        "seconds": round(seconds, 3),
-        "examples_per_s": round(examples / max(seconds, 1e-9), 1),
-        "peak_memory_mb": peak_memory_mb(run.device),
-        "wall_seconds": round(time.monotonic() - began, 3),
-        "best": student.progress.best,
-        "history": student.progress.history,
-        "stopped_early": student.progress.stopped,
-    }
+            stop=context.stop,
+            saved=lambda: context.saved(self.stage.key),
+            after_update=after_update,
+            show=lambda student, step, total, examples: context.show(self.stage.name, student, step, total, examples),
+        )
+        loop.train([student], teacher, train, settings)
+        student.log(student.progress.epoch - 1)
+        student.finish()
+        progress, summary = student.progress, self.summary
+        summary.steps, summary.examples = progress.step, progress.step * self.recipe["batch_size"]
+        summary.seconds = round(progress.seconds, 3)
+        summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
+        summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
+        summary.wall_seconds = round(time.monotonic() - began, 3)
+        summary.best, summary.history = progress.best, progress.history
+        summary.stopped_early = progress.stopped
 
+    def finetune_teacher(self, after_update: Callable[[Student, int], None] = lambda student, step: None) -> nn.Module:
+        """Fine-tune the teacher on the task, unless it is a classifier already; measure it, save it, keep its answers.
 
-def _probe_batch(data: dict[str, Encoded], run: Run) -> dict[str, torch.Tensor]:
-    return {k: v.to(run.device) for k, v in data["train"].batch(np.arange(min(2, len(data["train"])))).items()}
+        Args:
+            after_update: as in :meth:`train`.
+
+        Raises:
+            ValueError: it is a classifier already, and its labels are not the task's.
+        """
+        group, task, context = self.config["teacher"], self.task, self.context
+        train = self.data()["train"]
+        torch.manual_seed(self.settings.get("seed", 0))
+        if not group["finetune"]:
+            names = models.configuration(group).id2label or {}
+            wrong = check_labels({int(number): name for number, name in names.items()}, task)
+            if wrong:
+                raise ValueError("teacher.finetune=false: " + " ".join(wrong))
+        model = models.load_teacher(group, task.head).to(context.device)
+        if group["finetune"]:
+            context.say(f"fine-tuning teacher {group['name']} on {task.name}: {len(train)} examples")
+            self.train(self.student(model, FINETUNE), after_update=after_update)
+        self.measure(model)
+        self.save(model)
+        self.keep_answers(model, self.work)
+        return model
+
+    def _specimen(self, train: Dataset) -> Batch:
+        """Return a small batch to look at what a model hands out."""
+        return train.collate(np.arange(min(2, len(train)))).to(self.context.device)
+
+    def answers(self, model: nn.Module, split: str, rows: np.ndarray | None = None) -> dict[str, np.ndarray]:
+        """Return the teacher's outputs on a split, each (n, ...) float32; on some ``rows`` of it, in their order.
+
+        What an earlier stage has stored beside the teacher's weights is read instead of computed.
+        """
+        data, folder, head = self.data()[split], self.folder("teacher"), self.task.head
+        if split == "train" and folder is not None and rows is None:
+            everything, cpu = np.arange(len(data)), torch.device("cpu")
+            cached = CachedTeacher.open(folder, head.names, self.recipe["max_length"], cpu, everything)
+            if cached is not None:
+                return {name: values.numpy() for name, values in cached.features.items()}
+        return evaluate.answers(model, data, head, self.context, rows)
+
+    def keep_answers(self, model: nn.Module, folder: Path, rows: np.ndarray | None = None) -> None:
+        """Store the teacher's answers on train beside its weights, if they are the same in every epoch.
+
+        Args:
+            model: the teacher.
+            folder: of its weights.
+            rows: the examples that are worth it; None = all.
+        """
+        train, head = self.data()["train"], self.task.head
+        if train.fixed and "examples" in head.abilities:
+            stored = evaluate.answers(model, train, head, self.context, rows)
+            teachers.keep_features(folder, stored, self.recipe["max_length"], rows)
+
+    def rows(self) -> np.ndarray:
+        """Return the ids of the training examples that the recipe uses."""
+        return loop.subset(len(self.data()["train"]), self.recipe["examples"])
+
+    def updates(self, data: Mapping[str, Dataset] | None = None) -> int:
+        """Return how many updates the recipe makes of the task's training split, or of another one."""
+        train = (data or self.data())["train"]
+        return optim.updates(len(loop.subset(len(train), self.recipe["examples"])), self.recipe)
+
+    def scores(self, model: nn.Module) -> dict[str, dict[str, float]]:
+        """Return a model's metrics on every split of the task but train, without noting them."""
+        return evaluate.scores(model, self.data(), self.task, self.context)
+
+    def measure(self, model: nn.Module, data: Mapping[str, Dataset] | None = None) -> dict[str, dict[str, float]]:
+        """Score a model, and the trivial answer, on every split but train; both go into the summary.
+
+        Returns:
+            The model's metrics by split.
+        """
+        data = data or self.data()
+        self.summary.scores = evaluate.scores(model, data, self.goal, self.context)
+        self.summary.majority = evaluate.trivial(data, self.goal)
+        return self.summary.scores
+
+    def save(self, model: nn.Module) -> None:
+        """Write a model's weights and configuration into the stage's result, and its sizes into the summary."""
+        model.eval()
+        models.save(model, self.work)
+        for name, value in models.describe(model).items():
+            setattr(self.summary, name, value)
+        self.summary.size_bytes = (self.work / "model.safetensors").stat().st_size
+
+    def keep(self, module: nn.Module, path: str, dtype: str | None = None) -> None:
+        """Write a module's weights to a file of the stage's result, whole or not at all.
+
+        Args:
+            path: below the result's folder; it ends in ``.safetensors``.
+            dtype: ``fp32`` or ``bf16``, of floating-point weights on disk; None = as they are.
+        """
+        from safetensors.torch import save_file
+
+        asked = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
+        target = self.work / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        tensors = {}
+        for name, value in module.state_dict().items():
+            kind = asked if asked is not None and value.is_floating_point() else value.dtype
+            tensors[name] = value.detach().to("cpu", kind, copy=True).contiguous()
+        new = target.with_suffix(".new")
+        save_file(tensors, new)
+        new.replace(target)

@@ -1,99 +1,83 @@
-"""A student of a gang: its model, objectives, optimiser and progress, and what happens to it in a step."""
+"""A student in training: its step, optimiser and progress, and what happens to it in an update.
+
+Several students that share one stream of batches and one teacher pass are a *cohort*.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdexp.models import capture
-from kdexp.objectives.base import Features, Objective
+from kdexp.heads.batch import Batch, Features
+from kdexp.objectives.base import Objective
 from kdexp.train import checkpoint, optim
+from kdexp.train.step import Step, run_step
+
+MICRO = 64
+"""Micro-batches of a step whose seeds are numbered without a gap."""
 
 
-@dataclass(frozen=True)
-class Term:
-    """One weighted objective of a sum."""
-
-    name: str
-    weight: float
-    objective: Objective
-
-
-def loss(
-    model: nn.Module,
-    objectives: nn.ModuleDict,
-    weights: dict[str, float],
-    shares: dict[str, Tensor],
-    batch: dict[str, Tensor],
-    target: Features | None,
-    want: frozenset[str],
-    cast: torch.dtype | None,
-) -> tuple[Tensor, Tensor]:
-    """Return the weighted sum of all objectives and each one's own value; the part of a step that is compiled.
-
-    Args:
-        shares: for each objective, this micro-batch's share of the whole batch (1 without accumulation).
-        cast: dtype of autocast for the model; objectives always compute in float32.
-
-    Returns:
-        A scalar and a vector (terms,), in the order of ``objectives``.
-    """
-    device = batch["input_ids"].device.type
-    with torch.autocast(device, dtype=cast, enabled=cast is not None):
-        mine = capture.forward(model, batch, want)
-    with torch.autocast(device, enabled=False):
-        values = [o(mine, target, batch) * shares[name] for name, o in objectives.items()]
-        total = sum(weights[name] * value for name, value in zip(objectives, values, strict=True))
-    return total, torch.stack([v.detach() for v in values])  # type: ignore[return-value]
+class Diverged(ValueError):
+    """A loss, a gradient or a weight is not finite: going on would only spoil what was learned."""
 
 
 def seed_of(seed: int, step: int, micro: int) -> int:
-    """Return the generators' seed of one micro-batch: a pure function, so a resumed run draws the same numbers."""
-    return ((seed * 1_000_003 + step) * 64 + micro) * 2
+    """Return the generators' seed of one micro-batch: a pure function, so a resumed run draws the same numbers.
+
+    Even numbers, so that the next odd one is free for a teacher that keeps its dropout on. From micro-batch 64 on the
+    numbering by steps would repeat itself; those seeds are hashed, and lie above all numbered ones.
+    """
+    if micro < MICRO:
+        return ((seed * 1_000_003 + step) * MICRO + micro) * 2
+    mixed = hashlib.sha256(f"{seed} {step} {micro}".encode()).digest()
+    return (1 << 62) + (int.from_bytes(mixed[:7], "little") << 1)
 
 
-class Member:
+class Student:
     """A student in training.
 
     Args:
-        model: the student, initialised, on its device.
-        terms: weighted objectives, already set up.
+        step: the model with its head and objectives, on its device.
         recipe: how to optimise.
         folder: where checkpoints and the best weights go.
-        evaluate: returns ``{metric: value}`` of the student on the split that selects, or None when nothing selects.
+        evaluate: returns ``{metric: value}`` of the model on the split that selects, or None when nothing selects.
         metric: the metric that selects (higher is better).
-        cast: dtype of autocast or None.
         write: called with (step, epoch, {name: value}) for the metrics file.
-        run: the loss function, perhaps compiled.
+        run: runs the step, perhaps compiled (:func:`kdexp.train.step.run_step`).
+        beside: further modules that are trained and checkpointed with the student, and never exported.
     """
 
     def __init__(
         self,
-        model: nn.Module,
-        terms: list[Term],
+        step: Step,
         recipe: dict[str, Any],
         folder: Path,
         evaluate: Callable[[nn.Module], dict[str, float]] | None,
         metric: str,
-        cast: torch.dtype | None,
         write: Callable[[int, int, dict[str, float]], None],
-        run: Callable[..., tuple[Tensor, Tensor]] = loss,
+        run: Callable[..., tuple[Tensor, Tensor]] = run_step,
+        beside: nn.Module | None = None,
     ):
-        self.model, self.recipe, self.folder, self.metric = model, recipe, folder, metric
-        self.objectives = nn.ModuleDict({t.name: t.objective for t in terms}).to(next(model.parameters()).device)
-        self.weights = {t.name: float(t.weight) for t in terms}
-        self.want = capture.wanted([t.objective for t in terms], 0)
-        self.judge, self.cast, self.write, self.run = evaluate, cast, write, run
-        self.optimizer = optim.optimizer([model, self.objectives], recipe)
-        self.progress = checkpoint.load(folder / "checkpoint", model, self.objectives, self.optimizer)
-        self._sums: Tensor | None = None
+        self.model, self.objectives, self.weights = step.model, step.objectives, step.weights
+        self.step = step.to(next(step.model.parameters()).device)
+        self.recipe, self.folder, self.metric = recipe, folder, metric
+        self.judge, self.write, self.run = evaluate, write, run
+        self.parts = nn.ModuleDict({"objectives": self.objectives, **({"beside": beside} if beside else {})})
+        self.optimizer = optim.optimizer([self.model, self.parts], recipe)
+        self.progress = checkpoint.load(folder / "checkpoint", self.model, self.parts, self.optimizer)
+        self.last: dict[str, float] = {}
+        self.training = True  # False keeps the model in evaluation mode: other parts are trained on a frozen model
+        self._sums: Tensor | None = None  # of the objectives' values, and of the gradient norms, since the last log
+        self._norms: Tensor | None = None
         self._count = 0
+        self._bad: dict[str, Tensor] = {}  # the first step at which something was not finite, 0 = none
+        self._rates: dict[int, float] = {}
         self._since = time.monotonic()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -105,60 +89,99 @@ class Member:
         if limit is not None:
             self.training = epoch < limit
         self.model.train(self.training)
-        for objective in self.objectives.values():
-            objective.begin_epoch(epoch, epochs)  # type: ignore[operator]
+        for objective in self.step.listeners():
+            objective.begin_epoch(epoch, epochs)
 
-    def backward(self, batch: dict, target: Features | None, whole: dict, seed: int, step: int, micro: int) -> None:
+    def backward(self, batch: Batch, target: Features | None, whole: Batch, seed: int, step: int, micro: int) -> None:
         """Add one micro-batch's gradients. ``whole`` is the batch it is part of."""
         torch.manual_seed(seed_of(seed, step, micro))
-        shares = {name: self._share(o, batch, whole) for name, o in self.objectives.items()}  # type: ignore[arg-type]
-        total, values = self.run(self.model, self.objectives, self.weights, shares, batch, target, self.want, self.cast)
+        shares = {name: _share(o, batch, whole) for name, o in self.objectives.items()}  # type: ignore[arg-type]
+        total, values = self.run(self.step, batch, target, shares)
         total.backward()
         self._sums = values if self._sums is None else self._sums + values
-
-    def _share(self, objective: Objective, batch: dict, whole: dict) -> Tensor:
-        one = torch.ones((), device=batch["attention_mask"].device)
-        if batch is whole:
-            return one
-        part = objective.units(batch)
-        return one if part is None else part.float() / objective.units(whole).float()  # type: ignore[union-attr]
+        self._mark("terms", values)
 
     def update(self, rate: float, clip: float | None) -> None:
         """Clip, step, clear; ``rate`` is this update's learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if clip is not None:
-            torch.nn.utils.clip_grad_norm_([p for g in self.optimizer.param_groups for p in g["params"]], clip)
+            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self._norms = norm if self._norms is None else self._norms + norm
+        self._mark("norm", norm)
         self.progress.step += 1
         self._count += 1
+        self._rates[self.progress.step] = rate
+
+    def _mark(self, what: str, values: Tensor) -> None:
+        """Remember, without waiting for the device, which of these values were first not finite in this update."""
+        bad = torch.where(values.isfinite(), 0, self.progress.step + 1)
+        before = self._bad.get(what)
+        self._bad[what] = bad if before is None else torch.where(before > 0, before, bad)
+
+    def check_finite(self, weights: bool = False) -> None:
+        """Stop if an update since the last check, or a weight, was not finite. Waits for the device.
+
+        Raises:
+            Diverged: with step, term and learning rate; the last good checkpoint stays where it is.
+        """
+        names = {"terms": [*self.objectives], "norm": ["the gradient norm"]}
+        steps = {
+            n: s for what, bad in self._bad.items() for n, s in zip(names[what], bad.reshape(-1).tolist(), strict=True)
+        }
+        first = min((step for step in steps.values() if step), default=0)
+        if first:
+            found = [name for name, step in steps.items() if step == first]
+            self._stop(first, " and ".join(found[:-1] or found), self._rates.get(first))  # a bad term spoils the norm
+        self._bad, self._rates = {}, {}
+        if weights:
+            tensors = {**dict(self.model.named_parameters()), **dict(self.parts.named_parameters())}
+            if not bool(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all()):
+                lost = next(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
+                self._stop(self.progress.step, f"the weight {lost}", self.optimizer.param_groups[0]["lr"])
+
+    def _stop(self, step: int, what: str, rate: float | None) -> None:
+        at = "" if rate is None else f" at a learning rate of {rate:.3g}"
+        kept = " The last good checkpoint is kept." if (self.folder / "checkpoint").exists() else ""
+        raise Diverged(
+            f"step {step}: {what} is not finite{at}: the training diverged.{kept} Lower recipe.learning_rate (it is "
+            f"{self.recipe['learning_rate']}), lengthen recipe.warmup, set recipe.clip (it is {self.recipe['clip']}), "
+            "or lower the term's weight."
+        )
 
     def log(self, epoch: int) -> dict[str, float]:
-        """Write the mean of each objective since the last call (the only host synchronisation of training)."""
+        """Write the mean of each objective since the last call (the only host synchronisation of training).
+
+        Raises:
+            Diverged: one of them is not finite.
+        """
         if self._sums is None or not self._count:
             return {}
+        self.check_finite()
         means = (self._sums / self._count).tolist()
         values = {f"train/{name}": v for name, v in zip(self.objectives, means, strict=True)}
         values["train/loss"] = sum(self.weights[name] * v for name, v in zip(self.objectives, means, strict=True))
         values["train/rate"] = self.optimizer.param_groups[0]["lr"]
-        for name, objective in self.objectives.items():
+        if self._norms is not None:
+            values["train/grad_norm"] = float(self._norms / self._count)
+        for name, objective in zip(self.objectives, self.step.listeners(), strict=True):
             if objective.layer_losses is not None:  # of the last batch, by student layer
-                layers = zip(objective.pairs, objective.layer_losses.tolist(), strict=True)  # type: ignore[arg-type, operator]
+                layers = zip(objective.pairs, objective.layer_losses.tolist(), strict=True)
                 values |= {f"train/{name}/{pair[0]}": value for pair, value in layers}
-        self._sums, self._count = None, 0
+        self._sums, self._norms, self._count = None, None, 0
         self.write(self.progress.step, epoch, values)
         self.last = values
         return values
-
-    last: dict[str, float] = {}
-    training = True
-    """False keeps the model itself in evaluation mode: for stages that train other parts on a frozen model."""
 
     def evaluate(self, epoch: int, patience: int | None) -> None:
         """Score the student on the selecting split; remember its weights if they are the best so far."""
         if self.judge is None:
             return
+        self.check_finite(weights=True)
         scores = self.judge(self.model)
         self.model.train(self.training)
         progress, score = self.progress, scores[self.metric]
@@ -174,16 +197,35 @@ class Member:
             progress.stopped = patience is not None and progress.waiting >= patience
 
     def checkpoint(self) -> None:
-        """Write everything that continuing needs."""
+        """Write everything that continuing needs.
+
+        Raises:
+            Diverged: there is nothing worth writing; an older checkpoint stays.
+        """
+        self.check_finite(weights=True)
         self.progress.seconds += time.monotonic() - self._since
         self._since = time.monotonic()
-        checkpoint.save(self.folder / "checkpoint", self.model, self.objectives, self.optimizer, self.progress)
+        checkpoint.save(self.folder / "checkpoint", self.model, self.parts, self.optimizer, self.progress)
 
     def finish(self) -> None:
-        """Go back to the best weights, if the recipe keeps those and something was selected."""
+        """Go back to the best weights, if the recipe keeps those and something was selected.
+
+        Raises:
+            Diverged: the last weights are not finite.
+        """
+        self.check_finite(weights=True)
         self.progress.seconds += time.monotonic() - self._since
         best = self.folder / "best.safetensors"
         if self.recipe["keep"] == "best" and self.progress.best:
             if not best.exists():
                 raise ValueError(f"{best} is missing: delete the folder {self.folder} to start this phase again.")
             checkpoint.load_weights(best, self.model)
+
+
+def _share(objective: Objective, batch: Batch, whole: Batch) -> Tensor:
+    """Return a micro-batch's share of what an objective averages over in the whole batch."""
+    one = torch.ones((), device=batch.device)
+    if batch is whole:
+        return one
+    part, total = objective.units(batch), objective.units(whole)
+    return one if part is None or total is None else part.float() / total.float()

@@ -2,83 +2,112 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdexp.heads.base import Head
+from kdexp.heads.batch import Batch, Features
 from kdexp.models import capture
-from kdexp.objectives.base import Features
+
+Teacher = Callable[[Batch], Features]
+STORED = "train_features.{length}.safetensors"
 
 
-class Live:
+class LiveTeacher:
     """A teacher that is run on every batch, frozen and without dropout.
 
     Args:
         model: the teacher; it is frozen here.
-        want: names of the features to hand out beside logits.
-        cast: dtype of autocast, or None for full precision.
+        head: what it answers.
+        want: names of the features to hand out beside the head's outputs.
+        dtype: of autocast, or None for full precision.
         evaluation: False keeps its dropout on, as released code of How to Distill your BERT does (card, A2).
     """
 
-    def __init__(self, model: nn.Module, want: frozenset[str], cast: torch.dtype | None, evaluation: bool = True):
+    def __init__(
+        self, model: nn.Module, head: Head, want: frozenset[str], dtype: torch.dtype | None, evaluation: bool = True
+    ):
         self.model = model.requires_grad_(False).train(not evaluation)
-        self.want, self.cast = want, cast
-        self.run = capture.forward
+        self.head, self.want, self.dtype = head, want, dtype
+        capture.prepare(model, want)
 
     @torch.no_grad()
-    def __call__(self, batch: dict[str, Tensor]) -> Features:
+    def __call__(self, batch: Batch) -> Features:
         """Return the teacher's features for a batch; no gradient reaches it."""
-        device = batch["input_ids"].device.type
-        with torch.autocast(device, dtype=self.cast, enabled=self.cast is not None):
-            return self.run(self.model, batch, self.want)
+        with torch.autocast(batch.device.type, dtype=self.dtype, enabled=self.dtype is not None):
+            return capture.forward(self.model, self.head, batch, self.want)
 
 
-LOGITS = "train_logits.{length}.safetensors"
-
-
-def keep_logits(folder: Path, logits: np.ndarray, length: int, rows: np.ndarray | None = None) -> None:
-    """Store a teacher's logits (n, C) on the training split, whose texts were cut at ``length`` tokens.
+def keep_features(
+    folder: Path, features: Mapping[str, np.ndarray], length: int, rows: np.ndarray | None = None
+) -> None:
+    """Store what a teacher says about the training split, whose inputs were cut at ``length`` positions.
 
     Args:
+        features: by name, each (n, ...).
         rows: (n,) the examples that they belong to, where they are not all of the split.
     """
     from safetensors.numpy import save_file
 
-    kept = {"logits": np.ascontiguousarray(logits)} | ({} if rows is None else {"rows": rows.astype(np.int64)})
-    save_file(kept, folder / LOGITS.format(length=length))
+    tensors = {f"feature.{name}": np.ascontiguousarray(values) for name, values in features.items()}
+    save_file(
+        tensors | ({} if rows is None else {"rows": rows.astype(np.int64)}), folder / STORED.format(length=length)
+    )
 
 
-class Stored:
-    """A teacher's logits on the training split, computed once and looked up by example id.
+class CachedTeacher:
+    """What a teacher says about the training split, computed once and looked up by example id.
 
-    Equal to running the teacher but for the rounding that padding brings (about 1e-3 relative in bf16).
+    Equal to running the teacher but for the rounding that padding brings (about 1e-3 relative in bf16). Only for a
+    teacher without dropout, and examples that are the same in every batch (:attr:`kdexp.tasks.base.Dataset.fixed`).
 
     Args:
-        logits: (n, C), row = example id; NaN where none was kept.
+        features: by name, each (n, ...), row = example id; NaN where none was kept.
     """
 
-    def __init__(self, logits: Tensor):
-        self.logits = logits
+    def __init__(self, features: dict[str, Tensor]):
+        self.features = features
 
     @classmethod
-    def open(cls, folder: Path, length: int, device: torch.device, rows: np.ndarray) -> Stored | None:
-        """Read what :func:`keep_logits` wrote; None if there is nothing for these rows at this length of texts."""
+    def open(
+        cls, folder: Path, names: Iterable[str], length: int, device: torch.device, rows: np.ndarray
+    ) -> CachedTeacher | None:
+        """Read what :func:`keep_features` wrote.
+
+        Args:
+            names: features that are asked for.
+            rows: (m,) the examples that will be asked for.
+
+        Returns:
+            None if a feature is not there for one of these rows at this length of inputs.
+        """
         from safetensors.torch import load_file
 
-        path = folder / LOGITS.format(length=length)
+        path = folder / STORED.format(length=length)
         if not path.is_file():
             return None
-        kept = load_file(path)
-        logits = kept["logits"]
-        if "rows" in kept:
-            if not np.isin(rows, kept["rows"].numpy()).all():
+        stored = load_file(path)
+        if any(f"feature.{name}" not in stored for name in names):
+            return None
+        features = {name: stored[f"feature.{name}"] for name in names}
+        if "rows" in stored:
+            kept = stored["rows"]
+            if not np.isin(rows, kept.numpy()).all():
                 return None
-            logits = torch.full((int(kept["rows"].max()) + 1, logits.shape[-1]), torch.nan)
-            logits[kept["rows"]] = kept["logits"]
-        return cls(logits.to(device))
+            features = {name: _spread(values, kept) for name, values in features.items()}
+        return cls({name: values.to(device) for name, values in features.items()})
 
-    def __call__(self, batch: dict[str, Tensor]) -> Features:
-        """Return the logits of a batch's examples."""
-        return {"logits": self.logits[batch["index"]]}
+    def __call__(self, batch: Batch) -> Features:
+        """Return the features of a batch's examples."""
+        return {name: values[batch.index] for name, values in self.features.items()}
+
+
+def _spread(values: Tensor, rows: Tensor) -> Tensor:
+    """Put the values (m, ...) of some examples where their ids are; NaN elsewhere."""
+    whole = torch.full((int(rows.max()) + 1, *values.shape[1:]), torch.nan)
+    whole[rows] = values
+    return whole

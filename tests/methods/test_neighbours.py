@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp.methods import lgtm
 from kdexp.methods.lgtm_step import Together, adam_ahead, moved
+from kdexp.tasks.base import Subset
 from tests.toys import examples
 
 
@@ -85,10 +85,13 @@ def test_moved_parameters_come_back():
 
 def test_a_subset_holds_the_same_examples():
     whole = examples()
-    part = lgtm.subset(whole, np.array([3, 0, 7]))
-    one, two = part.batch(np.array([0, 1, 2])), whole.batch(np.array([3, 0, 7]))
-    for key in ("input_ids", "attention_mask", "labels"):
-        assert torch.equal(one[key], two[key])
+    part = Subset(whole, np.array([3, 0, 7]))
+    one, two = part.collate(np.array([0, 1, 2])), whole.collate(np.array([3, 0, 7]))
+    for key in ("input_ids", "attention_mask"):
+        assert torch.equal(one.inputs[key], two.inputs[key])
+    assert torch.equal(one.labels["label"], two.labels["label"])
+    assert one.index.tolist() == [0, 1, 2], "ids count anew"
+    assert part.targets["label"].tolist() == whole.labels[[3, 0, 7]].tolist()
 
 
 def test_the_influence_is_the_derivative_it_stands_for():
@@ -97,8 +100,8 @@ def test_the_influence_is_the_derivative_it_stands_for():
 
     from kdexp.models import capture
     from kdexp.objectives.kd import KD
-    from kdexp.train.student import Term
-    from tests.toys import network
+    from kdexp.train.step import Step, Term, run_step
+    from tests.toys import HEAD, network
 
     student, teacher, rows = network(2, 1, 0.0), network(3, 2, 0.0), examples(12)
     with torch.no_grad():
@@ -108,25 +111,25 @@ def test_the_influence_is_the_derivative_it_stands_for():
     recipe |= {"weight_decay": 0.0, "betas": [0.9, 0.999], "eps": 1e-6, "keep": "last"}
     own = {"a_t": 0.4, "temperature": 1.0, "learning_rate": 1e-3, "epsilon": 0.01, "influence_rate": "teacher"}
     loss = KD(alpha=1.0, temperature=1.0, times_T2=False)
-    loss.is_regression = False
+    loss.head = HEAD
     together = Together(
-        student, [Term("kd", 1.0, loss)], recipe, Path("/nowhere"), None, "accuracy", None, lambda *a: None,
-        teacher=teacher, rows=rows, own=own, seed=1, total=10,
+        Step(student, HEAD, [Term("kd", 1.0, loss)]), recipe, Path("/nowhere"), None, "accuracy", lambda *a: None,
+        run_step, teacher=teacher, rows=rows, own=own, seed=1, total=10,
     )  # fmt: skip
-    batch = examples().batch(np.arange(20, 28))
+    batch = examples().collate(np.arange(20, 28))
     found = together.influence(batch, 0)
     for model in (student, teacher):
         model.eval()
     held = together._held_out(0, torch.device("cpu"))
     with sdpa_kernel(SDPBackend.MATH):
-        hard = torch.nn.functional.cross_entropy(capture.forward(student, held, frozenset())["logits"], held["labels"])
-        direction = torch.autograd.grad(hard, together.mine)
-        ours, its = (capture.forward(m, batch, frozenset())["logits"] for m in (student, teacher))
+        hard = torch.nn.functional.cross_entropy(capture.forward(student, HEAD, held)["logits"], held.labels["label"])
+        direction = torch.autograd.grad(hard, together.student_weights)
+        ours, its = (capture.forward(m, HEAD, batch)["logits"] for m in (student, teacher))
         p = ours.softmax(-1)
         soft = (p * (p.log() - its.log_softmax(-1))).sum(-1).mean()
-        first = torch.autograd.grad(0.4 * soft, together.mine, create_graph=True)
+        first = torch.autograd.grad(0.4 * soft, together.student_weights, create_graph=True)
         along = sum((g * v).sum() for g, v in zip(first, direction, strict=True))
-        expected = torch.autograd.grad(along, together.its, allow_unused=True)
+        expected = torch.autograd.grad(along, together.teacher_weights, allow_unused=True)
     pairs = [(f.flatten(), e.flatten()) for f, e in zip(found, expected, strict=True) if e is not None]
     one, two = (torch.cat(side) for side in zip(*pairs, strict=True))
     assert (one - two).norm() < 0.05 * two.norm()

@@ -32,7 +32,7 @@ def carry_out(config: Config, root: Path, lives: int | None) -> tuple[Path, int]
     """
     from kdexp.methods import base as methods
     from kdexp.store.store import Store
-    from kdexp.train.phase import Run
+    from kdexp.train.context import RunContext
 
     store, attempts = Store(root), 0
     planned = methods.stages(config, spec.facts(config))
@@ -48,7 +48,7 @@ def carry_out(config: Config, root: Path, lives: int | None) -> tuple[Path, int]
                 if left < 0:
                     raise Died
 
-        run = Run(config, torch.device("cpu"), "fp32", 1, root / "cache", say=lambda line: None)
+        run = RunContext(config, torch.device("cpu"), "fp32", 1, root / "cache", say=lambda line: None)
         try:
             stages.build(planned, store, replace(run, show=show), record=False)
             return store.root / planned[-1].key, attempts

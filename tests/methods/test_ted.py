@@ -7,6 +7,7 @@ import torch
 
 from kdexp.objectives.base import Context, Shape
 from kdexp.objectives.ted import TedMatch
+from tests.toys import HEAD
 
 
 def names(result: dict) -> list[str]:
@@ -67,7 +68,7 @@ def test_filters_of_unequal_widths_nonlinear_on_scores(distil):
 def test_a_plan_without_stage_one_is_refused():
     term = TedMatch()
     shape = Shape(num_layers=2, hidden_size=8, num_heads=2)
-    term.setup(Context(student=shape, teacher=shape, pairs=[(1, 1)], num_labels=2, regression=False, num_train=4))
+    term.setup(Context(student=shape, teacher=shape, pairs=[(1, 1)], head=HEAD, num_train=4, targets={}))
     with pytest.raises(ValueError, match=r"objective\.plan=kdexp\.methods\.ted\.plan"):
         term.inherit({})
 
@@ -76,9 +77,7 @@ def test_filters_of_another_shape_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     term, shape = TedMatch(), Shape(num_layers=2, hidden_size=8, num_heads=2)
-    term.setup(
-        Context(student=shape, teacher=shape, pairs=[(1, 1), (2, 2)], num_labels=2, regression=False, num_train=4)
-    )
+    term.setup(Context(student=shape, teacher=shape, pairs=[(1, 1), (2, 2)], head=HEAD, num_train=4, targets={}))
     for role in ("student_filters", "teacher_filters"):
         (tmp_path / role).mkdir()
         save_file(

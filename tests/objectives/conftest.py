@@ -12,6 +12,9 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from kdexp.heads.batch import Batch
+from kdexp.heads.classification import Classification
+from kdexp.heads.regression import Regression
 from kdexp.objectives import layer_maps
 from kdexp.objectives.base import Context, Objective, Shape
 
@@ -45,11 +48,11 @@ class Toy:
                 out[f"{kind}.{j}"] = self.random(b, shape.num_heads, n, shape.hidden_size // shape.num_heads)
         return {name: value.requires_grad_() for name, value in out.items()}
 
-    def batch(self, lengths: Sequence[int] = LENGTHS, pad_to: int | None = None) -> dict[str, torch.Tensor]:
+    def batch(self, lengths: Sequence[int] = LENGTHS, pad_to: int | None = None) -> Batch:
         n = pad_to or max(lengths)
         mask = torch.tensor([[1] * m + [0] * (n - m) for m in lengths])
         labels = self.labels()[: len(lengths)]
-        return {"attention_mask": mask, "labels": labels, "index": torch.arange(len(lengths))}
+        return Batch({}, mask, {"label": labels}, torch.arange(len(lengths)))
 
     def labels(self) -> torch.Tensor:
         if self.classes == 1:
@@ -58,8 +61,8 @@ class Toy:
 
     def setup(self, objective: Objective, chosen: Any = "auto", stage_one: bool = True) -> Objective:
         pairs = layer_maps.resolve(chosen, type(objective), self.student.num_layers, self.teacher.num_layers)
-        labels = None if self.classes == 1 else self.labels().tolist()
-        context = Context(self.student, self.teacher, pairs, self.classes, self.classes == 1, 12, labels)
+        head = Regression() if self.classes == 1 else Classification([str(c) for c in range(self.classes)])
+        context = Context(self.student, self.teacher, pairs, head, 12, {"label": self.labels().numpy()})
         torch.manual_seed(0)
         objective.setup(context)
         if stage_one and getattr(objective, "teacher_filter", None) == "trained":  # what TED's plan brings

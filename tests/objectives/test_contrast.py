@@ -20,9 +20,9 @@ def test_negatives_have_other_labels_and_are_distinct(setting):
     models, objective, (_, _, batch) = setting
     for epoch in range(20):
         objective.begin_epoch(epoch, 20)
-        rows = objective.draw(batch["index"], batch["labels"])
-        assert torch.equal(rows[:, 0], batch["index"])
-        assert (models.labels()[rows[:, 1:]] != batch["labels"][:, None]).all()
+        rows = objective.draw(batch.index, batch.labels["label"])
+        assert torch.equal(rows[:, 0], batch.index)
+        assert (models.labels()[rows[:, 1:]] != batch.labels["label"][:, None]).all()
         assert all(len(set(row.tolist())) == 6 for row in rows)
 
 
@@ -31,8 +31,8 @@ def test_every_negative_gets_its_turn(setting):
     counts = torch.zeros(12)
     for epoch in range(400):
         objective.begin_epoch(epoch, 400)
-        counts[objective.draw(batch["index"][:1], batch["labels"][:1])[0, 1:]] += 1
-    pool = models.labels() != batch["labels"][0]
+        counts[objective.draw(batch.index[:1], batch.labels["label"][:1])[0, 1:]] += 1
+    pool = models.labels() != batch.labels["label"][0]
     assert (counts[~pool] == 0).all()
     expected = 400 * 5 / pool.sum()
     assert ((counts[pool] - expected).abs() < 0.2 * expected).all()
@@ -40,19 +40,19 @@ def test_every_negative_gets_its_turn(setting):
 
 def test_negatives_do_not_depend_on_the_batch(setting):
     _, objective, (_, _, batch) = setting
-    whole = objective.draw(batch["index"], batch["labels"])
-    assert torch.equal(objective.draw(batch["index"][2:3], batch["labels"][2:3])[0], whole[2])
+    whole = objective.draw(batch.index, batch.labels["label"])
+    assert torch.equal(objective.draw(batch.index[2:3], batch.labels["label"][2:3])[0], whole[2])
     objective.begin_epoch(1, 2)
-    assert not torch.equal(objective.draw(batch["index"], batch["labels"]), whole)
+    assert not torch.equal(objective.draw(batch.index, batch.labels["label"]), whole)
 
 
 def test_a_small_pool_is_drawn_from_with_replacement(toy):
     models = toy()
     objective = models.setup(HidCLSContrast(features=4, negatives=50))
     batch = models.batch()
-    rows = objective.draw(batch["index"], batch["labels"])
+    rows = objective.draw(batch.index, batch.labels["label"])
     assert rows.shape == (4, 51)
-    assert (models.labels()[rows[:, 1:]] != batch["labels"][:, None]).all()
+    assert (models.labels()[rows[:, 1:]] != batch.labels["label"][:, None]).all()
 
 
 def test_banks_follow_in_training_only(setting):
@@ -63,7 +63,7 @@ def test_banks_follow_in_training_only(setting):
     assert torch.equal(objective.normaliser, before[1])
     objective.train()(*inputs)
     seen = torch.zeros(12, dtype=torch.bool)
-    seen[inputs[2]["index"]] = True
+    seen[inputs[2].index] = True
     assert torch.equal((objective.student_bank != before[0]).any(-1), seen)
     torch.testing.assert_close(objective.student_bank[seen].norm(dim=-1), torch.ones(4).double())
     first = objective.normaliser.clone()

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kdexp.tasks.base import Encoded
 from kdexp.tasks.text import tokenizer as tokenizers
-from kdexp.tasks.text.encoding import encode, encode_once, load
+from kdexp.tasks.text.encoding import Encoded, encode, encode_once, load
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.table import TextTask
 
@@ -48,8 +47,8 @@ def test_ids_are_those_of_the_tokenizer(bert: Any) -> None:
 
 def test_truncation_is_counted(bert: Any) -> None:
     found = encode(bert, PAIRS, 8)
-    assert found.lengths.max() == 8
-    assert found.truncated == int(np.sum(encode(bert, PAIRS, 99).lengths > 8)) == 2
+    assert found.costs.max() == 8
+    assert found.truncated == int(np.sum(encode(bert, PAIRS, 99).costs > 8)) == 2
     with pytest.raises(ValueError, match="max_length=4: at least 5"):
         encode(bert, PAIRS, 4)
 
@@ -58,20 +57,20 @@ def test_model_without_segments(tiny_roberta_dir: Path) -> None:
     tokenizer = tokenizers.load(tiny_roberta_dir)
     found = encode(tokenizer, PAIRS, 64)
     assert found.types is None
-    assert "token_type_ids" not in found.batch(np.array([0]))
+    assert "token_type_ids" not in found.collate(np.array([0])).inputs
 
 
 def test_batch_is_padded(bert: Any) -> None:
     found = encode(bert, PAIRS, 32)
-    batch = found.batch(np.array([2, 0]))
+    batch = found.collate(np.array([2, 0]))
     wanted = bert(["kind", "the day was warm"], ["calm", "so fresh"], padding=True, return_tensors="pt")
     for key in ("input_ids", "attention_mask", "token_type_ids"):
-        assert batch[key].tolist() == wanted[key].tolist()
-    assert batch["labels"].tolist() == [1, 1]
-    assert batch["index"].tolist() == [2, 0]
-    assert tuple(found.batch(np.array([2]), pad_to=16)["input_ids"].shape) == (1, 16)
-    with pytest.raises(ValueError, match="pad_to=4 is shorter"):
-        found.batch(np.array([1]), pad_to=4)
+        assert batch.inputs[key].tolist() == wanted[key].tolist()
+    assert batch.labels["label"].tolist() == [1, 1]
+    assert batch.index.tolist() == [2, 0]
+    assert tuple(found.collate(np.array([2]), width=16).inputs["input_ids"].shape) == (1, 16)
+    with pytest.raises(ValueError, match="width=4 is shorter"):
+        found.collate(np.array([1]), width=4)
 
 
 def test_cached_and_read_fast(tmp_path: Path, tiny_csv_task: Path, bert: Any) -> None:
@@ -121,9 +120,8 @@ def test_tokenizer_problems(tmp_path: Path, bert: Any) -> None:
 WORKER = """
 import json, sys
 from pathlib import Path
-from kdexp import tokenizer
-from kdexp.tasks import encoding
-from kdexp.tasks.text import TextTask
+from kdexp.tasks.text import encoding, tokenizer
+from kdexp.tasks.text.table import TextTask
 made = []
 original = encoding.encode
 encoding.encode = lambda *a: made.append(1) or original(*a)
@@ -144,9 +142,8 @@ def test_four_processes_do_the_work_once(tmp_path: Path, tiny_csv_task: Path, ti
 
 
 def test_no_heavy_import_before_work() -> None:
-    code = (
-        "import sys, kdexp.train.batching; from kdexp.tasks import text, pydocs_area, pydocs_match; print(*sys.modules)"
-    )
+    modules = "import sys, kdexp.train.batching; from kdexp.tasks.text import pydocs_area, pydocs_match, table"
+    code = f"{modules}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     heavy = {"torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "pyarrow"}
     assert not heavy & set(loaded.stdout.split())

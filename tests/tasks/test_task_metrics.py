@@ -56,18 +56,21 @@ def task(**kwargs: object) -> TextTask:
 def test_evaluate_and_majority() -> None:
     two = task(metrics=["accuracy", "f1"])
     logits = np.stack([1.0 - PREDICTED, PREDICTED], axis=1)
-    assert two.evaluate(logits, LABELS)["accuracy"] == pytest.approx(5 / 8)
-    assert two.majority(np.array([0, 1, 1]), LABELS) == pytest.approx({"accuracy": 3 / 8, "f1": 6 / 11})
+    targets = {"label": LABELS}
+    assert two.evaluate({"logits": logits}, targets)["accuracy"] == pytest.approx(5 / 8)
+    assert two.trivial({"label": np.array([0, 1, 1])}, targets) == pytest.approx({"accuracy": 3 / 8, "f1": 6 / 11})
     score = task(kind="regression", label_names=[], metrics=["pearson"], metric="pearson")
-    assert score.evaluate(np.array([[1.0], [2.0], [3.0]]), np.array([1.0, 2.0, 3.0])) == pytest.approx({"pearson": 1.0})
-    assert score.majority(np.array([1.0, 2.0]), np.array([1.0, 2.0])) == {"pearson": 0.0}
-    assert (two.num_labels, score.num_labels) == (2, 1)
+    scores, targets = {"logits": np.array([[1.0], [2.0], [3.0]])}, {"label": np.array([1.0, 2.0, 3.0])}
+    assert score.evaluate(scores, targets) == pytest.approx({"pearson": 1.0})
+    two_scores = {"label": np.array([1.0, 2.0])}
+    assert score.trivial(two_scores, two_scores) == {"pearson": 0.0}
+    assert (two.head.width, score.head.width) == (2, 1)
 
 
 @pytest.mark.parametrize("logits", [np.zeros((8, 3)), np.zeros(8), np.full((8, 2), np.inf)])
 def test_wrong_logits_are_refused(logits: np.ndarray) -> None:
     with pytest.raises(ValueError, match="logits"):
-        task().evaluate(logits, LABELS)
+        task().evaluate({"logits": logits}, {"label": LABELS})
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,13 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdexp.tasks.base import Encoded
+from kdexp.tasks.base import Batch, Dataset, Targets
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.tokenizer import digest
 
@@ -29,6 +30,88 @@ SCHEMA = 1
 
 CHUNK = 4096
 """Texts a call of the tokenizer."""
+
+
+LABEL = "label"
+"""Name of an example's class id or score in batches and targets."""
+
+
+@dataclass
+class Encoded(Dataset):
+    """One split of texts, tokenised: ragged token ids in two flat arrays, ready to be padded into batches.
+
+    Attributes:
+        tokens: (total,) int32, the ids of all examples one after another.
+        types: (total,) int8 segment ids, or None where the model has none.
+        offsets: (n + 1,) int64; example i is ``tokens[offsets[i]:offsets[i + 1]]``.
+        labels: (n,) int64 classes or float32 scores.
+        pad: id of the padding token.
+        truncated: number of examples that were cut to the maximal length.
+    """
+
+    tokens: np.ndarray
+    types: np.ndarray | None
+    offsets: np.ndarray
+    labels: np.ndarray
+    pad: int
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(n,) token counts."""
+        return self.offsets[1:] - self.offsets[:-1]
+
+    @property
+    def targets(self) -> Targets:
+        """Class ids or scores."""
+        return {LABEL: self.labels}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """How many texts were cut."""
+        return {"truncated": self.truncated}
+
+    def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
+        """Pad examples into one batch; nothing is drawn at random.
+
+        Its inputs are ``input_ids`` (B, L) int64, ``attention_mask`` (B, L) int64, 1 = real token, and
+        ``token_type_ids`` (B, L) where the model has them.
+
+        Raises:
+            ValueError: an example is longer than ``width``.
+        """
+        import torch
+
+        index = np.asarray(index, dtype=np.int64)
+        start, lengths = self.offsets[index], self.costs[index]
+        longest = int(lengths.max())
+        width = int(width or longest)
+        if width < longest:
+            raise ValueError(f"width={width} is shorter than the longest example of the batch ({longest} tokens)")
+        real = np.arange(width) < lengths[:, None]
+        source = (start[:, None] + np.arange(width))[real]
+        ids = np.full(real.shape, self.pad, dtype=np.int64)
+        ids[real] = self.tokens[source]
+        inputs = {"input_ids": ids, "attention_mask": real.astype(np.int64)}
+        if self.types is not None:
+            types = np.zeros(real.shape, dtype=np.int64)
+            types[real] = self.types[source]
+            inputs["token_type_ids"] = types
+        tensors = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        labels = torch.from_numpy(np.ascontiguousarray(self.labels[index]))
+        return Batch(tensors, tensors["attention_mask"], {LABEL: labels}, torch.from_numpy(index))
+
+    def specimen(self, size: int, length: int) -> Batch:
+        """Return random ids of the split's vocabulary, ``length`` tokens each, none of them padding."""
+        import torch
+
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, int(self.tokens.max()) + 1, (size, length), generator=generator)
+        mask = torch.ones_like(ids)
+        return Batch({"input_ids": ids, "attention_mask": mask}, mask, {}, torch.arange(size))
 
 
 def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], dict]) -> dict:

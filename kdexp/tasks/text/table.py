@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from kdexp.tasks.text import files, hub
 from kdexp.tasks.text.rows import Rows
@@ -35,6 +36,10 @@ class TextTask(SequenceTask):
         hub_revision: commit or tag, or null for the newest.
         hub_splits: split -> the hub's name for it; null = the same names.
     """
+
+    locations: ClassVar[tuple[str, ...]] = (
+        "folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits",
+    )  # fmt: skip
 
     columns: list[str] = field(default_factory=list)
     label: str = "label"

@@ -8,6 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from kdexp.tasks.base import DataContext
+
 
 def load(folder: str | Path, revision: str | None = None) -> Any:
     """Load the (fast, where there is one) tokenizer of a local folder or a hub id. No code of the folder is run.
@@ -32,6 +34,20 @@ def load(folder: str | Path, revision: str | None = None) -> Any:
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {folder} has no padding token: batches cannot be made; add pad_token to it")
     return tokenizer
+
+
+def of_teacher(context: DataContext) -> Any:
+    """Load the teacher's tokenizer (teacher and student share it), at most as long as the model's positions.
+
+    Raises:
+        ValueError: there is none, or it does not fit the teacher or the asked length.
+    """
+    reader = load(context.model, context.options.get("revision"))
+    reader.model_max_length = min(reader.model_max_length, context.positions or reader.model_max_length)
+    wrong = problems(reader, context.vocab_size, "teacher", context.max_length) if context.vocab_size else []
+    if wrong:
+        raise ValueError(" ".join(wrong))
+    return reader
 
 
 def digest(tokenizer: Any) -> str:

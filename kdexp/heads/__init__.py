@@ -1,0 +1,1 @@
+"""Heads: what a model answers, how the answer is compared with labels and with a teacher. One file a kind."""

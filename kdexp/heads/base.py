@@ -1,0 +1,134 @@
+"""The interface of a head: everything that depends on *what* a model answers, so that nothing else asks.
+
+Legend: B examples, C classes, N units (what a loss averages over: examples, tokens, ...).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from kdexp.heads.batch import Batch, Features, Predictions, Targets
+from kdexp.heads.common import wide
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+ABILITIES = {
+    "classes": "a distribution over classes",
+    "examples": "one row of logits (B, C) an example",
+    "small": "a small head of the same kind on a layer's hidden states",
+}
+"""What a head may be able to do, in words for people. Objectives say what they need (``Objective.asks``)."""
+
+REDUCTIONS = ("batchmean", "mean", "sum")
+FORMS = ("kl", "soft_ce")
+
+
+def unanswered(asks: Sequence[str], head: Head) -> str:
+    """Say what is asked of a head that cannot give it, as the rest of a sentence; '' = everything fits.
+
+    Args:
+        asks: keys of :data:`ABILITIES`.
+        head: the task's.
+    """
+    lacking = [ABILITIES[name] for name in asks if name not in head.abilities]
+    return f"needs {' and '.join(lacking)}, which the head {head.name} does not have" if lacking else ""
+
+
+class Head(ABC):
+    """What a model answers. A head owns no weights: those are the model's, made by the class that it names.
+
+    Class attributes:
+        name: of the kind, as tables and messages say it.
+        auto_class: transformers' class that makes a model with this head.
+        abilities: keys of :data:`ABILITIES`.
+        names: the outputs that it reads from a model, keys of :meth:`outputs`.
+    """
+
+    name: ClassVar[str]
+    auto_class: ClassVar[str]
+    abilities: ClassVar[frozenset[str]] = frozenset()
+    names: ClassVar[tuple[str, ...]] = ("logits",)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The classes in the order of their ids; [] where there are none."""
+        return []
+
+    @property
+    def width(self) -> int:
+        """Numbers that the head gives a unit: C; 1 for a score."""
+        return len(self.label_names)
+
+    @abstractmethod
+    def model_config(self) -> dict[str, Any]:
+        """Return the values of the model's configuration that make this head."""
+
+    def outputs(self, model_output: Any) -> dict[str, Tensor]:
+        """Return the tensors :attr:`names` of what a model returned."""
+        return {name: getattr(model_output, name) for name in self.names}
+
+    @abstractmethod
+    def loss(self, outputs: Features, batch: Batch, reduction: str = "mean") -> Tensor:
+        """Return the task's own loss, a float32 scalar: ``mean`` or ``sum`` over units."""
+
+    @abstractmethod
+    def soft_loss(
+        self,
+        student: Features,
+        teacher: Features,
+        batch: Batch,
+        temperature: float = 1.0,
+        form: str = "kl",
+        reduction: str = "batchmean",
+        times_T2: bool = True,
+    ) -> Tensor:
+        """Return how far the student's answer is from the teacher's, which is a constant; a float32 scalar.
+
+        Args:
+            student, teacher: outputs of both models.
+            batch: says which positions are real.
+            temperature: divides both sides' logits, where the answer is a distribution.
+            form: ``kl`` or ``soft_ce`` (same gradient, other value), likewise.
+            reduction: ``batchmean`` = over units, ``mean`` = over units and classes, ``sum``.
+            times_T2: multiply by the temperature's square.
+        """
+
+    def squared_error(self, student: Features, teacher: Features, batch: Batch, factor: float | Tensor = 1.0) -> Tensor:
+        """Return the mean over output numbers of (student - factor * teacher)^2, the teacher constant.
+
+        A head whose outputs are padded overrides this, so that padding does not count.
+        """
+        gaps = [wide(student[name]) - factor * wide(teacher[name].detach()) for name in self.names]
+        means = [gap.square().mean() for gap in gaps]
+        return sum(means[1:], means[0]) / len(means)
+
+    def units(self, batch: Batch) -> Tensor:
+        """Return how many units :meth:`loss` averages over in this batch, a scalar tensor; examples by default."""
+        return batch.index.new_tensor(len(batch))
+
+    def predictions(self, outputs: Features, batch: Batch) -> dict[str, Tensor]:
+        """Return what is kept of each example for scoring, by name, each (B, ...): the outputs in float32.
+
+        Rows of different batches may differ in shape (lengths): they are then kept as a list of arrays.
+        """
+        return {name: outputs[name].float() for name in self.names}
+
+    @abstractmethod
+    def trivial(self, train: Targets, like: Targets) -> Predictions:
+        """Return the predictions of one who knows the training labels and never looks at an input.
+
+        Args:
+            train: labels of the training split.
+            like: labels of the split that is predicted (for its size; its content is not looked at).
+        """
+
+    def small(self, width: int, dropout: float) -> nn.Module:
+        """Make a small head of this kind for hidden states (B, L, ``width``); it returns outputs by name.
+
+        Raises:
+            ValueError: this kind of head has none.
+        """
+        raise ValueError(f"the head {self.name} has no small form for hidden states of a layer")

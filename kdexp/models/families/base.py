@@ -1,0 +1,110 @@
+"""What is asked of a family of architectures, and how a family is found by transformers' ``model_type``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from torch import nn
+
+HERE = "kdexp.models.families"
+ATTENTION = "kdexp"
+"""Name under which :mod:`kdexp.models.capture` registers its attention function with transformers."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an objective may know of a model: sizes, not weights.
+
+    ``num_layers`` counts *effective* layers (more than the owned ones when parameters are shared).
+    """
+
+    num_layers: int
+    hidden_size: int
+    num_heads: int
+
+
+@dataclass(frozen=True)
+class Family:
+    """Where an architecture keeps things; the defaults are those of BERT and its many relatives.
+
+    Attributes:
+        blocks: paths below the base model at which the list of blocks may be.
+        pooler: path below the base model of the pooler.
+        reads_pooler: the sequence classifier reads the pooler (so that a copied student needs its weights).
+        projections: (query, key) prefixes of the projections' names inside a block.
+        uniform: all blocks are of one kind, so that any may be copied into any place.
+        hidden_size, num_layers, num_heads: names of the sizes in the model's configuration.
+    """
+
+    blocks: tuple[str, ...] = ("encoder.layer", "encoder.layers", "layers", "transformer.layer")
+    pooler: str = "pooler"
+    reads_pooler: bool = False
+    projections: tuple[tuple[str, str], ...] = (
+        ("attention.self.query.", "attention.self.key."),
+        ("attention.q_lin.", "attention.k_lin."),
+    )
+    uniform: bool = True
+    hidden_size: str = "hidden_size"
+    num_layers: str = "num_hidden_layers"
+    num_heads: str = "num_attention_heads"
+
+    def base(self, model: Any) -> nn.Module:
+        """Return the part of a model below its head."""
+        return getattr(model, str(getattr(model, "base_model_prefix", "")) or "base_model", model)
+
+    def layers(self, model: nn.Module) -> nn.ModuleList:
+        """Return the list of a model's (effective) blocks, bottom to top.
+
+        Raises:
+            ValueError: an architecture that keeps them elsewhere.
+        """
+        base = self.base(model)
+        for path in self.blocks:
+            try:
+                found = base.get_submodule(path)
+            except AttributeError:
+                continue
+            if isinstance(found, nn.ModuleList):
+                return found
+        raise ValueError(
+            f"{type(model).__name__}: no list of layers under {', '.join(self.blocks)}; this family is not known. A "
+            f"file {HERE.replace('.', '/')}/<model_type>.py with a FAMILY tells where they are."
+        )
+
+    def shape(self, model: Any) -> Shape:
+        """Return the sizes that objectives may know; the depth is the effective one."""
+        config = model.config
+        return Shape(len(self.layers(model)), getattr(config, self.hidden_size), getattr(config, self.num_heads))
+
+    def resize(self, config: Any, sizes: dict[str, int | None]) -> None:
+        """Change the sizes of a configuration of this family, in place.
+
+        Args:
+            sizes: ``num_layers``, ``hidden_size``, ``num_heads``, ``intermediate_size``; None = as it is.
+        """
+        names = {"num_layers": self.num_layers, "hidden_size": self.hidden_size, "num_heads": self.num_heads}
+        for key, value in sizes.items():
+            if value is not None:
+                setattr(config, names.get(key, key), value)
+        if getattr(config, "layer_types", None) is not None:
+            config.layer_types = config.layer_types[: sizes["num_layers"]]
+
+
+@cache
+def family(model_type: str) -> Family:
+    """Return the family of a ``model_type``, from the module of that name; one that has none is as BERT's relatives."""
+    name = f"{HERE}.{model_type.replace('-', '_')}"
+    if not model_type.isidentifier() and not model_type.replace("-", "_").isidentifier():
+        return Family()
+    if importlib.util.find_spec(name) is None:
+        return Family()
+    return getattr(importlib.import_module(name), "FAMILY", Family())
+
+
+def of(model: Any) -> Family:
+    """Return a model's family."""
+    return family(str(getattr(getattr(model, "config", None), "model_type", "")))

@@ -1,0 +1,7 @@
+"""BERT: its sequence classifier reads the pooler."""
+
+from __future__ import annotations
+
+from kdexp.models.families.base import Family
+
+FAMILY = Family(reads_pooler=True)

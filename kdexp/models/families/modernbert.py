@@ -1,0 +1,7 @@
+"""ModernBERT: layers of global and of local attention take turns, so a block fits into places of its own kind only."""
+
+from __future__ import annotations
+
+from kdexp.models.families.base import Family
+
+FAMILY = Family(blocks=("layers",), uniform=False)

@@ -1,0 +1,74 @@
+"""The machinery around a stage: where it computes, how, and whom it tells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdexp.common.registry import build
+from kdexp.models import build as models
+from kdexp.models import source
+from kdexp.tasks.base import DataContext, Dataset, Task
+from kdexp.train.student import Student
+
+
+@dataclass
+class RunContext:
+    """What the stages of one run share.
+
+    Attributes:
+        config: the resolved configuration of the run that carries the stage out.
+        device: where it computes.
+        dtype: ``fp32`` or ``bf16``.
+        threads: of this process.
+        cache: folder of prepared data.
+        say: writes a line to the run's log.
+        write: ``(stage, step, epoch, values)`` to the run's metrics file.
+        stop: becomes true when the run is asked to stop.
+        saved: told the key of a stage whenever a checkpoint of it is complete.
+        show: progress display: ``show(stage, student, step, total, examples)``. Only a display: whoever has something
+            to do after an update uses the ``after_update`` of :meth:`kdexp.train.phase.Phase.train`.
+        facts: filled by stages: what was decided, for the result.
+    """
+
+    config: dict[str, Any]
+    device: torch.device
+    dtype: str
+    threads: int
+    cache: Path
+    say: Callable[[str], None] = print
+    write: Callable[[str, int, int, dict[str, float]], None] = lambda stage, step, epoch, values: None
+    stop: Callable[[], bool] = lambda: False
+    saved: Callable[[str], None] = lambda key: None
+    show: Callable[[str, Student, int, int, int], None] = lambda stage, student, step, total, examples: None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def cast(self) -> torch.dtype | None:
+        """The dtype of autocast, None for full precision."""
+        return torch.bfloat16 if self.dtype == "bf16" else None
+
+    def task(self) -> Task:
+        """Make the run's task."""
+        return build(self.config["task"])
+
+    def data(self, max_length: int) -> dict[str, Dataset]:
+        """Return the task's splits for inputs of at most ``max_length`` (cached on disk, shared by all processes)."""
+        teacher = self.config["teacher"]
+        model, options = source.location(teacher)
+        context = DataContext(
+            model=model,
+            options=options,
+            vocab_size=teacher["vocab_size"],
+            positions=source.positions(models.configuration(teacher).to_dict()),
+            max_length=max_length,
+            root=self.config["data"]["root"],
+            heldout=self.config["data"]["heldout"],
+            cache=self.cache,
+            say=self.say,
+        )
+        return self.task().datasets(context)
