@@ -140,8 +140,8 @@ class Builder:
 
         overrides = list(combination.assignment.values())
         try:
-            with self.composer.point(overrides) as composed:
-                config, choices = configs.resolve(composed.config), composed.choices
+            composed = self.composer.compose(overrides)
+            config, choices = configs.resolve(composed.config), composed.choices
         except (CompositionError, ValueError) as error:
             self.wrong.setdefault(str(error), []).append(combination)
             return None

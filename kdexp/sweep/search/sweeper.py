@@ -185,8 +185,8 @@ class _Plan:
         from kdexp.config import resolve as configs
         from kdexp.run import execute as runs
 
-        with self.builder.composer.point(list(self.fixed.values())) as composed:
-            config, choices = configs.resolve(composed.config), dict(composed.choices)
+        composed = self.builder.composer.compose(list(self.fixed.values()))
+        config, choices = configs.resolve(composed.config), composed.choices
         point = Point(
             runs.identity(config), runs.run_name(config), runs.folder(config), config, list(self.fixed.values())
         )
@@ -204,8 +204,7 @@ class _Plan:
         for example in examples:
             overrides = [*self.fixed.values(), *spaces.overrides(example).values()]
             try:
-                with self.builder.composer.point(overrides) as composed:
-                    found = configs.problems(configs.resolve(composed.config))
+                found = configs.problems(configs.resolve(self.builder.composer.compose(overrides).config))
             except ValueError as error:
                 wrong.append(str(error))
                 continue
