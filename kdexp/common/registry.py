@@ -1,4 +1,10 @@
-"""From a YAML node with a ``_target_`` to an object; only allowed packages are ever imported."""
+"""From names in a configuration to classes and functions; only allowed packages are ever imported.
+
+A class is written as ``_target_: kdexp.objectives.kd.KD``, a method or a stage's action as the name of its file
+(``ted``, ``ted.filters``). What *identifies* a result is the registered name alone (:func:`registered_name`), so that
+a file of kdexp can move without making older results strangers. Packages of a user's own are allowed by the
+environment variable KDEXP_TARGETS (comma-separated prefixes); they are known by their whole path.
+"""
 
 from __future__ import annotations
 
@@ -6,31 +12,50 @@ import importlib
 import os
 from typing import Any
 
-ALLOWED_TARGETS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.")
+OBJECTS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.")
+"""Where the classes that a ``_target_`` may name live."""
 
 
-def target(spec: dict[str, Any]) -> Any:
-    """Import the class or function that a ``_target_`` names; only allowed packages are ever imported.
+def allowed_packages() -> tuple[str, ...]:
+    """Return the prefixes that KDEXP_TARGETS allows beside kdexp's own, each ending with a dot."""
+    words = (word.strip() for word in os.environ.get("KDEXP_TARGETS", "").split(","))
+    return tuple(word if word.endswith(".") else f"{word}." for word in words if word)
 
-    Packages of your own are allowed by the environment variable KDEXP_TARGETS (comma-separated prefixes).
+
+def load(path: str, allowed: tuple[str, ...], key: str = "_target_") -> Any:
+    """Import what a dotted path names.
+
+    Args:
+        path: ``package.module.name``.
+        allowed: prefixes of kdexp's own that may be named here; those of KDEXP_TARGETS always may.
+        key: where the path was written, for the message.
 
     Raises:
-        ValueError: not allowed, not found, or no ``_target_``.
+        ValueError: not allowed, or not there.
     """
-    path = spec.get("_target_")
-    if not isinstance(path, str):
-        raise ValueError(f"no _target_ in {sorted(spec)}: name the class, such as kdexp.objectives.kd.KD")
-    extra = tuple(p.strip() for p in os.environ.get("KDEXP_TARGETS", "").split(",") if p.strip())
-    if not path.startswith(ALLOWED_TARGETS + extra):
+    prefixes = allowed + allowed_packages()
+    if not path.startswith(prefixes):
         raise ValueError(
-            f"_target_={path} is not allowed; allowed are names below {', '.join(ALLOWED_TARGETS + extra)} "
+            f"{key}={path} is not allowed; allowed are names below {', '.join(prefixes)} "
             "(add a package of your own with the environment variable KDEXP_TARGETS)"
         )
     module, _, name = path.rpartition(".")
     try:
         return getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError) as error:
-        raise ValueError(f"_target_={path} cannot be loaded: {error}") from error
+        raise ValueError(f"{key}={path} cannot be loaded: {error}") from error
+
+
+def target(spec: dict[str, Any]) -> Any:
+    """Import the class that a node's ``_target_`` names.
+
+    Raises:
+        ValueError: not allowed, not there, or no ``_target_``.
+    """
+    path = spec.get("_target_")
+    if not isinstance(path, str):
+        raise ValueError(f"no _target_ in {sorted(spec)}: name the class, such as kdexp.objectives.kd.KD")
+    return load(path, OBJECTS)
 
 
 RESERVED = ("_target_", "weight", "mapping")
@@ -39,3 +64,17 @@ RESERVED = ("_target_", "weight", "mapping")
 def build(spec: dict[str, Any], reserved: tuple[str, ...] = ("_target_",)) -> Any:
     """Make the object that a node with a ``_target_`` describes; its other keys are the arguments."""
     return target(spec)(**{k: v for k, v in spec.items() if k not in reserved})
+
+
+def registered_name(path: str) -> str:
+    """Return what a class is known by: its own name if it is kdexp's (one a kind), else its whole path."""
+    return path.rpartition(".")[2] if path.startswith("kdexp.") else path
+
+
+def by_name(value: Any) -> Any:
+    """Return nested settings with each ``_target_`` replaced by the registered name; what identities are made of."""
+    if isinstance(value, dict):
+        return {
+            k: registered_name(v) if k == "_target_" and isinstance(v, str) else by_name(v) for k, v in value.items()
+        }
+    return [by_name(item) for item in value] if isinstance(value, list | tuple) else value

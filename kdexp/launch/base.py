@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kdexp.common import files
+from kdexp.common.locks import is_locked
+from kdexp.run.execute import LABELS, label
 
 if TYPE_CHECKING:
     from kdexp.launch.board import Board
-
-LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
-RUNS = "kdexp.run.execute"
-"""The module that carries a run out: ``execute``, ``state``, ``folder``, ``identity``, ``run_name``."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,6 @@ class Point:
     @property
     def labels(self) -> dict[str, str]:
         """Short names for tables."""
-        from kdexp.run.execute import label
-
         return {key: label(self.config, key) if self.config.get(key) else "" for key in LABELS}
 
 
@@ -53,7 +47,7 @@ class Outcome:
 
     Attributes:
         state: ``finished``, ``failed``, ``interrupted``, ``skipped`` (it was finished before), ``pruned`` (a search
-            stopped it), or ``again`` (it failed and is tried again).
+            stopped it), or ``retrying`` (it failed and is tried again).
         seconds: wall-clock time of this attempt; 0 when skipped.
         error: the first line of what went wrong.
         note: what people shall read instead of the score.
@@ -98,7 +92,7 @@ class Source:
         """Take the point to start now; None = there is none at this moment, ask again."""
         raise NotImplementedError
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: Point) -> None:
         """Take a point back that was not carried out to its end."""
         raise NotImplementedError
 
@@ -111,7 +105,7 @@ class Source:
         return []
 
 
-class Listed(Source):
+class FixedQueue(Source):
     """A list of points, in its order."""
 
     def __init__(self, points: Sequence[Point]):
@@ -126,7 +120,7 @@ class Listed(Source):
         """See :class:`Source`."""
         return self.waiting.pop(0)
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: Point) -> None:
         """See :class:`Source`."""
         self.waiting.append(point)
 
@@ -134,18 +128,12 @@ class Listed(Source):
 class Launcher:
     """Carries points out. A subclass is chosen by ``hydra/launcher=NAME`` and gets that file's keys as arguments.
 
-    Args:
-        runs: name of the module that carries a run out; tests put their own here.
+    Attributes:
+        costs: point id -> expected seconds, where known; set before :meth:`launch`.
     """
 
-    def __init__(self, runs: str = RUNS):
-        self.runs_module = runs
+    def __init__(self) -> None:
         self.costs: dict[str, float] = {}
-
-    @property
-    def runs(self) -> ModuleType:
-        """The module that carries a run out."""
-        return importlib.import_module(self.runs_module)
 
     def launch(self, points: list[Point], board: Board) -> list[Outcome]:
         """Carry all points out; see :meth:`serve`."""
@@ -156,7 +144,7 @@ class Launcher:
 
     def schedule(self, points: list[Point]) -> Source:
         """Decide in which order the points of a grid start."""
-        return Listed(points)
+        return FixedQueue(points)
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """Carry out what ``source`` hands out, until it has no more; a failed point never stops the others.
@@ -167,11 +155,12 @@ class Launcher:
         """
         raise NotImplementedError
 
-    def first_error(self, point: Point) -> str:
-        """Return the first line of a failed run's error, from its status file."""
-        status = files.read_json(point.folder / "status.json") or {}
-        lines = [line for line in str(status.get("error") or "").splitlines() if line.strip()]
-        return lines[0] if lines else "no reason was recorded; see its log"
+
+def first_error(point: Point) -> str:
+    """Return the first line of a failed run's error, from its status file."""
+    status = files.read_json(point.folder / "status.json") or {}
+    lines = [line for line in str(status.get("error") or "").splitlines() if line.strip()]
+    return lines[0] if lines else "no reason was recorded; see its log"
 
 
 def devices(points: Sequence[Point]) -> frozenset[str]:
@@ -179,17 +168,9 @@ def devices(points: Sequence[Point]) -> frozenset[str]:
     return frozenset(str((point.config.get("runtime") or {}).get("device", "auto")) for point in points)
 
 
-def held(point: Point) -> bool:
+def is_being_run(point: Point) -> bool:
     """Tell whether some process holds a run's lock, that is, carries it out at this moment."""
-    from filelock import FileLock, Timeout
-
-    if not (point.folder / ".lock").exists():
-        return False
-    try:
-        with FileLock(point.folder / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_locked(point.folder / ".lock")
 
 
 def result(point: Point) -> dict[str, Any] | None:
@@ -197,16 +178,16 @@ def result(point: Point) -> dict[str, Any] | None:
     return files.read_json(point.folder / "result.json")
 
 
-def score(found: dict[str, Any] | None) -> tuple[str, float] | None:
+def score(run_result: dict[str, Any] | None) -> tuple[str, float] | None:
     """Return (metric, value on validation) of a result, or None where there is none."""
-    if not found:
+    if not run_result:
         return None
-    metric = (found.get("task") or {}).get("metric")
-    value = ((found.get("scores") or {}).get("validation") or {}).get(metric)
+    metric = (run_result.get("task") or {}).get("metric")
+    value = ((run_result.get("scores") or {}).get("validation") or {}).get(metric)
     return None if value is None else (str(metric), float(value))
 
 
-def seconds(found: dict[str, Any] | None) -> float | None:
+def seconds(run_result: dict[str, Any] | None) -> float | None:
     """Return the wall-clock cost of a result, or None."""
-    value = ((found or {}).get("cost") or {}).get("seconds")
+    value = ((run_result or {}).get("cost") or {}).get("seconds")
     return None if value is None else float(value)

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from kdexp.launch.base import Outcome, Point, Source, devices, result, seconds
+from kdexp.store.leases import outline
 
 
 @dataclass
-class Schedule(Source):
+class RunQueue(Source):
     """Points that wait to be started.
 
     A point whose shared stage is just being built by another running point would only wait for it, so points of other
@@ -56,7 +57,7 @@ class Schedule(Source):
         self.waiting.remove(chosen)
         return chosen
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: Point) -> None:
         """See :class:`~kdexp.launch.base.Source`."""
         self.waiting.append(point)
 
@@ -98,18 +99,16 @@ def shared_stages(points: list[Point]) -> tuple[dict[str, tuple[str, ...]], dict
 
     The keys stand for what the configurations say alone: no data are looked at, so they are not those of the store.
     """
-    from kdexp.store.leases import outline
-
     keys: dict[str, list[str]] = {}
     count: Counter[str] = Counter()
     names: dict[str, str] = {}
     for point in points:
-        found = {stage.key: stage.name for stage in outline(point.config)}
-        keys[point.id] = list(found)
-        count.update(found.keys())
-        names.update(found)
+        stages = {stage.key: stage.name for stage in outline(point.config)}
+        keys[point.id] = list(stages)
+        count.update(stages.keys())
+        names.update(stages)
     common = {key: (names[key], n) for key, n in count.items() if n > 1}
-    return {name: tuple(key for key in found if key in common) for name, found in keys.items()}, common
+    return {point: tuple(key for key in needed if key in common) for point, needed in keys.items()}, common
 
 
 def expected(points: list[Point], finished: list[Point]) -> dict[str, float]:
@@ -117,20 +116,21 @@ def expected(points: list[Point], finished: list[Point]) -> dict[str, float]:
 
     Points that nothing is known about are left out.
     """
-    exact: dict[tuple[str, ...], list[float]] = {}
+    spent: dict[tuple[str, ...], list[float]] = {}
     for point in finished:
         took = seconds(result(point))
         if took is not None:
-            for mark in _marks(point):
-                exact.setdefault(mark, []).append(took)
+            for kind in _kinds(point):
+                spent.setdefault(kind, []).append(took)
     cost = {}
     for point in points:
-        known = next((exact[mark] for mark in _marks(point) if mark in exact), None)
+        known = next((spent[kind] for kind in _kinds(point) if kind in spent), None)
         if known:
             cost[point.id] = sum(known) / len(known)
     return cost
 
 
-def _marks(point: Point) -> list[tuple[str, ...]]:
+def _kinds(point: Point) -> list[tuple[str, ...]]:
+    """Return what runs of about the same length have in common, the closest kin first."""
     task, objective, student, teacher = (point.labels[k] for k in ("task", "objective", "student", "teacher"))
     return [(task, objective, student, teacher), (task, objective), (task,)]

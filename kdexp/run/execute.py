@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
+from kdexp.common.locks import is_locked
 from kdexp.common.redact import without_passwords
 from kdexp.common.stop import Stop
 from kdexp.config.resolve import ConfigError, problems, science
@@ -55,18 +56,12 @@ def state(where: Path) -> str:
 
     A run counts as running only while a process holds its lock, so one that was killed reads as interrupted.
     """
-    from filelock import FileLock, Timeout
-
     status = files.read_json(where / "status.json")
     if status is None:
         return "new"
     if status["state"] != "running":
         return str(status["state"])
-    try:
-        with FileLock(where / ".lock", timeout=0):
-            return "interrupted"
-    except Timeout:
-        return "running"
+    return "running" if is_locked(where / ".lock") else "interrupted"
 
 
 def finished(where: Path, config: dict[str, Any]) -> dict[str, Any] | None:

@@ -170,7 +170,7 @@ class Composer:
 
     def _by_hydra(self, choices: Texts) -> _Whole:
         composed = self._loader.load_configuration(self._name, [*self._hydra, *choices], RunMode.RUN)
-        config = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
+        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         raw = OmegaConf.to_container(config, resolve=False)
         assert isinstance(raw, dict)
         plain = {str(top): value for top, value in raw.items() if "${" not in repr(value)}

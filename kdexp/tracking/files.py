@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdexp.common import files
+from kdexp.common.locks import is_locked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -208,8 +209,6 @@ class Facts:
 
     def _alive(self) -> bool:
         """A dead process, or a run's lock that nobody holds, means no: a number alone may be another process's."""
-        from filelock import FileLock, Timeout
-
         if self.status.get("host") in (None, socket.gethostname()):
             try:
                 os.kill(int(self.status["pid"]), 0)
@@ -217,13 +216,7 @@ class Facts:
                 pass  # somebody else's, but there
             except (ProcessLookupError, KeyError, ValueError, TypeError):
                 return False
-        if not (self.folder / ".lock").exists():
-            return True
-        try:
-            with FileLock(self.folder / ".lock", timeout=0):
-                return False
-        except Timeout:
-            return True
+        return is_locked(self.folder / ".lock") if (self.folder / ".lock").exists() else True
 
 
 def _saved_config(folder: Path) -> dict[str, Any]:

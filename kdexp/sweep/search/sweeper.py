@@ -7,6 +7,7 @@ the published plugin: docs/operations.md.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,21 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.launch.base import RUNS, Launcher, Point
-from kdexp.sweep.grammar import Combination, Exclusion, bare, one, override_values
+from kdexp.config import resolve as configs
+from kdexp.config.resolve import ConfigError, science
+from kdexp.config.schema import near
+from kdexp.launch.base import Interrupted, Launcher, Point
+from kdexp.launch.board import Board
+from kdexp.run import execute as runs
+from kdexp.sweep import study
+from kdexp.sweep.grammar import Combination, Exclusion, bare, exclusion, one, override_values
 from kdexp.sweep.grid import UNSWEPT, Builder
 from kdexp.sweep.plugins import experiment_sweep, make_launcher
+from kdexp.sweep.search import report
+from kdexp.sweep.search import settings as search_settings
+from kdexp.sweep.search import space as spaces
+from kdexp.sweep.search.optimise import Search
+from kdexp.sweep.search.trials import LeftOut, Trials
 
 SETTINGS = (
     "space", "set", "exclude", "metric", "direction", "n_trials", "seeds", "sampler", "sampler_options", "pruner",
@@ -34,8 +46,6 @@ class Optuna(Sweeper):
     Args:
         settings: the keys of conf/hydra/sweeper/optuna.yaml.
     """
-
-    runs_module = RUNS
 
     def __init__(self, **settings: Any):
         self.form = settings
@@ -53,12 +63,8 @@ class Optuna(Sweeper):
             SystemExit: code 1, some trials failed.
             kdexp.launch.base.Interrupted: a person stopped it.
         """
-        from kdexp.config.resolve import ConfigError
-        from kdexp.sweep.search import report
-
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
-            launcher.runs_module = self.runs_module
             plan = _Plan(self.context.config_loader, self.master, self.form, arguments)
         except ConfigError:
             raise
@@ -70,23 +76,13 @@ class Optuna(Sweeper):
         self._carry_out(plan, launcher)
 
     def _carry_out(self, plan: _Plan, launcher: Launcher) -> None:
-        import time
-
-        from kdexp.config.resolve import ConfigError, science
-        from kdexp.launch.base import Interrupted
-        from kdexp.launch.board import Board
-        from kdexp.sweep import flow
-        from kdexp.sweep.search import report
-        from kdexp.sweep.search.optimise import Search
-        from kdexp.sweep.search.trials import Trials
-
         try:
             search = Search(plan.folder, plan.settings, plan.space, plan.lookup)
             search.same_science(science(plan.base.config))
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         began, each = time.time(), max(1, len(plan.settings.seeds))
-        command = flow.command()
+        command = study.command()
         about = (plan.folder.name, str(self.master.get("scale", "full")), command)
         done = sum(trial.state.is_finished() for trial in search.trials())
         board = Board(max(search.total, done) * each, done * each)
@@ -95,7 +91,7 @@ class Optuna(Sweeper):
         try:
             source.write()
             if source:
-                with flow.tracked(plan.base):
+                with study.tracked(plan.base):
                     launcher.serve(source, board)
         except Interrupted:
             board.close()
@@ -105,8 +101,7 @@ class Optuna(Sweeper):
             board.close()
             search.close()
         report.summary(search, time.time() - began, command)
-        if self.form.get("figures", True):
-            report.figures(search, plan.folder / "figures")
+        report.analysis(search, bool(self.form.get("figures", True)))
         if report.failed(search):
             raise SystemExit(1)
 
@@ -121,9 +116,6 @@ class _Plan:
     """
 
     def __init__(self, loader: Any, master: DictConfig, form: Mapping[str, Any], arguments: list[str]):
-        from kdexp.sweep.search import settings as settings_
-        from kdexp.sweep.search import space as spaces
-
         refused = experiment_sweep(arguments)
         if refused:
             raise ValueError(refused)
@@ -136,7 +128,7 @@ class _Plan:
                 "hydra.sweeper.space is empty: say what is searched, such as "
                 "recipe.learning_rate: {low: 1e-5, high: 1e-3, log: true}."
             )
-        self.settings = settings_.read(self.form)
+        self.settings = search_settings.read(self.form)
         fixed = {bare(key): one(key, value) for key, value in (self.form.get("set") or {}).items()}
         searched = {dimension.key for dimension in self.space}
         self.fixed = {
@@ -144,7 +136,9 @@ class _Plan:
             for k, t in {**fixed, **{k: t[0] for k, t in command.items() if len(t) == 1}}.items()
             if k not in searched
         }
-        self.exclusions = [_exclusion(item) for item in self.form.get("exclude") or []]
+        self.exclusions: list[Exclusion] = [
+            exclusion(item, "hydra.sweeper.exclude") for item in self.form.get("exclude") or []
+        ]
         self.builder = Builder(loader, master)
         self.base, self._choices = self._compose_base()
         self.folder: Path = self.base.folder.parent
@@ -156,15 +150,12 @@ class _Plan:
         Raises:
             kdexp.sweep.search.trials.LeftOut: they are excluded, or cannot work.
         """
-        from kdexp.sweep.search import space as spaces
-        from kdexp.sweep.search.trials import LeftOut
-
-        self.builder.wrong.clear()
+        self.builder.refused.clear()
         self.builder.excluded = {id(exclusion): 0 for exclusion in self.exclusions}
         combination = Combination({**self.fixed, **spaces.overrides(values)}, self.exclusions)
         point = self.builder.point(combination)
         if point is None:
-            reasons = list(self.builder.wrong) or [e.reason for e in self.exclusions if self.builder.excluded[id(e)]]
+            reasons = list(self.builder.refused) or [e.reason for e in self.exclusions if self.builder.excluded[id(e)]]
             raise LeftOut(" ".join(reasons))
         return point
 
@@ -182,9 +173,6 @@ class _Plan:
         return value
 
     def _compose_base(self) -> tuple[Point, dict[str, Any]]:
-        from kdexp.config import resolve as configs
-        from kdexp.run import execute as runs
-
         composed = self.builder.composer.compose(list(self.fixed.values()))
         config, choices = configs.resolve(composed.config), composed.choices
         point = Point(
@@ -194,10 +182,6 @@ class _Plan:
 
     def _check(self) -> None:
         """Compose every choice once: a misspelt name is found now, and what works in no way at all."""
-        from kdexp.config import resolve as configs
-        from kdexp.config.resolve import ConfigError
-        from kdexp.sweep.search import space as spaces
-
         wrong, fine = [], 0
         examples = spaces.examples(self.space)
         complaints: list[list[str]] = []
@@ -258,8 +242,6 @@ def _form(form: Mapping[str, Any], scale: str) -> dict[str, Any]:
 def _known(form: Mapping[str, Any], where: str) -> None:
     for key in form:
         if key not in SETTINGS:
-            from kdexp.config.schema import near
-
             hint = (
                 " It belongs to hydra/sweeper=grid; here it is space."
                 if key in ("params", "zip", "union")
@@ -281,9 +263,3 @@ def _command(parser: Any, arguments: list[str]) -> tuple[dict[str, list[str]], d
         if key in UNSWEPT and len(command[key]) > 1:
             raise ValueError(f"{override.input_line}: {key} belongs to the whole study; give it one value.")
     return command, intervals
-
-
-def _exclusion(item: Any) -> Exclusion:
-    if not isinstance(item, Mapping) or not item.get("where") or not item.get("reason"):
-        raise ValueError(f"hydra.sweeper.exclude holds {item!r}: give {{where: {{key: value}}, reason: why}}.")
-    return Exclusion(dict(item["where"]), str(item["reason"]))

@@ -1,4 +1,9 @@
-"""The trials of a search as a source of runs: what a launcher starts next, watches, and stops early."""
+"""The trials of a search as a source of runs: what a launcher starts next, watches, and stops early.
+
+One thread of one process calls all of this; other processes work on the same search through Optuna's storage alone. A
+trial is told to Optuna only after its run's files are written, so a process that is killed in between leaves a running
+trial with a finished run, and whoever takes it over finds it done.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +14,12 @@ from statistics import fmean
 from typing import Any
 
 from kdexp.common import files
+from kdexp.common.searches import said
 from kdexp.launch.base import Outcome, Point, Source, result
 from kdexp.launch.board import Board
-from kdexp.launch.pool import mark
+from kdexp.launch.pool import amend_status
 from kdexp.sweep import study as studies
-from kdexp.sweep.search.metrics import Tail, measured, said, selection_line
+from kdexp.sweep.search.metrics import Tail, measured, selection_line
 from kdexp.sweep.search.optimise import Search
 
 Make = Callable[[dict[str, Any]], Point]
@@ -83,7 +89,7 @@ class Trials(Source):
         """Count trials whose very run is being carried out by another trial or process."""
         return len(self.active) - len({point.trial for point in running})
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: Point) -> None:
         """See :class:`~kdexp.launch.base.Source`."""
         self.queue.append(point)
 
@@ -103,7 +109,7 @@ class Trials(Source):
         if outcome.state in ("finished", "skipped"):
             return self._finished(active, outcome)
         if active.pruned and outcome.state == "interrupted":
-            mark(point, state="interrupted", error=f"pruned: {active.pruned}", pruned=True)
+            amend_status(point, state="interrupted", error=f"pruned: {active.pruned}", pruned=True)
             return self._pruned(active, outcome)
         error = outcome.error or "interrupted"
         return self._failed(active, outcome, error)
@@ -153,9 +159,9 @@ class Trials(Source):
         return True
 
     def _finished(self, active: _Active, outcome: Outcome) -> Outcome:
-        found = result(outcome.point)
+        run_result = result(outcome.point)
         try:
-            active.values.append([measured(found, path) for path in self.search.settings.metrics])
+            active.values.append([measured(run_result, path) for path in self.search.settings.metrics])
         except ValueError as error:
             return self._failed(active, outcome, str(error), final=True)
         trial, number = active.trial, active.trial.number
@@ -194,7 +200,7 @@ class Trials(Source):
         trial.set_user_attr("error", error)
         if tried <= retries and not final:
             self.queue.append(active.point)
-            return Outcome(outcome.point, "again", outcome.seconds, error)
+            return Outcome(outcome.point, "retrying", outcome.seconds, error)
         self.board.total -= len(active.points) - len(active.values) - 1
         self._close(active)
         return Outcome(outcome.point, "failed", outcome.seconds, error)
@@ -237,4 +243,4 @@ class Trials(Source):
             pruned = [
                 row for key, row in given_up.items() if key not in rows and (self.search.folder / row["name"]).exists()
             ]
-            studies.write_rows(self.search.folder, name, scale, command, list(rows.values()), pruned=pruned)
+            studies.write(self.search.folder, name, scale, command, list(rows.values()), pruned=pruned)
