@@ -1,19 +1,26 @@
-"""The search of a study for the report: its trials, the best of them, and Optuna's figures.
+"""The search of a study: its trials, the best of them, what mattered, and Optuna's figures.
 
-Read from where the sweeper keeps them (``<study>/.optuna/search.json`` names it), never written to.
+Read from where the sweeper keeps them (``<study>/.optuna/search.json`` names it), never written to. For the report, and
+``python -m analysis.search folder=multirun/STUDY [figures=true] [storage=URL]``, which prints each setting's importance
+and draws the figures into ``multirun/STUDY/figures``; ``storage=-`` reads the address from standard input.
 """
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 from matplotlib.figure import Figure
 
+from analysis import cli
 from kdexp.common import files
+from kdexp.common.redact import bare_address
+from kdexp.common.searches import FIGURES, JOURNAL, NOTE, STATES, counted, said, typed
 
 LISTED = 500  # trials in the table; more would make the page slow on a phone
 CAPTIONS = {
@@ -36,15 +43,12 @@ def section(folder: Path, inline: Callable[[Figure, int], str], storage: str = "
     Raises:
         ValueError: the trials cannot be read.
     """
-    from kdexp.sweep.search.optimise import NOTE, counted
-    from kdexp.sweep.search.report import NAMES
-
     note = files.read_json(folder / NOTE)
     if note is None:
         return None
     study = _opened(folder, storage or note["storage"])
     metrics, trials = note["metrics"], counted(study.get_trials(deepcopy=False))
-    counts = Counter(NAMES[trial.state.name] for trial in trials)
+    counts = Counter(STATES[trial.state.name] for trial in trials)
     states = ", ".join(f"{count} {name}" for name, count in counts.most_common())
     aims = ", ".join(f"{way} {metric}" for way, metric in zip(note["directions"], metrics, strict=True))
     seeds = f"; seeds {', '.join(map(str, note['seeds']))} each" if note["seeds"] else ""
@@ -68,8 +72,6 @@ def _opened(folder: Path, url: str | None) -> Any:
     from optuna.storages.journal import JournalFileBackend
     from sqlalchemy.exc import SQLAlchemyError
 
-    from kdexp.sweep.search.settings import bare_address, missing, quiet
-
     class ReadOnly:  # a journal asks for its lock only to write
         def acquire(self) -> bool:
             raise ValueError("the report does not write into a search")
@@ -77,20 +79,17 @@ def _opened(folder: Path, url: str | None) -> Any:
         def release(self) -> None:
             pass
 
-    quiet()
-    path = folder / "optuna.journal" if url is None else Path(url.partition("sqlite:///")[2])
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / JOURNAL if url is None else Path(url.partition("sqlite:///")[2])
     if (url is None or url.startswith("sqlite:///")) and not path.is_file():
         raise ValueError(f"the trials of {folder.name} are not there: {path} is gone. storage=URL names another place.")
     if url is None:
         return optuna.load_study(
             study_name=folder.name, storage=JournalStorage(JournalFileBackend(str(path), lock_obj=ReadOnly()))
         )
-    lacking = missing("", url)
-    if lacking:
-        raise ValueError(" ".join(lacking))
     try:
         return optuna.load_study(study_name=folder.name, storage=RDBStorage(url, skip_table_creation=True))
-    except (SQLAlchemyError, StorageInternalError, KeyError) as error:
+    except (SQLAlchemyError, StorageInternalError, ImportError, KeyError) as error:
         why = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(
             f"the trials of {folder.name} cannot be read from {bare_address(url)}: {why}. Where a password is needed, "
@@ -100,9 +99,6 @@ def _opened(folder: Path, url: str | None) -> Any:
 
 def _best(study: Any, note: dict[str, Any], complete: int) -> list[dict[str, Any]]:
     """The best trial, or the Pareto front by its first metric, each with its values as they are typed."""
-    from kdexp.sweep.search.metrics import said
-    from kdexp.sweep.search.report import typed
-
     if not complete:
         return []
     front = [study.best_trial] if len(note["metrics"]) == 1 else list(study.best_trials)
@@ -111,7 +107,7 @@ def _best(study: Any, note: dict[str, Any], complete: int) -> list[dict[str, Any
         {
             "number": trial.number,
             "scores": ", ".join(map(said, note["metrics"], trial.values)),
-            "overrides": " ".join(typed(trial, note["space"])),
+            "overrides": " ".join(typed(trial)),
             "runs": [point["name"] for point in trial.user_attrs.get("points", [])],
         }
         for trial in front[:LISTED]
@@ -119,15 +115,12 @@ def _best(study: Any, note: dict[str, Any], complete: int) -> list[dict[str, Any
 
 
 def _row(trial: Any, note: dict[str, Any]) -> list[str]:
-    from kdexp.sweep.search.metrics import said
-    from kdexp.sweep.search.report import NAMES
-
     values = trial.values if trial.state.name == "COMPLETE" else None
     scores = [said(m, v).rpartition(" ")[2] for m, v in zip(note["metrics"], values, strict=True)] if values else []
     chosen = [trial.params.get(name, "") for name in note["space"]]
     return [
         str(trial.number),
-        NAMES[trial.state.name],
+        STATES[trial.state.name],
         *(scores or [""] * len(note["metrics"])),
         str(len(trial.intermediate_values) or ""),
         *(f"{value:.4g}" if isinstance(value, float) else str(value) for value in chosen),
@@ -135,8 +128,6 @@ def _row(trial: Any, note: dict[str, Any]) -> list[str]:
 
 
 def _figures(study: Any, note: dict[str, Any], inline: Callable[[Figure, int], str]) -> list[dict[str, str]]:
-    from kdexp.sweep.search.report import drawings
-
     metrics, out = note["metrics"], []
     with matplotlib.rc_context():  # Optuna changes the style of everything that is drawn after
         for number, (name, figure) in enumerate(drawings(study, metrics, note["pruner"] != "none")):
@@ -144,3 +135,137 @@ def _figures(study: Any, note: dict[str, Any], inline: Callable[[Figure, int], s
             of = next((m for m in metrics if end and m.rpartition(".")[2] == end), " and ".join(metrics))
             out.append({"svg": inline(figure, 100 + number), "caption": CAPTIONS[kind].format(of)})
     return out
+
+
+def shares(study: Any, index: int = 0) -> dict[str, float]:
+    """Return each dimension's share in what sets the trials apart that are best in one metric; largest first.
+
+    Optuna's own estimate (PED-ANOVA: the best tenth against all). Empty with fewer than four complete trials, or where
+    there is no dimension that it can judge.
+    """
+    import optuna
+
+    if len(_complete(study)) < 4:
+        return {}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return dict(optuna.importance.get_param_importances(study, target=_low(study, index)))
+    except (ValueError, RuntimeError, ImportError):
+        return {}
+
+
+def drawings(study: Any, metrics: Sequence[str], pruned: bool) -> Iterator[tuple[str, Any]]:
+    """Yield (name, matplotlib figure) of an Optuna study; names begin with history, importances, ...
+
+    A figure that cannot be drawn (too few trials, say) is left out; one that Optuna fails at is one warning.
+
+    Args:
+        study: an ``optuna.Study``.
+        metrics: what its values are.
+        pruned: whether there was a pruner, and so intermediate values to show.
+    """
+    complete = _complete(study)
+    if len(complete) < 2:
+        return
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    study = _shortened(study)
+    for name, plot, arguments in _plots(study, complete, metrics, pruned):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                axes = plot(study, **arguments)
+                figure = getattr(axes, "figure", None) or axes.flat[0].figure
+                figure.set_size_inches(9, 5)
+                figure.canvas.draw()  # what cannot be drawn is found here
+            yield name, figure
+        except Exception as error:
+            print(f"warning: figure {name} could not be drawn: {error}", file=sys.stderr)
+        finally:
+            pyplot.close("all")
+
+
+def _plots(
+    study: Any, complete: list[Any], metrics: Sequence[str], pruned: bool
+) -> list[tuple[str, Any, dict[str, Any]]]:
+    """List (name, function of Optuna, its arguments)."""
+    import optuna.visualization.matplotlib as draw
+
+    several, searched = len(metrics) > 1, {name for trial in complete for name in trial.params}
+    plots: list[tuple[str, Any, dict[str, Any]]] = []
+    for index, metric in enumerate(metrics):
+        own: dict[str, Any] = {"target_name": metric}
+        if several:
+            own["target"] = lambda trial, i=index: trial.values[i]
+        end = f"_{metric.rpartition('.')[2]}" if several else ""
+        plots.append((f"history{end}", draw.plot_optimization_history, own))
+        plots.append((f"parallel{end}", draw.plot_parallel_coordinate, own))
+        if len(complete) >= 4 and len(searched) > 1:
+            low = {"target": _low(study, index), "target_name": metric}
+            plots.append((f"importances{end}", draw.plot_param_importances, low))
+    if 2 <= len(metrics) <= 3:
+        plots.append(("pareto", draw.plot_pareto_front, {"target_names": list(metrics)}))
+    elif not several and pruned:
+        plots.append(("intermediate", draw.plot_intermediate_values, {}))
+    return plots
+
+
+def _low(study: Any, index: int) -> Callable[[Any], float]:
+    """Return a metric of a trial, the lower the better, as the estimate of importances takes any target."""
+    sign = 1.0 if study.directions[index].name == "MINIMIZE" else -1.0
+    return lambda trial: sign * trial.values[index]
+
+
+def _shortened(study: Any) -> Any:
+    """Copy a study into memory, with the last part of each name where that is enough: figures cut long ones off."""
+    import optuna
+
+    trials = study.get_trials()
+    names = {name for trial in trials for name in trial.params}
+    ends = Counter(name.rpartition(".")[2] for name in names)
+    short = {name: end if ends[end := name.rpartition(".")[2]] == 1 else name for name in names}
+    copied = optuna.create_study(directions=study.directions)
+    for trial in trials:
+        trial.distributions = {short.get(name, name): kind for name, kind in trial.distributions.items()}
+        trial.params = {short[name]: value for name, value in trial.params.items()}
+        copied.add_trial(trial)
+    return copied
+
+
+def _complete(study: Any) -> list[Any]:
+    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print what mattered in a search and draw it; 2: the request cannot work."""
+    keys = {
+        "folder": cli.Key("the study's folder, such as multirun/tune"),
+        "figures": cli.Key("draw figures into its folder figures/", "true", ("true", "false")),
+        "storage": cli.Key("the database, where its address needs a password; - reads it from standard input", ""),
+    }
+    try:
+        options = cli.parse(sys.argv[1:] if argv is None else argv, keys)
+        folder, storage = Path(options["folder"]), options["storage"]
+        note = files.read_json(folder / NOTE)
+        if note is None:
+            raise ValueError(f"{folder} holds no search: {folder / NOTE} is missing.")
+        study = _opened(folder, (sys.stdin.read().strip() if storage == "-" else storage) or note["storage"])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
+    for index, metric in enumerate(note["metrics"]):
+        found = shares(study, index) if len(note["space"]) > 1 else {}
+        if found:
+            text = ", ".join(f"{name} {share:.0%}" for name, share in found.items())
+            print(f"importance for {metric}: {text}")
+    if options["figures"] == "true":
+        for name, figure in drawings(study, note["metrics"], note["pruner"] != "none"):
+            (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+            figure.savefig(folder / FIGURES / f"{name}.png", dpi=120, bbox_inches="tight")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

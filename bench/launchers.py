@@ -22,6 +22,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdexp.common.machine import cores
+
 NAMES = ("basic", "local", "ray", "submitit")
 DEFAULTS = {"experiment": "quickstart", "launchers": ",".join(NAMES), "form": "study", "slots": "", "threads": "1"}
 DEFAULTS["folder"] = ""
@@ -63,10 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     if own["form"] not in ("study", "smoke") or set(names) - set(NAMES) or not all("=" in a for a in given):
         print(USAGE, file=sys.stderr)
         return 2
-    from kdexp.launch import slots as machine
-
     threads = int(own["threads"])
-    slots = int(own["slots"] or max(1, machine.cores() // threads))
+    slots = int(own["slots"] or max(1, cores() // threads))
     study = [f"+experiment={own['experiment']}", f"runtime.threads={threads}", *overrides]
     study += ["debug=smoke"] if own["form"] == "smoke" else []
     folder = Path(own["folder"] or tempfile.mkdtemp(prefix="kdexp-launchers-")).absolute()

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
+from kdexp.common.searches import counted
 
 ROOT = Path(__file__).parents[1]
 WAYS = {"pruned": [], "pruned, killed": [], "whole": ["hydra.sweeper.pruner=none"]}
@@ -68,13 +69,13 @@ class Way:
             return []
         import optuna
 
-        from kdexp.sweep.search import optimise, settings
+        from kdexp.sweep.search import settings
 
         settings.quiet()
         storage = settings.journal(self.study / "optuna.journal")
         if "tune" not in optuna.get_all_study_names(storage):
             return []
-        return optimise.counted(optuna.load_study(study_name="tune", storage=storage).get_trials(deepcopy=False))
+        return counted(optuna.load_study(study_name="tune", storage=storage).get_trials(deepcopy=False))
 
     def runs(self) -> dict[str, dict[str, Any]]:
         """Return run -> status.json."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kdexp.common import files
-from kdexp.launch.queue import Schedule, shared_stages
+from kdexp.launch.queue import RunQueue, shared_stages
 from kdexp.run import spec
 from kdexp.run.spec import RunSpec
 from kdexp.store import leases
@@ -105,7 +105,7 @@ def test_runs_of_one_phase_start_behind_others_while_it_is_being_built(grid):
     names = {key: name for key, (name, _) in shared.items()}
     assert [names[key] for key in needs[first.id]] == ["teacher", "distill.intermediate"]
     assert [names[key] for key in needs[other.id]] == ["teacher"]
-    schedule = Schedule([second, other], needs, names, patient=True)
+    schedule = RunQueue([second, other], needs, names, patient=True)
     assert schedule.next([first]) is None  # the teacher is being built
     files.write_text(first.run_dir / "metrics.jsonl", '{"stage": "distill.intermediate"}\n')
     assert schedule.next([first]) is other  # it is there; the first phase is not

@@ -1,4 +1,4 @@
-"""Where a teacher's weights come from, and what its folder cannot give; read from its small files, nothing is loaded."""
+"""Where a teacher's weights come from, and what its folder cannot give; nothing is loaded but small files."""
 
 from __future__ import annotations
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,9 +23,35 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
+CGROUPS = Path("/sys/fs/cgroup")
+"""Where Linux shows control groups; containers and batch systems limit processors there."""
+MEMBERSHIP = Path("/proc/self/cgroup")
+"""Names this process's control groups, a line each: ``number:controllers:/path``; version 2 has no controllers."""
+
+
 def cores() -> int:
-    """Return the processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the processors that this process may use: its affinity, and the quotas of its control groups."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min([count, *(round(quota) for quota in _quotas())]))
+
+
+def _quotas() -> Iterator[float]:
+    """Yield the processors that this process's control groups, and those around them, are allowed; of both versions."""
+    lines = MEMBERSHIP.read_text().splitlines() if MEMBERSHIP.is_file() else []
+    for line in lines or ["0::/"]:
+        _, controllers, path = line.split(":", 2)
+        if controllers and "cpu" not in controllers.split(","):
+            continue
+        top = CGROUPS / "cpu" if controllers else CGROUPS
+        group = top / path.strip("/")  # in a container the path may be the host's; the top is then the group itself
+        for place in [group, *group.parents[: len(group.parts) - len(top.parts)]]:
+            with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no quota
+                if controllers:
+                    quota, period = ((place / f"cpu.cfs_{key}_us").read_text() for key in ("quota", "period"))
+                else:
+                    quota, period = (place / "cpu.max").read_text().split()
+                if int(quota) > 0:  # version 1 writes -1 for none
+                    yield int(quota) / int(period)
 
 
 def decide_device(asked: str) -> str:

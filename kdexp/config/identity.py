@@ -35,12 +35,16 @@ def digest(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def science(config: Config) -> dict[str, Any]:
-    """Return the part of a configuration that decides what a run is: no places, classes by their registered names."""
-    settings = by_name(config.model_dump(include=set(SCIENCE)))
+def science(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a configuration that decides what a run is: no places, classes by their registered names.
+
+    Args:
+        config: a whole configuration as plain values.
+    """
+    settings = by_name({group: config[group] for group in SCIENCE})
     for group, keys in PLACES.items():
         settings[group] = {key: value for key, value in settings[group].items() if key not in keys}
-    return {**{key: settings[key] for key in SCIENCE}, "dtype": config.runtime.dtype}
+    return {**settings, "dtype": config["runtime"]["dtype"]}
 
 
 def run_id(science_settings: dict[str, Any]) -> str:

@@ -79,7 +79,7 @@ def source_folder(source: str) -> Path | None:
 
 
 def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
-    """Return what the config.json of a teacher's folder says of :data:`SIZES` and ``attention``; {} without a folder."""
+    """Return what a teacher's config.json says of :data:`SIZES`, and ``attention``; without a folder only that."""
     source = teacher.get("source")
     folder = None if source in (None, "???") else source_folder(str(source))
     if folder is None or not (folder / "config.json").is_file():

@@ -2,49 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from kdexp.common import files
+from kdexp.common.locks import is_locked
+from kdexp.common.status import LOCK, read_status
+from kdexp.run.spec import RunSpec
 
 if TYPE_CHECKING:
     from kdexp.launch.board import Board
-
-LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
-RUNS = "kdexp.run.execute"
-"""The module that carries a run out: ``execute``, ``state``, ``folder``, ``identity``, ``run_name``."""
-
-
-@dataclass(frozen=True)
-class Point:
-    """A grid point, composed and checked.
-
-    Attributes:
-        id: identity of its science (64 hex digits).
-        name: the run's name, which is the name of its folder.
-        folder: where the run lives.
-        config: the resolved configuration.
-        overrides: the overrides that make it, for people.
-        trial: number of the trial of a search that it belongs to.
-    """
-
-    id: str
-    name: str
-    folder: Path
-    config: dict[str, Any]
-    overrides: list[str] = field(default_factory=list)
-    trial: int | None = None
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Short names for tables."""
-        from kdexp.run.execute import label
-
-        return {key: label(self.config, key) if self.config.get(key) else "" for key in LABELS}
 
 
 @dataclass(frozen=True)
@@ -53,13 +22,13 @@ class Outcome:
 
     Attributes:
         state: ``finished``, ``failed``, ``interrupted``, ``skipped`` (it was finished before), ``pruned`` (a search
-            stopped it), or ``again`` (it failed and is tried again).
+            stopped it), or ``retrying`` (it failed and is tried again).
         seconds: wall-clock time of this attempt; 0 when skipped.
         error: the first line of what went wrong.
         note: what people shall read instead of the score.
     """
 
-    point: Point
+    point: RunSpec
     state: str
     seconds: float = 0.0
     error: str | None = None
@@ -68,7 +37,7 @@ class Outcome:
     @property
     def log(self) -> Path:
         """The run's own log."""
-        return self.point.folder / "run.log"
+        return self.point.run_dir / "run.log"
 
 
 class Interrupted(KeyboardInterrupt):
@@ -94,11 +63,11 @@ class Source:
         """Tell whether points are left, or may still come."""
         raise NotImplementedError
 
-    def next(self, running: list[Point]) -> Point | None:
+    def next(self, running: list[RunSpec]) -> RunSpec | None:
         """Take the point to start now; None = there is none at this moment, ask again."""
         raise NotImplementedError
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: RunSpec) -> None:
         """Take a point back that was not carried out to its end."""
         raise NotImplementedError
 
@@ -106,15 +75,15 @@ class Source:
         """Hear how a point ended; returns what people shall see of it."""
         return outcome
 
-    def unwanted(self, running: list[Point]) -> list[Point]:
+    def unwanted(self, running: list[RunSpec]) -> list[RunSpec]:
         """Look at the points that run; returns those that shall be stopped now."""
         return []
 
 
-class Listed(Source):
+class FixedQueue(Source):
     """A list of points, in its order."""
 
-    def __init__(self, points: Sequence[Point]):
+    def __init__(self, points: Sequence[RunSpec]):
         self.waiting = list(points)
         self.size = len(self.waiting)
         self.devices = devices(points)
@@ -122,11 +91,11 @@ class Listed(Source):
     def __bool__(self) -> bool:
         return bool(self.waiting)
 
-    def next(self, running: list[Point]) -> Point | None:
+    def next(self, running: list[RunSpec]) -> RunSpec | None:
         """See :class:`Source`."""
         return self.waiting.pop(0)
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: RunSpec) -> None:
         """See :class:`Source`."""
         self.waiting.append(point)
 
@@ -134,29 +103,23 @@ class Listed(Source):
 class Launcher:
     """Carries points out. A subclass is chosen by ``hydra/launcher=NAME`` and gets that file's keys as arguments.
 
-    Args:
-        runs: name of the module that carries a run out; tests put their own here.
+    Attributes:
+        costs: point id -> expected seconds, where known; set before :meth:`launch`.
     """
 
-    def __init__(self, runs: str = RUNS):
-        self.runs_module = runs
+    def __init__(self) -> None:
         self.costs: dict[str, float] = {}
 
-    @property
-    def runs(self) -> ModuleType:
-        """The module that carries a run out."""
-        return importlib.import_module(self.runs_module)
-
-    def launch(self, points: list[Point], board: Board) -> list[Outcome]:
+    def launch(self, points: list[RunSpec], board: Board) -> list[Outcome]:
         """Carry all points out; see :meth:`serve`."""
         return self.serve(self.schedule(points), board)
 
-    def prepare(self, points: list[Point]) -> None:
+    def prepare(self, points: list[RunSpec]) -> None:
         """Begin in the background what takes long before a first run; called as soon as the points stand."""
 
-    def schedule(self, points: list[Point]) -> Source:
+    def schedule(self, points: list[RunSpec]) -> Source:
         """Decide in which order the points of a grid start."""
-        return Listed(points)
+        return FixedQueue(points)
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """Carry out what ``source`` hands out, until it has no more; a failed point never stops the others.
@@ -167,46 +130,39 @@ class Launcher:
         """
         raise NotImplementedError
 
-    def first_error(self, point: Point) -> str:
-        """Return the first line of a failed run's error, from its status file."""
-        status = files.read_json(point.folder / "status.json") or {}
-        lines = [line for line in str(status.get("error") or "").splitlines() if line.strip()]
-        return lines[0] if lines else "no reason was recorded; see its log"
+
+def first_error(point: RunSpec) -> str:
+    """Return the first line of a failed run's error, from its status file."""
+    status = read_status(point.run_dir)
+    lines = [line for line in str(status.get("error") or "").splitlines() if line.strip()]
+    return lines[0] if lines else "no reason was recorded; see its log"
 
 
-def devices(points: Sequence[Point]) -> frozenset[str]:
+def devices(points: Sequence[RunSpec]) -> frozenset[str]:
     """Return the values of ``runtime.device`` of all points."""
-    return frozenset(str((point.config.get("runtime") or {}).get("device", "auto")) for point in points)
+    return frozenset(point.config.runtime.device for point in points)
 
 
-def held(point: Point) -> bool:
+def is_being_run(point: RunSpec) -> bool:
     """Tell whether some process holds a run's lock, that is, carries it out at this moment."""
-    from filelock import FileLock, Timeout
-
-    if not (point.folder / ".lock").exists():
-        return False
-    try:
-        with FileLock(point.folder / ".lock", timeout=0):
-            return False
-    except Timeout:
-        return True
+    return is_locked(point.run_dir / LOCK)
 
 
-def result(point: Point) -> dict[str, Any] | None:
+def result(point: RunSpec) -> dict[str, Any] | None:
     """Return a finished point's result.json, or None."""
-    return files.read_json(point.folder / "result.json")
+    return files.read_json(point.run_dir / "result.json")
 
 
-def score(found: dict[str, Any] | None) -> tuple[str, float] | None:
+def score(run_result: dict[str, Any] | None) -> tuple[str, float] | None:
     """Return (metric, value on validation) of a result, or None where there is none."""
-    if not found:
+    if not run_result:
         return None
-    metric = (found.get("task") or {}).get("metric")
-    value = ((found.get("scores") or {}).get("validation") or {}).get(metric)
+    metric = (run_result.get("task") or {}).get("metric")
+    value = ((run_result.get("scores") or {}).get("validation") or {}).get(metric)
     return None if value is None else (str(metric), float(value))
 
 
-def seconds(found: dict[str, Any] | None) -> float | None:
+def seconds(run_result: dict[str, Any] | None) -> float | None:
     """Return the wall-clock cost of a result, or None."""
-    value = ((found or {}).get("cost") or {}).get("seconds")
+    value = ((run_result or {}).get("cost") or {}).get("seconds")
     return None if value is None else float(value)

@@ -11,18 +11,17 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from kdexp.launch.base import Outcome, Point, result, score
+from kdexp.launch.base import Outcome, result, score
+from kdexp.run.spec import RunSpec
 
-MARKS = {
+SHOWN = {  # state of an outcome -> what a person reads
     "finished": "[green]finished[/]",
     "failed": "[red]failed[/]",
     "interrupted": "[yellow]interrupted[/]",
     "skipped": "[green]finished elsewhere[/]",
     "pruned": "[blue]pruned[/]",
-    "again": "[red]failed, tried again[/]",
+    "retrying": "[red]failed, tried again[/]",
 }
-
-
 ENDS = ("finished", "skipped", "failed", "interrupted")
 
 
@@ -38,7 +37,7 @@ class Board:
     def __init__(self, total: int, skipped: int = 0, console: Console | None = None):
         self.console = console or Console(stderr=True, soft_wrap=True, highlight=False)
         self.total, self.skipped = total, skipped
-        self.counts = dict.fromkeys(MARKS, 0)
+        self.counts = dict.fromkeys(SHOWN, 0)
         self._active: dict[str, float] = {}
         self._slots, self._began = 1, time.time()
         self._progress: Progress | None = None
@@ -46,7 +45,7 @@ class Board:
     @property
     def done_count(self) -> int:
         """Points that need nothing more in this session."""
-        return self.skipped + sum(count for state, count in self.counts.items() if state != "again")
+        return self.skipped + sum(count for state, count in self.counts.items() if state != "retrying")
 
     def start(self, slots: int, live: bool = True) -> None:
         """Begin; ``slots`` runs at once. ``live=False`` leaves the terminal to the runs' own output."""
@@ -64,7 +63,7 @@ class Board:
         """Write one line above the bar."""
         self.console.print(line, markup=False)
 
-    def running(self, point: Point) -> None:
+    def running(self, point: RunSpec) -> None:
         """A point has begun."""
         self._active[point.name] = time.time()
         self.tick()
@@ -73,11 +72,12 @@ class Board:
         """A point has ended: one line for it."""
         self._active.pop(outcome.point.name, None)
         self.counts[outcome.state] += 1
-        found = score(result(outcome.point)) if outcome.state in ("finished", "skipped") else None
-        said = outcome.note or (f"{found[0]} {100 * found[1]:.1f}" if found else (outcome.error or ""))
-        place = f"{self.done_count}/{self.total}"
-        mark = MARKS[outcome.state]
-        self.console.print(f"{place:>9}  {mark}  {escape(outcome.point.name)}  {escape(said)}  {outcome.seconds:.1f} s")
+        scored = score(result(outcome.point)) if outcome.state in ("finished", "skipped") else None
+        text = outcome.note or (f"{scored[0]} {100 * scored[1]:.1f}" if scored else (outcome.error or ""))
+        place, state = f"{self.done_count}/{self.total}", SHOWN[outcome.state]
+        self.console.print(
+            f"{place:>9}  {state}  {escape(outcome.point.name)}  {escape(text)}  {outcome.seconds:.1f} s"
+        )
         self.tick()
 
     def tick(self) -> None:
@@ -121,14 +121,14 @@ def summary(study: str, outcomes: list[Outcome], elapsed: float, command: str, c
         table.add_column(state, justify="right")
     table.add_row(*(str(counts.get(state, 0)) for state in ENDS))
     console.print(table)
-    wrong = [outcome for outcome in outcomes if outcome.state == "failed"]
-    for alike in _grouped(wrong):
+    failures = [outcome for outcome in outcomes if outcome.state == "failed"]
+    for alike in _grouped(failures):
         first, others = alike[0], [outcome.point.name for outcome in alike[1:]]
         console.print(f"failed: {first.point.name}: {first.error}", markup=False, style="red")
         console.print(f"        log: {_near(first.log)}", markup=False)
         if others:
             console.print(f"        {len(others)} more failed alike: {', '.join(others)}", markup=False)
-    if wrong or counts.get("interrupted"):
+    if failures or counts.get("interrupted"):
         console.print(f"To continue with what is missing, run the same command again: {command}", markup=False)
 
 

@@ -1,48 +1,156 @@
-"""What happens inside a run's own process."""
+"""The process of one run, wherever it is: its one entry, and how it hears that it shall stop.
+
+``local`` forks a process that calls :func:`work`; a task of Ray starts one (:func:`in_process`, the order as JSON on
+stdin); submitit calls the order itself, in the process that Slurm gave it.
+"""
 
 from __future__ import annotations
 
-import importlib
+import contextlib
+import getpass
+import json
+import multiprocessing
 import os
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import threading
+import time
 import traceback
+from dataclasses import asdict, dataclass, replace
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from kdexp.common.status import read_status
+from kdexp.run.spec import RunSpec
+from kdexp.store.replicated import SharedRun
+
 INTERRUPTED = 130
+"""Exit code of a run that was asked to stop and has saved itself."""
 GRACE_S = 20.0
 """How long a run may take to save itself when it is told to stop."""
+STOP = ".stop"
+"""A file of this name in a run's folder asks the run to save itself and leave; signals do not cross machines."""
+WATCH_S = 1.0
+ASK_S = 5.0
+"""Seconds between two questions to object storage."""
 
 
-def work(runs: str, config: dict[str, Any], overrides: list[str], log: str, env: dict[str, str]) -> None:
-    """Carry one run out and leave with its exit code: 0 finished, 1 failed, 130 interrupted.
+@dataclass(frozen=True)
+class Order:
+    """One run as a function without arguments; plain values, so that it travels as JSON too.
 
-    Args:
-        runs: name of the module with ``execute``.
-        config: the resolved configuration.
+    Attributes:
+        config: the configuration that was checked, as plain values.
         overrides: for the run's records.
-        log: file that receives everything this process prints.
-        env: environment of this run (its GPU).
+        folder: the run's folder, as seen from ``cwd``.
+        env: environment of the run (threads, its GPU).
+        cwd: the directory that ``multirun/`` counts from.
+        far: the launcher may be on another machine and asks by :data:`STOP`, not by a signal.
     """
-    os.environ.update(env)
-    _redirect(Path(log))
+
+    config: dict[str, Any]
+    overrides: list[str]
+    folder: str
+    env: dict[str, str]
+    cwd: str = "."
+    far: bool = False
+
+    @classmethod
+    def of(cls, spec: RunSpec, env: dict[str, str], cwd: str = ".", far: bool = False) -> Order:
+        """Make the order of a run."""
+        return cls(spec.config.model_dump(), list(spec.overrides), str(spec.run_dir), env, cwd, far)
+
+    def __call__(self) -> int:
+        """Carry the run out in this process; returns 0 finished, 1 failed, 130 interrupted."""
+        os.chdir(self.cwd)
+        os.environ.update(self.env)
+        from kdexp.run import execute, spec  # not before: numerical libraries read their threads when loaded
+
+        stop = Path(self.folder) / STOP
+        run = spec.restore(self.config, self.overrides)
+        if self.far:
+            threading.Thread(target=_watch, args=(stop, SharedRun(run.config, run.run_dir)), daemon=True).start()
+        try:
+            execute.execute(run)
+            return 0
+        except (Exception, KeyboardInterrupt) as error:
+            status = read_status(Path(self.folder))
+            if isinstance(error, KeyboardInterrupt) or status.get("state") == "interrupted":
+                print("interrupted", file=sys.stderr)
+                if status.get("signal") == "SIGUSR2" and not stop.exists():
+                    _hand_on_to_submitit()
+                return INTERRUPTED
+            traceback.print_exc()
+            return 1
+
+    def checkpoint(self) -> Any:
+        """Say what is to be called when the job comes back; submitit asks."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def work(order: Order) -> None:
+    """Be the process of one run, and leave with the run's exit code.
+
+    Everything that this process prints goes to the run's log. It stops on SIGTERM, and when its launcher is gone.
+    """
+    _redirect(Path(order.cwd) / order.folder / "run.log")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the launcher decides
-    signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_watch_parent, daemon=True).start()
+    signal.signal(signal.SIGTERM, _interrupt)
+    threading.Thread(target=_follow_parent, daemon=True).start()
     code = 1
     try:
-        importlib.import_module(runs).execute(config, overrides)
-        code = 0
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        code = INTERRUPTED
+        code = order()
     except BaseException:
         traceback.print_exc()
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)
+
+
+def in_process(order: Order) -> int:
+    """Carry an order out in a process of its own, wait for it, and return its exit code; for a worker of Ray."""
+    order = replace(order, cwd=str(workdir(order.cwd, order.config).absolute()))
+    log = Path(order.cwd) / order.folder / "run.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "kdexp.launch.child"]
+    env = {**os.environ, **order.env}
+    with log.open("ab") as out:  # what it says before it can redirect itself belongs there too
+        child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=out, stderr=out, env=env, cwd=order.cwd)
+    try:
+        child.communicate(json.dumps(asdict(order)).encode())
+        return child.returncode
+    finally:
+        if child.poll() is None:
+            child.terminate()
+
+
+def workdir(asked: str, config: dict[str, Any]) -> Path:
+    """Return the directory that ``multirun/`` counts from on this machine.
+
+    Args:
+        asked: the one of the machine that sent the order, or the launcher's ``workdir``.
+        config: with ``runtime.remote`` there need be no common disk: a machine without that directory takes one of its
+            own, always the same.
+
+    Raises:
+        FileNotFoundError: it is not here, and there is no other way to hand results back.
+    """
+    if Path(asked).is_dir():
+        return Path(asked)
+    if not (config.get("runtime") or {}).get("remote"):
+        raise FileNotFoundError(
+            f"{asked} is no directory on {socket.gethostname()}: give all machines one disk "
+            "(hydra.launcher.workdir=FOLDER names the place), or a common storage (runtime.remote=s3://BUCKET/PREFIX)."
+        )
+    local = Path(tempfile.gettempdir()) / f"kdexp-{getpass.getuser()}" / asked.strip("/").replace("/", "-")
+    local.mkdir(parents=True, exist_ok=True)
+    return local
 
 
 def _redirect(log: Path) -> None:
@@ -56,20 +164,44 @@ def _redirect(log: Path) -> None:
     os.close(handle)
 
 
-def _stop(_signal: int, _frame: Any) -> None:
+def _interrupt(_signal: int, _frame: Any) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
-def _watch_parent() -> None:
-    """Stop this run when the launcher is gone, however it went."""
-    from multiprocessing import parent_process
-    from multiprocessing.connection import wait
-
-    parent = parent_process()
-    if parent is None:
-        return
-    wait([parent.sentinel])
+def _follow_parent() -> None:
+    """Stop this run when the process that started it is gone, however it went: a killed one can send no signal."""
+    launcher = multiprocessing.parent_process()
+    if launcher is not None:  # forked by the fork server, which lives on: only this pipe tells
+        wait([launcher.sentinel])
+    else:
+        parent = os.getppid()
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
     os.kill(os.getpid(), signal.SIGTERM)
-    threading.Event().wait(GRACE_S)
+    time.sleep(GRACE_S)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch(stop: Path, shared: SharedRun) -> None:
+    """End this process when its run shall stop: by a file on a common disk, or an object in the common storage."""
+    asked = time.monotonic()
+    while not stop.exists():
+        time.sleep(WATCH_S)
+        if time.monotonic() - asked >= ASK_S:
+            with contextlib.suppress(Exception):  # storage that is away now may answer the next time
+                if shared.asked_to_stop():
+                    break
+            asked = time.monotonic()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _hand_on_to_submitit() -> None:
+    """Send the signal on, now that the run is saved: submitit's own handler puts the job into the queue again."""
+    if signal.getsignal(signal.SIGUSR2) not in (signal.SIG_DFL, signal.SIG_IGN, None):
+        os.kill(os.getpid(), signal.SIGUSR2)
+        time.sleep(WATCH_S)
+
+
+if __name__ == "__main__":
+    work(Order(**json.loads(sys.stdin.read())))

@@ -10,8 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from kdexp.launch.base import Interrupted, Launcher, Outcome, Point, Source, held
+from kdexp.common.status import state as run_state
+from kdexp.launch.base import Interrupted, Launcher, Outcome, Source, is_being_run
 from kdexp.launch.board import Board
+from kdexp.run import execute as runs
+from kdexp.run.spec import RunSpec
 
 WATCH_S = 0.5
 
@@ -29,15 +32,15 @@ class Basic(Launcher):
             if point is None:
                 time.sleep(WATCH_S)
                 continue
-            if held(point):  # by another process: looked at again at the end
-                source.again(point)
+            if is_being_run(point):  # by another process: looked at again at the end
+                source.requeue(point)
                 time.sleep(WATCH_S if point.id in seen_elsewhere else 0.0)
                 seen_elsewhere.add(point.id)
                 continue
-            pruned: list[Point] = []
+            pruned: list[RunSpec] = []
             outcome = self._one(point, board, source, pruned)
             if outcome is None:
-                source.again(point)
+                source.requeue(point)
                 continue
             if outcome.state != "interrupted" or pruned:
                 outcome = source.ended(outcome)
@@ -47,28 +50,31 @@ class Basic(Launcher):
                 raise Interrupted(outcomes)
         return outcomes
 
-    def _one(self, point: Point, board: Board, source: Source, pruned: list[Point]) -> Outcome | None:
+    def _one(self, point: RunSpec, board: Board, source: Source, pruned: list[RunSpec]) -> Outcome | None:
         """Carry one point out; None when another process was quicker."""
-        if self.runs.state(point.folder) == "finished":
+        if run_state(point.run_dir) == "finished":
             return Outcome(point, "skipped")
         board.running(point)
         started = time.time()
         try:
             with _watched(point, source, pruned):
-                self.runs.execute(point.config, point.overrides)
+                runs.execute(point)
         except KeyboardInterrupt:
             return Outcome(point, "interrupted", time.time() - started)
         except Exception as error:  # the run has recorded it; the others go on
-            if held(point):
+            if is_being_run(point):
                 return None
-            stopped = self.runs.state(point.folder) == "interrupted"
+            stopped = run_state(point.run_dir) == "interrupted"
             return Outcome(point, "interrupted" if stopped else "failed", time.time() - started, _line(error))
         return Outcome(point, "finished", time.time() - started)
 
 
 @contextmanager
-def _watched(point: Point, source: Source, pruned: list[Point]) -> Iterator[None]:
-    """Let ``source`` look at the run while it lasts, and tell the run to stop when it is unwanted."""
+def _watched(point: RunSpec, source: Source, pruned: list[RunSpec]) -> Iterator[None]:
+    """Let ``source`` look at the run while it lasts, and tell the run to stop when it is unwanted.
+
+    The run has the main thread, where it hears signals; so a second thread looks, and sends this process the signal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -14,22 +14,21 @@ import time
 from multiprocessing.connection import wait
 from typing import Any
 
-from kdexp.launch import slots as machine
-from kdexp.launch.base import RUNS, Launcher, Outcome, Point, Source, devices
+from kdexp.launch.base import Outcome, Source, devices
 from kdexp.launch.board import Board
-from kdexp.launch.child import work
-from kdexp.launch.pool import Job, Session, terminated_like_interrupted
-from kdexp.launch.queue import Schedule, shared_stages
+from kdexp.launch.child import Order, work
+from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
+from kdexp.launch.slots import THREADS, slots
+from kdexp.run.spec import RunSpec
 
 
-class Local(Launcher):
+class Local(Parallel):
     """Runs points in processes of their own.
 
     Args:
         slots: runs at once; None = one a GPU, else cores / threads.
         threads: threads a run; None = 1 on a CPU, a share of the cores on GPUs.
         memory_gb: memory a run is expected to need: fewer slots where it is not there. None = do not look.
-        runs: see :class:`~kdexp.launch.base.Launcher`.
 
     Raises:
         ValueError: fewer than one slot or thread.
@@ -37,23 +36,17 @@ class Local(Launcher):
 
     preload = ("kdexp.launch.preload",)
 
-    def __init__(
-        self,
-        slots: int | None = None,
-        threads: int | None = None,
-        memory_gb: float | None = None,
-        runs: str = RUNS,
-    ):
-        super().__init__(runs)
+    def __init__(self, slots: int | None = None, threads: int | None = None, memory_gb: float | None = None):
+        super().__init__()
         at_least_one(slots=slots, threads=threads)
         self.asked, self.threads, self.memory_gb = slots, threads, memory_gb
 
-    def prepare(self, points: list[Point]) -> None:
+    def prepare(self, points: list[RunSpec]) -> None:
         """See :class:`~kdexp.launch.base.Launcher`: the process that runs are forked from loads its libraries."""
         _forkserver(self._slots(devices(points))[0], self.preload)
 
     def _slots(self, wanted: frozenset[str]) -> list[dict[str, str]]:
-        return machine.slots(self.asked, self.threads, self.memory_gb, set(wanted))
+        return slots(self.asked, self.threads, self.memory_gb, set(wanted))
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launch.base.Launcher`."""
@@ -61,31 +54,25 @@ class Local(Launcher):
         with terminated_like_interrupted():
             context = _forkserver(free[0], self.preload)
             board.start(slots=len(free))
-            return _Processes(self, board, context, free).run(source)
-
-    def schedule(self, points: list[Point]) -> Source:
-        """See :class:`~kdexp.launch.base.Launcher`."""
-        needs, shared = shared_stages(points)
-        return Schedule(list(points), needs, {key: name for key, (name, _) in shared.items()}, self.costs)
+            return _Processes(board, context, free).run(source)
 
 
-class _Processes(Session):
+class _Processes(Pool):
     """Runs in processes of this machine; a slot is the environment that names its threads and its GPU."""
 
-    def __init__(self, launcher: Local, board: Board, context: Any, free: list[dict[str, str]]):
-        super().__init__(launcher, board)
+    def __init__(self, board: Board, context: Any, free: list[dict[str, str]]):
+        super().__init__(board)
         self.context, self.free = context, list(free)
 
     def room(self) -> int:
         return len(self.free)
 
-    def begin(self, points: list[Point]) -> list[Job]:
+    def begin(self, points: list[RunSpec]) -> list[Job]:
         started = []
         for point in points:
             env = self.free.pop(0)
-            log = str((point.folder / "run.log").absolute())
-            arguments = (self.launcher.runs_module, point.config, point.overrides, log, env)
-            process = self.context.Process(target=work, args=arguments, name=point.name)
+            order = Order.of(point, env)
+            process = self.context.Process(target=work, args=(order,), name=point.name)
             process.start()
             started.append(Job(point, process, env, time.time()))
         return started
@@ -137,7 +124,7 @@ def _forkserver(env: dict[str, str], preload: tuple[str, ...]) -> Any:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    threads = {name: env[name] for name in machine.THREADS}
+    threads = {name: env[name] for name in THREADS}
     before = {name: os.environ.get(name) for name in threads}
     os.environ.update(threads)
     try:

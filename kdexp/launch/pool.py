@@ -1,4 +1,9 @@
-"""What all launchers with several runs at once share: start, watch, stop, judge; where a run lives is a subclass's."""
+"""What all launchers with several runs at once share: start, watch, stop, judge; where a run lives is a subclass's.
+
+One thread looks after everything, by polling: runs end in other processes, on other machines, or by the hand of another
+shell, and none of these can be waited for together. What is decided here is read from files and locks that the runs
+hold, so that any number of launchers may work on one study, and any of them may be killed.
+"""
 
 from __future__ import annotations
 
@@ -11,26 +16,45 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdexp.common import files
-from kdexp.launch.base import Interrupted, Launcher, Outcome, Point, Source, held
+from kdexp.common.status import state as run_state
+from kdexp.launch.base import Interrupted, Launcher, Outcome, Source, first_error, is_being_run
 from kdexp.launch.board import Board
 from kdexp.launch.child import GRACE_S, INTERRUPTED
+from kdexp.launch.queue import RunQueue, shared_stages
+from kdexp.run.spec import RunSpec
 
 POLL_S = 0.5
+
+
+class Parallel(Launcher):
+    """A launcher with several runs at once.
+
+    Attributes:
+        patient: rather start nothing than a run that would only wait for a stage that another one is building.
+    """
+
+    patient = False
+
+    def schedule(self, points: list[RunSpec]) -> Source:
+        """See :class:`~kdexp.launch.base.Launcher`: shared stages early and once, long runs first."""
+        needs, shared = shared_stages(points)
+        names = {key: name for key, (name, _) in shared.items()}
+        return RunQueue(list(points), needs, names, self.costs, patient=self.patient)
 
 
 @dataclass
 class Job:
     """A run under way: ``handle`` is what the launcher knows it by, ``slot`` what it takes up."""
 
-    point: Point
+    point: RunSpec
     handle: Any
     slot: Any
     started: float
     stopping: bool = False
 
 
-class Session:
-    """One call of :meth:`Launcher.serve`: what runs, what has ended, what another process runs.
+class Pool:
+    """The runs of one call of :meth:`Launcher.serve`: those under way, those that ended, those of other processes.
 
     A subclass says how many more fit (:meth:`room`), starts (:meth:`begin`), waits, and stops runs.
     """
@@ -38,17 +62,17 @@ class Session:
     grace_s = GRACE_S + 5.0
     """Seconds that runs may take to save themselves when all are stopped."""
 
-    def __init__(self, launcher: Launcher, board: Board):
-        self.launcher, self.board = launcher, board
+    def __init__(self, board: Board):
+        self.board = board
         self.jobs: list[Job] = []
-        self.elsewhere: list[Point] = []
+        self.elsewhere: list[RunSpec] = []
         self.outcomes: list[Outcome] = []
 
     def room(self) -> int:
         """Return how many runs can be started now."""
         raise NotImplementedError
 
-    def begin(self, points: list[Point]) -> list[Job]:
+    def begin(self, points: list[RunSpec]) -> list[Job]:
         """Start runs."""
         raise NotImplementedError
 
@@ -100,7 +124,7 @@ class Session:
             raise
 
     def _fill(self, source: Source) -> None:
-        chosen: list[Point] = []
+        chosen: list[RunSpec] = []
         while source and self.room() > len(chosen):
             point = source.next([job.point for job in self.jobs] + chosen)
             if point is None:
@@ -112,12 +136,12 @@ class Session:
             for point in chosen:
                 self.board.running(point)
 
-    def _ready(self, point: Point, running: list[Point], source: Source) -> bool:
-        if self.launcher.runs.state(point.folder) == "finished":
+    def _ready(self, point: RunSpec, running: list[RunSpec], source: Source) -> bool:
+        if run_state(point.run_dir) == "finished":
             self._end(Outcome(point, "skipped"), source)
             return False
-        twin = any(other.id == point.id for other in running)
-        if twin or held(point):
+        twin = any(other.id == point.id for other in running)  # two trials of a search may be the same run
+        if twin or is_being_run(point):
             if not twin:
                 self.board.say(f"{point.name} is being run by another process; it is looked at again later")
             self.elsewhere.append(point)
@@ -140,39 +164,41 @@ class Session:
     def _judge(self, job: Job, code: int, why: str) -> Outcome | None:
         """Say how a run ended; None when another process turned out to be running the point."""
         point, took = job.point, time.time() - job.started
+        # The exit code says how the process went, the status how the run did: it may have ended before it was killed.
         if code == 0:
             return Outcome(point, "finished", took)
-        state = self.launcher.runs.state(point.folder)
+        state = run_state(point.run_dir)
         if state == "finished":
             return Outcome(point, "skipped", took)
         if code < 0:
             error = f"killed by signal {-code} ({signal.Signals(-code).name})"
             if code == -signal.SIGKILL:
                 error += ": by hand, or by the system for want of memory (hydra.launcher.slots=N runs fewer at once)"
-            mark_failed(point, error)
+            amend_status(point, state="failed", error=error)
             return Outcome(point, "failed", took, error)
-        if held(point):
+        if is_being_run(point):  # its own process has gone, so the lock is another's, which was quicker
             return None
         if code == INTERRUPTED or (state == "interrupted" and not why):
             return Outcome(point, "interrupted", took, "interrupted")
         if state != "failed":
-            mark_failed(point, why or f"its process ended with code {code}")
-        return Outcome(point, "failed", took, self.launcher.first_error(point))
+            amend_status(point, state="failed", error=why or f"its process ended with code {code}")
+        return Outcome(point, "failed", took, first_error(point))
 
     def _look_elsewhere(self, source: Source) -> None:
         """Take up points that another process has let go of, and note those that it has ended."""
         busy = {job.point.id for job in self.jobs}
         for point in list(self.elsewhere):
-            if point.id in busy or held(point):
+            if point.id in busy or is_being_run(point):
                 continue
-            state = self.launcher.runs.state(point.folder)
+            # Between the two looks the run may be taken up again; starting it here would then fail and lead back here.
+            state = run_state(point.run_dir)
             self.elsewhere.remove(point)
             if state == "finished":
                 self._end(Outcome(point, "skipped"), source)
             elif state == "failed":
-                self._end(Outcome(point, "failed", 0.0, self.launcher.first_error(point)), source)
+                self._end(Outcome(point, "failed", 0.0, first_error(point)), source)
             else:
-                source.again(point)
+                source.requeue(point)
 
     def _stop_unwanted(self, source: Source) -> None:
         running = [job for job in self.jobs if not job.stopping]
@@ -211,16 +237,11 @@ class Session:
         self.jobs.clear()
 
 
-def mark_failed(point: Point, error: str) -> None:
-    """Write into a run's status that it failed; for runs whose process could not do so itself."""
-    mark(point, state="failed", error=error)
-
-
-def mark(point: Point, **changes: Any) -> None:
-    """Change a run's status file from outside, after its process has gone."""
-    before = files.read_json(point.folder / "status.json") or {}
+def amend_status(point: RunSpec, **changes: Any) -> None:
+    """Change a run's status file from outside, after its process has gone and could not do so itself."""
+    before = files.read_json(point.run_dir / "status.json") or {}
     now = time.strftime("%Y-%m-%dT%H:%M:%S")
-    files.write_json(point.folder / "status.json", {**before, "updated": now, **changes})
+    files.write_json(point.run_dir / "status.json", {**before, "updated": now, **changes})
 
 
 @contextlib.contextmanager

@@ -8,11 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from kdexp.launch.base import Outcome, Point, Source, devices, result, seconds
+from kdexp.launch.base import Outcome, Source, devices, result, seconds
+from kdexp.run.spec import RunSpec
 
 
 @dataclass
-class Schedule(Source):
+class RunQueue(Source):
     """Points that wait to be started.
 
     A point whose shared stage is just being built by another running point would only wait for it, so points of other
@@ -27,7 +28,7 @@ class Schedule(Source):
         patient: rather start nothing than a point that would only wait (each waits on a paid machine).
     """
 
-    waiting: list[Point]
+    waiting: list[RunSpec]
     needs: Mapping[str, Collection[str]] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
     cost: dict[str, float] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class Schedule(Source):
     def __bool__(self) -> bool:
         return bool(self.waiting)
 
-    def next(self, running: list[Point]) -> Point | None:
+    def next(self, running: list[RunSpec]) -> RunSpec | None:
         """Take the point to start now; None = the others wait for a stage that is being built (see ``patient``)."""
         busy = {key for point in running for key in self._building(point)}
         free = [point for point in self.waiting if not busy & self._missing(point)]
@@ -56,7 +57,7 @@ class Schedule(Source):
         self.waiting.remove(chosen)
         return chosen
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: RunSpec) -> None:
         """See :class:`~kdexp.launch.base.Source`."""
         self.waiting.append(point)
 
@@ -66,14 +67,14 @@ class Schedule(Source):
             self.finished(outcome.point)
         return outcome
 
-    def finished(self, point: Point) -> None:
+    def finished(self, point: RunSpec) -> None:
         """Hear that a point has ended well, and so that its stages are built."""
         self.built |= set(self.needs.get(point.id, ()))
 
-    def _missing(self, point: Point) -> set[str]:
+    def _missing(self, point: RunSpec) -> set[str]:
         return set(self.needs.get(point.id, ())) - self.built
 
-    def _building(self, point: Point) -> set[str]:
+    def _building(self, point: RunSpec) -> set[str]:
         if self._missing(point):
             stage = _stage_of(point)
             if stage:  # what comes before it in the plan is there; all of it if it is the student's own
@@ -81,10 +82,10 @@ class Schedule(Source):
         return self._missing(point)
 
 
-def _stage_of(point: Point) -> str | None:
+def _stage_of(point: RunSpec) -> str | None:
     """Return the stage that a running point wrote metrics for last."""
     try:
-        with (point.folder / "metrics.jsonl").open("rb") as file:
+        with (point.run_dir / "metrics.jsonl").open("rb") as file:
             file.seek(0, 2)
             file.seek(max(0, file.tell() - 4096))
             last = file.read().splitlines()[-1]
@@ -93,44 +94,43 @@ def _stage_of(point: Point) -> str | None:
         return None
 
 
-def shared_stages(points: list[Point]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, int]]]:
+def shared_stages(points: list[RunSpec]) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, int]]]:
     """Return which stages points share: (point id -> shared keys, key -> (stage name, number of points)).
 
     The keys stand for what the configurations say alone: no data are looked at, so they are not those of the store.
     """
-    from kdexp.store.leases import outline
-
     keys: dict[str, list[str]] = {}
     count: Counter[str] = Counter()
     names: dict[str, str] = {}
     for point in points:
-        found = {stage.key: stage.name for stage in outline(point.config)}
-        keys[point.id] = list(found)
-        count.update(found.keys())
-        names.update(found)
+        stages = {stage.key: stage.name for stage in point.outline}
+        keys[point.id] = list(stages)
+        count.update(stages.keys())
+        names.update(stages)
     common = {key: (names[key], n) for key, n in count.items() if n > 1}
-    return {name: tuple(key for key in found if key in common) for name, found in keys.items()}, common
+    return {point: tuple(key for key in needed if key in common) for point, needed in keys.items()}, common
 
 
-def expected(points: list[Point], finished: list[Point]) -> dict[str, float]:
+def expected(points: list[RunSpec], finished: list[RunSpec]) -> dict[str, float]:
     """Return expected seconds of points, from finished runs of the same objective, student and task; then of the task.
 
     Points that nothing is known about are left out.
     """
-    exact: dict[tuple[str, ...], list[float]] = {}
+    spent: dict[tuple[str, ...], list[float]] = {}
     for point in finished:
         took = seconds(result(point))
         if took is not None:
-            for mark in _marks(point):
-                exact.setdefault(mark, []).append(took)
+            for kind in _kinds(point):
+                spent.setdefault(kind, []).append(took)
     cost = {}
     for point in points:
-        known = next((exact[mark] for mark in _marks(point) if mark in exact), None)
+        known = next((spent[kind] for kind in _kinds(point) if kind in spent), None)
         if known:
             cost[point.id] = sum(known) / len(known)
     return cost
 
 
-def _marks(point: Point) -> list[tuple[str, ...]]:
+def _kinds(point: RunSpec) -> list[tuple[str, ...]]:
+    """Return what runs of about the same length have in common, the closest kin first."""
     task, objective, student, teacher = (point.labels[k] for k in ("task", "objective", "student", "teacher"))
     return [(task, objective, student, teacher), (task, objective), (task,)]

@@ -15,14 +15,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from kdexp.launch import slots as machine
-from kdexp.launch.base import RUNS, Launcher, Outcome, Point, Source, held
+from kdexp.common import machine
+from kdexp.common.status import state as run_state
+from kdexp.launch.base import Outcome, Source, is_being_run
 from kdexp.launch.board import Board
-from kdexp.launch.child import INTERRUPTED
-from kdexp.launch.cluster import STOP, in_child
+from kdexp.launch.child import INTERRUPTED, STOP, Order, in_process
 from kdexp.launch.local import at_least_one, needs_package
-from kdexp.launch.pool import Job, Session, terminated_like_interrupted
-from kdexp.launch.queue import Schedule, shared_stages
+from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
+from kdexp.launch.slots import THREADS
+from kdexp.run.spec import RunSpec
 from kdexp.store.replicated import SharedRun
 
 ASK_S = 3.0
@@ -33,7 +34,7 @@ RAY_ENDS_S = "120"
 """Seconds after which Ray itself ends a process whose cluster is gone; more than this launcher needs to say so."""
 
 
-class Ray(Launcher):
+class Ray(Parallel):
     """Runs points as tasks of a Ray cluster.
 
     Args:
@@ -51,6 +52,8 @@ class Ray(Launcher):
         ValueError: a setting cannot work.
     """
 
+    patient = True  # a task that only waits keeps a machine
+
     def __init__(
         self,
         address: str | None = None,
@@ -61,9 +64,8 @@ class Ray(Launcher):
         retries: int = 3,
         resources: dict[str, float] | None = None,
         workdir: str | None = None,
-        runs: str = RUNS,
     ):
-        super().__init__(runs)
+        super().__init__()
         needs_package("ray", "ray")
         at_least_one(slots=slots, threads=threads)
         self.address, self.asked, self.threads, self.gpus = address, slots, threads, gpus
@@ -95,12 +97,6 @@ class Ray(Launcher):
                 return _Tasks(self, board, ray, slots).run(source)
             finally:
                 ray.shutdown()
-
-    def schedule(self, points: list[Point]) -> Source:
-        """See :class:`~kdexp.launch.base.Launcher`."""
-        needs, shared = shared_stages(points)
-        names = {key: name for key, (name, _) in shared.items()}
-        return Schedule(list(points), needs, names, self.costs, patient=True)
 
     def _capacity(self, ray: Any) -> int:
         have = ray.cluster_resources()
@@ -160,11 +156,11 @@ class Pulse:
         return self.there
 
 
-class _Tasks(Session):
+class _Tasks(Pool):
     """Runs in tasks of Ray."""
 
     def __init__(self, launcher: Ray, board: Board, ray: Any, slots: int):
-        super().__init__(launcher, board)
+        super().__init__(board)
         self.settings, self.ray, self.slots = launcher, ray, slots
         far = str(launcher.address or "").startswith("ray://")
         self.pulse = Pulse(str(launcher.address) if far else ray.get_runtime_context().gcs_address)
@@ -178,21 +174,19 @@ class _Tasks(Session):
             options["num_gpus"] = launcher.gpus
         if launcher.memory_gb:
             options["memory"] = int(launcher.memory_gb * 2**30)
-        self.task = ray.remote(in_child).options(**options)
+        self.task = ray.remote(in_process).options(**options)
 
     def room(self) -> int:
         return self.slots - len(self.jobs)
 
-    def begin(self, points: list[Point]) -> list[Job]:
-        env = {name: str(self.settings.threads) for name in machine.THREADS}
+    def begin(self, points: list[RunSpec]) -> list[Job]:
+        env = {name: str(self.settings.threads) for name in THREADS}
         started = []
         for point in points:
             self._let(point)
-            job = {
-                "runs": self.settings.runs_module, "config": point.config, "overrides": point.overrides,
-                "folder": str(point.folder), "env": env, "cwd": self.settings.workdir or os.getcwd(),
-            }  # fmt: skip
-            started.append(Job(point, self.task.remote(job), None, time.time()))
+            cwd = self.settings.workdir or os.getcwd()
+            order = Order.of(point, env, cwd, far=True)
+            started.append(Job(point, self.task.remote(order), None, time.time()))
         return started
 
     def wait(self, seconds: float) -> None:
@@ -216,22 +210,22 @@ class _Tasks(Session):
                 return None  # it is judged when the cluster is back; check() gives up some time
             code, why = 1, _reason(error)
         try:
-            SharedRun(job.point.config, job.point.folder).pull()
+            SharedRun(job.point.config, job.point.run_dir).pull()
         except Exception as error:
             return 1, f"its records could not be fetched ({_first_line(error)}); the same command tries again"
         return code, why
 
     def _left_alone(self, job: Job) -> tuple[int, str] | None:
         """Say how a run ended without asking Ray: by its records, as far as they are seen from here."""
-        if held(job.point):
+        if is_being_run(job.point):
             return None
-        return (0 if self.launcher.runs.state(job.point.folder) == "finished" else INTERRUPTED), ""
+        return (0 if run_state(job.point.run_dir) == "finished" else INTERRUPTED), ""
 
     def ask_to_stop(self, job: Job) -> None:
-        job.point.folder.mkdir(parents=True, exist_ok=True)
-        (job.point.folder / STOP).touch()
+        job.point.run_dir.mkdir(parents=True, exist_ok=True)
+        (job.point.run_dir / STOP).touch()
         with self._said_only("asked to stop", job.point):
-            SharedRun(job.point.config, job.point.folder).ask_to_stop()
+            SharedRun(job.point.config, job.point.run_dir).ask_to_stop()
 
     def kill(self, job: Job) -> None:
         if not self.pulse.lost:
@@ -242,16 +236,16 @@ class _Tasks(Session):
             self._let(job.point)
 
     @contextlib.contextmanager
-    def _said_only(self, what: str, point: Point) -> Iterator[None]:
+    def _said_only(self, what: str, point: RunSpec) -> Iterator[None]:
         """Say what storage refuses, and go on: the other runs want to be looked after too."""
         try:
             yield
         except Exception as error:
             self.board.say(f"{point.name} could not be {what} at runtime.remote: {_first_line(error)}")
 
-    def _let(self, point: Point) -> None:
-        (point.folder / STOP).unlink(missing_ok=True)
-        SharedRun(point.config, point.folder).let_run()
+    def _let(self, point: RunSpec) -> None:
+        (point.run_dir / STOP).unlink(missing_ok=True)
+        SharedRun(point.config, point.run_dir).let_run()
 
 
 def _first_line(error: BaseException) -> str:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from kdexp.common.machine import cores
+
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 """Read by the numerical libraries when they are loaded, so they are set before."""
 
@@ -23,7 +25,6 @@ def slots(asked: int | None, threads: int | None, memory_gb: float | None, devic
         threads: threads a run; None = 1 on a CPU, an equal share of the cores on GPUs.
         memory_gb: memory a run is expected to need; None = do not look.
         devices: the values of ``runtime.device`` of all points.
-
     """
     gpus = visible_gpus() if devices != {"cpu"} else []
     if gpus:
@@ -39,18 +40,6 @@ def slots(asked: int | None, threads: int | None, memory_gb: float | None, devic
 
 def _threads(count: int) -> dict[str, str]:
     return {name: str(count) for name in THREADS}
-
-
-def cores() -> int:
-    """Return the cores this process may use: its affinity, and the quota of its control group."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            count = min(count, max(1, round(int(quota) / int(period))))
-    except (OSError, ValueError):
-        pass
-    return count
 
 
 def free_memory_gb() -> float:

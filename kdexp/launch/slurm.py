@@ -13,18 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdexp.launch import slots as machine
-from kdexp.launch.base import RUNS, Launcher, Outcome, Point, Source
+from kdexp.common import machine
+from kdexp.launch.base import Outcome, Source
 from kdexp.launch.board import Board
-from kdexp.launch.cluster import STOP, Remote
+from kdexp.launch.child import STOP, Order
 from kdexp.launch.local import at_least_one, needs_package
-from kdexp.launch.pool import Job, Session, terminated_like_interrupted
-from kdexp.launch.queue import Schedule, shared_stages
+from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
+from kdexp.launch.slots import THREADS
+from kdexp.run.spec import RunSpec
 
 EXECUTORS = ("slurm", "local")
 
 
-class Submitit(Launcher):
+class Submitit(Parallel):
     """Runs points as Slurm jobs.
 
     Args:
@@ -41,6 +42,8 @@ class Submitit(Launcher):
         ValueError: a setting cannot work.
     """
 
+    patient = True  # a job that only waits is paid for
+
     def __init__(
         self,
         executor: str = "slurm",
@@ -51,9 +54,8 @@ class Submitit(Launcher):
         timeout_min: int = 240,
         requeues: int = 10,
         parameters: Mapping[str, Any] | None = None,
-        runs: str = RUNS,
     ):
-        super().__init__(runs)
+        super().__init__()
         needs_package("submitit", "slurm")
         at_least_one(slots=slots, threads=threads, timeout_min=timeout_min)
         if executor not in EXECUTORS:
@@ -73,36 +75,28 @@ class Submitit(Launcher):
             board.start(slots=slots)
             return _Jobs(self, board, submitit, slots).run(source)
 
-    def schedule(self, points: list[Point]) -> Source:
-        """See :class:`~kdexp.launch.base.Launcher`."""
-        needs, shared = shared_stages(points)
-        names = {key: name for key, (name, _) in shared.items()}
-        return Schedule(list(points), needs, names, self.costs, patient=True)
 
-
-class _Jobs(Session):
+class _Jobs(Pool):
     """Runs in jobs of submitit."""
 
     def __init__(self, launcher: Submitit, board: Board, submitit: Any, slots: int):
-        super().__init__(launcher, board)
+        super().__init__(board)
         self.settings, self.submitit, self.slots = launcher, submitit, slots
 
     def room(self) -> int:
         return self.slots - len(self.jobs)
 
-    def begin(self, points: list[Point]) -> list[Job]:
-        executor = self._executor(points[0].folder.parent)
-        env = {name: str(self.settings.threads) for name in machine.THREADS}
+    def begin(self, points: list[RunSpec]) -> list[Job]:
+        executor = self._executor(points[0].run_dir.parent)
+        env = {name: str(self.settings.threads) for name in THREADS}
         handles = []
         with contextlib.ExitStack() as stack:
             if self.settings.executor == "slurm" and len(points) > 1:
                 stack.enter_context(executor.batch())
             for point in points:
-                (point.folder / STOP).unlink(missing_ok=True)
-                job = Remote(
-                    self.settings.runs_module, point.config, point.overrides, str(point.folder), env, os.getcwd()
-                )
-                handles.append(executor.submit(job))
+                (point.run_dir / STOP).unlink(missing_ok=True)
+                order = Order.of(point, env, os.getcwd(), far=True)
+                handles.append(executor.submit(order))
         return [Job(point, handle, None, time.time()) for point, handle in zip(points, handles, strict=True)]
 
     def _executor(self, study: Path) -> Any:
@@ -136,8 +130,8 @@ class _Jobs(Session):
             )
 
     def ask_to_stop(self, job: Job) -> None:
-        (job.point.folder / STOP).parent.mkdir(parents=True, exist_ok=True)
-        (job.point.folder / STOP).touch()
+        (job.point.run_dir / STOP).parent.mkdir(parents=True, exist_ok=True)
+        (job.point.run_dir / STOP).touch()
         if job.handle.state.startswith("PENDING"):
             job.handle.cancel()
 
@@ -145,4 +139,4 @@ class _Jobs(Session):
         job.handle.cancel()
 
     def release(self, job: Job) -> None:
-        (job.point.folder / STOP).unlink(missing_ok=True)
+        (job.point.run_dir / STOP).unlink(missing_ok=True)

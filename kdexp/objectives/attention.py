@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Context, Features, Objective
@@ -19,7 +18,6 @@ from kdexp.objectives.common import (
     real_tokens,
     scaled_scores,
     some,
-    split_heads,
     targets,
 )
 
@@ -81,17 +79,3 @@ class LayerPairs(Objective):
 def scores_of(features: dict[str, Tensor]) -> Tensor:
     """Scores q k^T / sqrt(d) of one layer, (B, H, L, L), no mask."""
     return scaled_scores(features["query"], features["key"])
-
-
-def attention_logits(
-    hidden: Tensor, wq: Tensor, bq: Tensor, wk: Tensor, bk: Tensor, heads: int, swap_qk: bool = False
-) -> Tensor:
-    """Scores q k^T / sqrt(d) of hidden states (B, L, D) without mask, (B, heads, L, L); y = x W^T + b.
-
-    Args:
-        swap_qk: exchange the two projections, as SPS does in its second pass.
-    """
-    query, key = F.linear(hidden, wq, bq), F.linear(hidden, wk, bk)
-    if swap_qk:
-        query, key = key, query
-    return scaled_scores(split_heads(query, heads), split_heads(key, heads))

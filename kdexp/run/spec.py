@@ -65,17 +65,39 @@ def prepare(
         The spec, or None and the problems. Nothing is loaded, and the network is not asked
         (:mod:`kdexp.check.probes` does that for all specs of a study together).
     """
-    raw = resolve(composed)
+    return prepare_resolved(resolve(composed), overrides, trial)
+
+
+def prepare_resolved(
+    raw: dict[str, Any], overrides: Sequence[str] = (), trial: int | None = None
+) -> tuple[RunSpec | None, list[str]]:
+    """As :func:`prepare`, for a configuration whose dependent values are filled in already."""
+    config, problems = typed(raw)
+    problems = problems if config is None else combinations.problems(config)
+    return (None, problems) if config is None or problems else (_spec(config, tuple(overrides), trial), [])
+
+
+def typed(raw: dict[str, Any]) -> tuple[Config | None, list[str]]:
+    """Make the typed configuration of plain values, with the keys that its method adds; or say what is wrong."""
+    objective = raw.get("objective")
     try:
-        wanted = raw["objective"].get("method") if isinstance(raw.get("objective"), dict) else None
+        wanted = objective.get("method") if isinstance(objective, dict) else None
         settings = methods.method(str(wanted or "distill")).Settings
     except ValueError as error:
         return None, [str(error)]
-    config, problems = schema.parse(raw, settings)
+    return schema.parse(raw, settings)
+
+
+def restore(raw: dict[str, Any], overrides: Sequence[str] = ()) -> RunSpec:
+    """Make a spec again that was checked before and came as plain values (JSON) from another machine.
+
+    Raises:
+        ConfigError: it was made by another version of kdexp.
+    """
+    config, problems = typed(raw)
     if config is None:
-        return None, problems
-    problems = combinations.problems(config)
-    return (None, problems) if problems else (_spec(config, tuple(overrides), trial), [])
+        raise ConfigError(problems)
+    return _spec(config, tuple(overrides), None)
 
 
 def make(composed: DictConfig | dict[str, Any], overrides: Sequence[str] = ()) -> RunSpec:
@@ -91,7 +113,7 @@ def make(composed: DictConfig | dict[str, Any], overrides: Sequence[str] = ()) -
 
 
 def _spec(config: Config, overrides: tuple[str, ...], trial: int | None) -> RunSpec:
-    settings = identity.science(config)
+    settings = identity.science(config.model_dump())
     run_id = identity.run_id(settings)
     name = identity.run_name(config, run_id)
     return RunSpec(

@@ -1,29 +1,29 @@
 """Composing hundreds of points in seconds, with exactly the result of composing each one by Hydra.
 
-Hydra composes a point in some 90 ms: it reads every file again. Here only the *distinct choices of groups* are
-composed: when another choice of one group changes nothing but that group's own part of the configuration (the list of
-merged files tells), a point is put together from parts; value overrides are then applied by Hydra's own function, in
-their order. A group that writes elsewhere too is composed in full with each combination.
+Hydra reads every file again for each point, some 90 ms. Here it composes each *group choice* once, and is asked which
+files that takes: where two choices change files of different top-level keys, their combination is put together from
+both; where they meet, Hydra composes the combination too. Plain values are laid over the result at the end.
 """
 
 from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import CachingConfigRepository
-from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-Groups = dict  # dict[str, str]: group -> override text
+Texts = tuple[str, ...]
+Choices = dict[str, str | None]
 
 
 class CompositionError(ValueError):
@@ -35,26 +35,29 @@ class Composed:
     """A composed point.
 
     Attributes:
-        config: without its ``hydra`` node, interpolations not yet resolved.
+        config: plain and the point's own, without the ``hydra`` node; interpolations are resolved.
         choices: group -> chosen option, defaults included.
     """
 
+    config: dict[str, Any]
+    choices: Choices
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """What Hydra made of some choices; ``plain`` has those top-level keys as data that hold no interpolation."""
+
     config: DictConfig
-    choices: dict[str, str | None]
+    choices: Choices
+    plain: dict[str, Any]
 
 
 @dataclass(frozen=True)
-class _Part:
-    config: DictConfig
-    choices: dict[str, str | None]
-    files: Counter[tuple[str, str, bool]]  # (file, package, is the primary's own content)
+class _Layout:
+    """Where a combination of choices comes from: top-level key -> composition."""
 
-
-class _PristineRepository(CachingConfigRepository):
-    """Reads each file once and hands out copies (merging changes what it is given)."""
-
-    def load_config(self, config_path: str) -> Any:
-        return copy.deepcopy(super().load_config(config_path))
+    parts: dict[str, _Whole]
+    choices: Choices
 
 
 class Composer:
@@ -63,132 +66,158 @@ class Composer:
     Args:
         loader: Hydra's configuration loader.
         master: the sweep's own composed configuration, with its ``hydra`` node.
+
+    Attributes:
+        tree: the point composed last, interpolations not resolved; the next one changes it.
     """
 
-    def __init__(self, loader: Any, master: DictConfig):
-        self._name = master.hydra.job.config_name
+    def __init__(self, loader: ConfigLoader, master: DictConfig):
+        self._loader, self._name = loader, master.hydra.job.config_name
         self._hydra = list(master.hydra.overrides.hydra)
-        self._parser = OverridesParser.create(config_loader=loader)
-        _, repository = loader._parse_overrides_and_create_caching_repo(self._name, self._hydra)
-        self._loader = loader
-        self._repository = _PristineRepository(repository)
-        self._parsed: dict[str, tuple[Any, bool]] = {}
-        self._parts: dict[tuple[str, ...], _Part] = {}
-        self._places: dict[tuple[str | None, str | None], str | None] = {}
-        self._base: Groups | None = None
-        self._own = DictConfig({})
-        self._swapped: set[str] = set()
+        self._parse = cache(OverridesParser.create(config_loader=loader).parse_override)
+        self._is_group = cache(lambda key: bool(loader.get_group_options(key, None, self._name, self._hydra)))
+        self._files, self._layout = cache(self._files_of), cache(self._layout_of)
+        self._wholes: dict[Texts, _Whole | CompositionError] = {}
+        self._bases: dict[Texts, Texts] = {}  # keys of choices -> the first choices of these keys that were composed
+        self.tree = DictConfig({}, flags={"struct": True})
+        self._held: dict[str, _Whole] = {}  # top-level key -> the composition whose node the tree has there, unchanged
 
-    @contextmanager
-    def point(self, overrides: Sequence[str]) -> Iterator[Composed]:
-        """Compose one point; what is yielded is valid inside the ``with`` block only (the next point reuses it).
+    def compose(self, overrides: Sequence[str]) -> Composed:
+        """Compose one point.
 
         Raises:
             CompositionError: an unknown group, option or key.
         """
-        touched: dict[str, Any] = {}
         try:
-            groups, others = self._split(overrides)
-            config, choices = self._assemble(groups)
-            for top in {override.key_or_group.split(".")[0] for override in others}:
-                touched[top] = copy.deepcopy(config._get_node(top, validate_access=False))
-            ConfigLoaderImpl._apply_overrides_to_config(others, config)
-        except (HydraException, OmegaConfBaseException, ValueError) as error:
-            for top, node in touched.items():
-                _put(config, top, node)
+            choices, values = self._split([self._parse(text) for text in overrides])
+            layout = self._layout(choices)
+            changed = {str(value.key_or_group).partition(".")[0] for value in values}
+            self._grow(layout.parts, changed, {str(v.key_or_group) for v in values if not isinstance(v.value(), dict)})
+            for value in values:
+                _set(self.tree, value)
+            config = {}
+            for top, whole in layout.parts.items():
+                fixed = top in whole.plain and top not in changed
+                config[top] = copy.deepcopy(whole.plain[top]) if fixed else _resolved(self.tree, top)
+        except (HydraException, OmegaConfBaseException) as error:
             raise CompositionError(sentence(error)) from error
+        return Composed(config, dict(layout.choices))
+
+    def _split(self, overrides: list[Override]) -> tuple[Texts, list[Override]]:
+        """Tell what Hydra shall compose from the values to be laid over it, which Hydra would set last too."""
+        values = [o for o in overrides if o.type == OverrideType.CHANGE and not o.package and not self._chooses(o)]
+        others = [o for o in overrides if not any(o is value for value in values)]
+        # Additions and deletions are Hydra's; beside a value of the same place their order counts.
+        if any(_same_place(o, value) for o in others if not self._chooses(o) for value in values):
+            others, values = overrides, []
+        return tuple(str(o.input_line) for o in others), values
+
+    def _chooses(self, override: Override) -> bool:
+        """Tell whether an override chooses an option of a group."""
+        return self._is_group(override.key_or_group) and not isinstance(override.value(), dict)
+
+    def _layout_of(self, choices: Texts) -> _Layout:
+        parsed = [self._parse(text) for text in choices]
+        keys = tuple(override.get_key_element() for override in parsed)
+        base = self._bases.get(keys, choices)
+        swaps = [n for n, text in enumerate(choices) if text != base[n]]
+        layout = None
+        if len(swaps) > 1 and all(self._chooses(parsed[n]) for n in swaps):
+            layout = self._apart(base, [(*base[:n], choices[n], *base[n + 1 :]) for n in swaps])
+        if layout is None:
+            whole = self._whole(choices)
+            layout = _Layout(dict.fromkeys(map(str, whole.config), whole), whole.choices)
+            self._bases.setdefault(keys, choices)
+        return layout
+
+    def _apart(self, base: Texts, ways: list[Texts]) -> _Layout | None:
+        """Combine single changes of ``base``; None where two of them meet, or one of them is no configuration."""
         try:
-            yield Composed(config, choices)
-        finally:
-            for top, node in touched.items():
-                _put(config, top, node)
+            first, wholes = self._whole(base), [self._whole(way) for way in ways]
+        except CompositionError:
+            return None
+        places = [self._places(base, way) for way in ways]
+        if any("" in place for place in places) or len(set().union(*places)) < sum(map(len, places)):
+            return None
+        parts, choices = dict.fromkeys(map(str, first.config), first), dict(first.choices)
+        for whole, place in zip(wholes, places, strict=True):
+            parts = {top: source for top, source in parts.items() if top not in place or top in whole.config}
+            parts |= {str(top): whole for top in whole.config if top in place}
+            choices = {group: option for group, option in choices.items() if group in whole.choices}
+            choices |= {g: option for g, option in whole.choices.items() if first.choices.get(g) != option}
+        return _Layout(parts, choices)
 
-    def _split(self, overrides: Sequence[str]) -> tuple[Groups, list[Any]]:
-        groups: Groups = {}
-        others = []
-        for text in overrides:
-            if text not in self._parsed:
-                override = self._parser.parse_override(text)
-                is_group = self._repository.group_exists(override.key_or_group)
-                self._parsed[text] = override, is_group and not isinstance(override.value(), dict)
-            override, is_choice = self._parsed[text]
-            if is_choice:
-                groups[override.get_key_element()] = text
-            else:
-                others.append(override)
-        return groups, others
+    def _places(self, base: Texts, way: Texts) -> set[str]:
+        """Return the top-level keys into which files are merged that only one of two compositions has."""
+        before, after = self._files(base), self._files(way)
+        return {package.partition(".")[0] for _, package, _ in (before - after) + (after - before)}
 
-    def _assemble(self, groups: Groups) -> tuple[DictConfig, dict[str, str | None]]:
-        """Return the configuration of a choice of groups: parts of it are swapped in, nothing is copied."""
-        if self._base is None:
-            self._own = self._part(groups).config.copy()
-            self._base = groups
-        changed = [k for k in dict.fromkeys([*self._base, *groups]) if self._base.get(k) != groups.get(k)]
-        places: dict[str | None, list[str]] = {}
-        for key in changed:
-            places.setdefault(self._place(key, groups.get(key)), []).append(key)
-        if None in places:
-            whole = self._part(groups)
-            return whole.config, whole.choices
-        base = self._part(self._base)
-        for place in self._swapped - {p for p in places if p}:
-            _put(self._own, place, base.config._get_node(place))
-        choices = dict(base.choices)
-        for at, keys in places.items():
-            place = str(at)
-            part = self._part(self._changed(keys, groups))
-            _put(self._own, place, part.config._get_node(place))
-            for key in keys:
-                group = key.lstrip("+~")
-                choices.update({g: o for g, o in part.choices.items() if g == group or g.startswith(group + "/")})
-        self._swapped = {place for place in places if place is not None}
-        return self._own, choices
+    def _files_of(self, choices: Texts) -> Counter[tuple[str, str, bool]]:
+        listed = self._loader.compute_defaults_list(self._name, [*self._hydra, *choices], RunMode.RUN)
+        return Counter((str(d.config_path), d.package or "", bool(d.is_self)) for d in listed.defaults)
 
-    def _changed(self, keys: list[str], groups: Groups) -> Groups:
-        """Return the base with some groups as in ``groups``, in an order that keeps appended groups in theirs."""
-        assert self._base is not None
-        out = {k: t for k, t in self._base.items() if k not in keys or k in groups}
-        return {**out, **{k: groups[k] for k in keys if k in groups}}
+    def _whole(self, choices: Texts) -> _Whole:
+        """Return Hydra's composition; what cannot be composed is remembered too, for many points may ask for it."""
+        if choices not in self._wholes:
+            try:
+                self._wholes[choices] = self._by_hydra(choices)
+            except (HydraException, OmegaConfBaseException) as error:
+                self._wholes[choices] = CompositionError(sentence(error))
+        whole = self._wholes[choices]
+        if isinstance(whole, CompositionError):
+            raise CompositionError(str(whole))
+        return whole
 
-    def _place(self, key: str, text: str | None) -> str | None:
-        """Return the one top-level key that a choice changes against the base; None when it changes more."""
-        if (key, text) not in self._places:
-            assert self._base is not None
-            base, part = self._part(self._base), self._part(self._changed([key], {key: text} if text else {}))
-            other = (base.files - part.files) + (part.files - base.files)
-            tops = {package.split(".")[0] for _, package, _ in other} or {key.lstrip("+~").split("/")[0].split("@")[0]}
-            self._places[key, text] = tops.pop() if len(tops) == 1 and "" not in tops else None
-        return self._places[key, text]
+    def _by_hydra(self, choices: Texts) -> _Whole:
+        composed = self._loader.load_configuration(self._name, [*self._hydra, *choices], RunMode.RUN)
+        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        raw = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(raw, dict)
+        plain = {str(top): value for top, value in raw.items() if "${" not in repr(value)}
+        return _Whole(config, dict(composed.hydra.runtime.choices), plain)
 
-    def _part(self, groups: Groups) -> _Part:
-        mark = tuple(groups.values())
-        if mark not in self._parts:
-            parsed = self._parser.parse_overrides([*self._hydra, *groups.values()])
-            listed = create_defaults_list(
-                repo=self._repository,
-                config_name=self._name,
-                overrides_list=parsed,
-                prepend_hydra=True,
-                skip_missing=False,
-            )
-            defaults = [d for d in listed.defaults if (d.package or "").split(".")[0] != "hydra"]
-            config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=self._repository)
-            with open_dict(config):
-                config.pop("hydra", None)
-            OmegaConf.set_struct(config, True)
-            files = Counter((str(d.config_path), d.package or "", bool(d.is_self)) for d in defaults)
-            self._parts[mark] = _Part(config, dict(listed.overrides.known_choices), files)
-        return self._parts[mark]
+    def _grow(self, parts: dict[str, _Whole], changed: set[str], replaced: set[str]) -> None:
+        """Make the tree that of a point before its values: what differs from the point before is put back.
+
+        Args:
+            changed: top-level keys in which values will be set.
+            replaced: keys that get a value as a whole, so that a top-level one (``seed``) need not be put back first.
+        """
+        held, self._held = self._held, {}  # should this be cut short, everything is put back the next time
+        left = {top for top in parts if top in replaced and top in [*self.tree]}
+        other = [t for t in {*self.tree, *parts} - left if t not in held or held[t] is not parts.get(t)]
+        with open_dict(self.tree):
+            for top in other:
+                if top in [*self.tree]:  # `in self.tree` would resolve an interpolation
+                    del self.tree[top]
+            for whole in {id(whole): whole for whole in parts.values()}.values():
+                wanted = [top for top in other if parts.get(top) is whole]
+                if wanted:
+                    self.tree.merge_with(OmegaConf.masked_copy(whole.config, wanted))
+        self._held = {top: whole for top, whole in parts.items() if top not in changed}
 
 
-def _put(config: DictConfig, key: str, node: Any) -> None:
-    """Set a top-level node as it is, without copying it; None removes the key."""
-    with open_dict(config), flag_override(config, "no_deepcopy_set_nodes", True):
-        if node is None:
-            config.pop(key, None)
-        else:
-            node._set_parent(None)  # a node of the same tree would be copied
-            config._set_item_impl(key, node)
+def _same_place(one: Override, other: Override) -> bool:
+    first, second = f"{one.key_or_group}.", f"{other.key_or_group}."
+    return first.startswith(second) or second.startswith(first)
+
+
+def _set(tree: DictConfig, override: Override) -> None:
+    """Set a value as Hydra does."""
+    try:
+        OmegaConf.update(tree, override.key_or_group, override.value(), merge=True)
+    except (ConfigAttributeError, ConfigKeyError) as error:
+        key, why = override.key_or_group, str(error).partition("\n")[0]
+        text = f"Could not override '{key}'. To append to your config use +{override.input_line} {why}"
+        raise CompositionError(text) from error
+
+
+def _resolved(tree: DictConfig, top: str) -> Any:
+    """Return a top-level key as data, interpolations resolved; ``???`` stays."""
+    if OmegaConf.is_missing(tree, top):
+        return "???"
+    value = tree[top]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def sentence(error: BaseException) -> str:

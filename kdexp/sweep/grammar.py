@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
+from kdexp.common.problems import near
+
 FORM = ("params", "zip", "set", "union", "exclude", "scales")
 """Keys a form may have."""
 
@@ -93,16 +95,16 @@ def expand(
         ValueError: unknown keys, lists of unequal length in a ``zip``, values that cannot be read.
     """
     points = _combinations(form, "hydra.sweeper", parse)
-    for key, texts in command.items():
-        points = [point for text in texts for point in _set(points, key, text)]
+    for key, wanted in command.items():
+        points = [point for text in wanted for point in _set(points, key, text)]
     seen: set[tuple[str, ...]] = set()
     out = []
     for point in points:
         own = {key: text for key, text in point.assignment.items() if key not in command}
         assignment = {**{key: point.assignment[key] for key in command}, **own}
-        mark = tuple(sorted(assignment.values()))
-        if mark not in seen:
-            seen.add(mark)
+        texts = tuple(sorted(assignment.values()))
+        if texts not in seen:
+            seen.add(texts)
             out.append(Combination(assignment, point.exclusions))
     return out
 
@@ -183,8 +185,6 @@ def _check_keys(form: Any, known: Iterable[str], where: str) -> None:
         raise ValueError(f"{where} is {form!r}: a mapping with the keys {', '.join(known)} is needed.")
     for key in form:
         if key not in known:
-            from kdexp.config.schema import near
-
             raise ValueError(f"{where}.{key} is unknown.{near(key, known)} Known keys: {', '.join(known)}.")
 
 
@@ -203,7 +203,7 @@ def _combinations(form: Mapping[str, Any], where: str, parse: Parse) -> list[Com
             if key in taken:
                 raise ValueError(f"{where}: {key} is set in two places (params, zip, set); keep one of them.")
             taken.add(key)
-    exclusions = [_exclusion(item, f"{where}.exclude") for item in form.get("exclude") or []]
+    exclusions = [exclusion(item, f"{where}.exclude") for item in form.get("exclude") or []]
     own = [Combination(choice, exclusions) for choice in _product(axes)]
     parts = form.get("union") or []
     if not parts:
@@ -227,7 +227,8 @@ def _zip(pairs: Any, where: str, parse: Parse) -> list[Assignment]:
     return [{bare(key): text for key, text in zip(lists, row, strict=True)} for row in rows]
 
 
-def _exclusion(item: Any, where: str) -> Exclusion:
+def exclusion(item: Any, where: str) -> Exclusion:
+    """Read one entry of ``exclude``, which stands at ``where``."""
     if not isinstance(item, Mapping) or not item.get("where") or not item.get("reason"):
         raise ValueError(f"{where} holds {item!r}: give {{where: {{key: value}}, reason: why}}.")
     return Exclusion(dict(item["where"]), str(item["reason"]))

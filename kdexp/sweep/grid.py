@@ -12,7 +12,13 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.launch.base import RUNS, Point
+from kdexp.check import probes
+from kdexp.common.problems import ConfigError
+from kdexp.config.resolve import resolve
+from kdexp.run import spec
+from kdexp.run.spec import RunSpec
+from kdexp.sweep import study
+from kdexp.sweep.compose import Composer, CompositionError
 from kdexp.sweep.grammar import Combination, bare, choose_form, expand, override_values
 from kdexp.sweep.plugins import experiment_sweep, make_launcher
 
@@ -26,8 +32,6 @@ class Grid(Sweeper):
     Args:
         params, zip, set, union, exclude, scales: see :mod:`kdexp.sweep.grammar`.
     """
-
-    runs_module = RUNS
 
     def __init__(
         self,
@@ -49,31 +53,27 @@ class Grid(Sweeper):
         """Carry the study out.
 
         Raises:
-            kdexp.config.resolve.ConfigError: something must change first; it holds the problems of all points, and nothing
-                was written.
+            kdexp.common.problems.ConfigError: something must change first; it holds the problems of all points, and
+                nothing was written.
             SystemExit: code 1, some runs failed.
             kdexp.launch.base.Interrupted: a person stopped it.
         """
-        from kdexp.config.resolve import ConfigError
-        from kdexp.sweep import flow
-
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
-            launcher.runs_module = self.runs_module
             points = self.points(arguments)
         except ConfigError:
             raise
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         dry = bool(self.master.get("dry")) or self.master.get("plan") == "show"
-        flow.study(points, launcher, scale=str(self.master.get("scale", "full")), dry=dry)
+        study.carry_out(points, launcher, scale=str(self.master.get("scale", "full")), dry=dry)
 
-    def points(self, arguments: list[str]) -> list[Point]:
+    def points(self, arguments: list[str]) -> list[RunSpec]:
         """Return all points of the study: composed, checked, without duplicates and exclusions.
 
         Raises:
             ValueError: the form or the command line cannot work.
-            kdexp.config.resolve.ConfigError: points cannot work.
+            kdexp.common.problems.ConfigError: points cannot work.
         """
         refused = experiment_sweep(arguments)
         if refused:
@@ -99,21 +99,17 @@ class Builder:
     """
 
     def __init__(self, loader: Any, master: DictConfig):
-        from kdexp.sweep.compose import Composer
-
         self.composer = Composer(loader, master)
-        self.wrong: dict[str, list[Combination]] = {}
+        self.refused: dict[str, list[Combination]] = {}
         self.excluded: dict[int, int] = {}
 
-    def build(self, combinations: list[Combination]) -> list[Point]:
+    def build(self, combinations: list[Combination]) -> list[RunSpec]:
         """Return the points of a grid, each once.
 
         Raises:
-            kdexp.config.resolve.ConfigError: points cannot work; it holds the problems of all of them.
+            kdexp.common.problems.ConfigError: points cannot work; it holds the problems of all of them.
         """
-        from kdexp.config.resolve import ConfigError
-
-        points: dict[str, Point] = {}
+        points: dict[str, RunSpec] = {}
         twice = 0
         self.excluded = {id(e): 0 for c in combinations for e in c.exclusions}
         for combination in combinations:
@@ -123,63 +119,59 @@ class Builder:
             twice += point.id in points
             points.setdefault(point.id, point)
         self._report(combinations, twice)
-        if self.wrong:
-            raise ConfigError([self._said(text, found, combinations) for text, found in self.wrong.items()])
+        if self.refused:
+            raise ConfigError([self._sentence(text, alike, combinations) for text, alike in self.refused.items()])
         if not points:
             raise ConfigError(["the grid has no points: everything is excluded."])
-        names = list(dict.fromkeys(str(point.config["study"]) for point in points.values()))
+        names = list(dict.fromkeys(point.config.study for point in points.values()))
         if len(names) > 1:
             raise ConfigError([f"the points belong to several studies ({', '.join(names)}): start them one by one."])
+        unreachable = probes.problems(point.config for point in points.values())  # once for all of them
+        if unreachable:
+            raise ConfigError(unreachable)
         return list(points.values())
 
-    def point(self, combination: Combination) -> Point | None:
-        """Return one point; None if it is excluded or wrong (``wrong`` then says why)."""
-        from kdexp.config import resolve as configs
-        from kdexp.run import execute as runs
-        from kdexp.sweep.compose import CompositionError
-
+    def point(self, combination: Combination) -> RunSpec | None:
+        """Return one point; None if it is excluded or wrong (``refused`` then says why)."""
         overrides = list(combination.assignment.values())
         try:
-            with self.composer.point(overrides) as composed:
-                config, choices = configs.resolve(composed.config), composed.choices
+            composed = self.composer.compose(overrides)
+            raw, choices = resolve(composed.config), composed.choices
         except (CompositionError, ValueError) as error:
-            self.wrong.setdefault(str(error), []).append(combination)
+            self.refused.setdefault(str(error), []).append(combination)
             return None
         try:
             for exclusion in combination.exclusions:
-                if all(_matches(key, value, choices, config) for key, value in exclusion.where.items()):
+                if all(_matches(key, value, choices, raw) for key, value in exclusion.where.items()):
                     self.excluded[id(exclusion)] += 1
                     return None
         except KeyError as error:
             key = error.args[0]
             text = f"exclude: {key} is neither a group nor a key of the configuration; correct it or leave it out."
-            self.wrong.setdefault(text, []).append(combination)
+            self.refused.setdefault(text, []).append(combination)
             return None
-        found = configs.problems(config)
-        for text in found:
-            self.wrong.setdefault(text, []).append(combination)
-        if found:
-            return None
-        return Point(runs.identity(config), runs.run_name(config), runs.folder(config), config, overrides)
+        point, problems = spec.prepare_resolved(raw, overrides)
+        for text in problems:
+            self.refused.setdefault(text, []).append(combination)
+        return point
 
     def _report(self, combinations: list[Combination], twice: int) -> None:
-        seen = {id(e): e for c in combinations for e in c.exclusions}
-        for mark, count in self.excluded.items():
-            where = ", ".join(f"{key}={value}" for key, value in seen[mark].where.items())
-            say = f"left out: {count} points with {where}: {seen[mark].reason}"
-            print(say if count else f"exclude: no point has {where}", file=sys.stderr)
+        for exclusion in {id(e): e for c in combinations for e in c.exclusions}.values():
+            count, where = self.excluded[id(exclusion)], ", ".join(f"{k}={v}" for k, v in exclusion.where.items())
+            text = f"left out: {count} points with {where}: {exclusion.reason}"
+            print(text if count else f"exclude: no point has {where}", file=sys.stderr)
         if twice:
             print(f"merged: {twice} points are the same run as another one", file=sys.stderr)
 
     @staticmethod
-    def _said(text: str, found: list[Combination], everything: list[Combination]) -> str:
+    def _sentence(text: str, alike: list[Combination], everything: list[Combination]) -> str:
         if len(everything) == 1:
             return text
-        if len(found) == len(everything):
+        if len(alike) == len(everything):
             return f"{text} (all {len(everything)} points)"
         common = set.intersection(*(set(c.assignment.values()) for c in everything))
-        example = " ".join(t for t in found[0].assignment.values() if t not in common)
-        return f"{text} ({len(found)} of {len(everything)} points, such as {example})"
+        example = " ".join(t for t in alike[0].assignment.values() if t not in common)
+        return f"{text} ({len(alike)} of {len(everything)} points, such as {example})"
 
 
 def _matches(key: str, wanted: Any, choices: Mapping[str, str | None], config: Mapping[str, Any]) -> bool:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from kdexp.common.registry import load
+from kdexp.launch.base import Launcher
+
 SWEEPERS = {
     "hydra_plugins.kdexp.Grid": ("kdexp.sweep.grid", "Grid"),
     "hydra_plugins.kdexp.Optuna": ("kdexp.sweep.search.sweeper", "Optuna"),
@@ -40,22 +43,24 @@ def register() -> None:
         plugins.class_name_to_class[name] = cls
 
 
-def make_launcher(node: dict[str, Any]) -> Any:
+def make_launcher(node: dict[str, Any]) -> Launcher:
     """Make the launcher that ``hydra.launcher`` describes.
 
     Raises:
-        ValueError: it is none of kdexp's, or a setting of it is unknown.
+        ValueError: it is neither kdexp's nor of a package in KDEXP_TARGETS, or a setting of it is unknown.
     """
-    import importlib
-
     settings = dict(node)
     path = str(settings.pop("_target_", ""))
-    if not path.startswith("kdexp.launch."):
-        raise ValueError(f"hydra.launcher._target_={path}: choose one of kdexp's, such as hydra/launcher=local.")
-    module, _, name = path.rpartition(".")
+    advice = "Choose one of kdexp's, such as hydra/launcher=local."
     try:
-        return getattr(importlib.import_module(module), name)(**settings)
-    except (ImportError, AttributeError, TypeError) as error:
+        cls = load(path, ("kdexp.launch.",), "hydra.launcher._target_")
+    except ValueError as error:
+        raise ValueError(f"{error}. {advice}") from error
+    if not (isinstance(cls, type) and issubclass(cls, Launcher)):
+        raise ValueError(f"hydra.launcher._target_={path} is no launcher. {advice}")
+    try:
+        return cls(**settings)
+    except TypeError as error:
         raise ValueError(f"hydra.launcher: {path} cannot be made: {error}") from error
 
 

@@ -87,8 +87,7 @@ def test_studies_without_a_search_and_lost_ones(study: Path, capsys: pytest.Capt
 def test_importances_are_about_the_best_trials() -> None:
     import optuna
 
-    from kdexp.sweep.search.report import shares
-
+    shares = search.shares
     up, down = (optuna.create_study(direction=way) for way in ("maximize", "minimize"))
     kind = {name: optuna.distributions.FloatDistribution(0, 1) for name in "ab"}
     for n in range(60):

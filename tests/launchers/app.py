@@ -43,10 +43,7 @@ def main() -> int:
     plan.stages = stages
     plugins.register()
     from kdexp.launch.local import Local
-    from kdexp.sweep.grid import Grid
-    from kdexp.sweep.search.sweeper import Optuna
 
-    Grid.runs_module = Optuna.runs_module = "stub_runs"
     if "STUB_PRELOAD" not in os.environ:
         Local.preload = ()
     sys.argv += ["--config-dir", str(REAL)]

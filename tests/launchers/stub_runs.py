@@ -1,4 +1,4 @@
-"""Stands in for kdexp.run.execute: the same bookkeeping, but a run sleeps instead of training.
+"""Stands in for kdexp.run.execute.execute: the same bookkeeping, but a run sleeps instead of training.
 
 What a run does is told by the environment: STUB_SECONDS, STUB_FAIL (a part of the names that fail), STUB_COUNT
 (a file that gets one line an execution). Its score is best at objective.temperature=4, and is written at every step.
@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
-from kdexp.run.execute import Stop, finished, folder, identity, run_name, state
-
-__all__ = ["execute", "folder", "identity", "run_name", "state"]
+from kdexp.run.execute import Stop, finished, folder, identity
 
 
 def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def test_a_killed_ray_worker_is_started_again(shell: Any, until: Callable) -> No
 
 
 def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdexp.launch import cluster
+    from kdexp.launch import child
 
     here = Path(__file__).parent
     monkeypatch.setenv("PYTHONPATH", f"{here.parents[1]}{os.pathsep}{here}")
@@ -121,13 +121,6 @@ def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypat
     from kdexp.run import execute as runs
 
     folder = str(runs.folder(config))
-    job = {
-        "runs": "stub_runs",
-        "config": config,
-        "overrides": [],
-        "folder": folder,
-        "env": {"OMP_NUM_THREADS": "1"},
-        "cwd": str(tmp_path),
-    }
-    assert cluster.in_child(job) == 0
+    order = child.Order(config, [], folder, {"OMP_NUM_THREADS": "1"}, str(tmp_path))
+    assert child.in_process(order) == 0
     assert json.loads((tmp_path / folder / "result.json").read_text())["threads"] == "1"

@@ -50,9 +50,15 @@ def both(loader: Any, points: list[list[str]]) -> None:
         choices = dict(whole.hydra.runtime.choices)
         plain = OmegaConf.to_container(whole, resolve=False)
         plain.pop("hydra")
-        with composer.point(point) as composed:
-            assert OmegaConf.to_container(composed.config, resolve=False) == plain
-            assert composed.choices == choices
+        composed = composer.compose(point)
+        assert OmegaConf.to_container(composer.tree, resolve=False) == plain
+        assert composed.config == data(whole)
+        assert composed.choices == choices
+
+
+def data(whole: Any) -> Any:
+    """A configuration of Hydra's as a run gets it."""
+    return OmegaConf.to_container(OmegaConf.masked_copy(whole, [k for k in whole if k != "hydra"]), resolve=True)
 
 
 def grid(axes: dict[str, list[str]]) -> list[list[str]]:
@@ -70,8 +76,7 @@ def test_interpolations_see_the_values_of_their_own_point(loader: Any) -> None:
     composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
     found = []
     for point in points:
-        with composer.point(point) as composed:
-            found.append(OmegaConf.to_container(composed.config, resolve=True)["recipe"]["epochs"])
+        found.append(composer.compose(point).config["recipe"]["epochs"])
     assert found == [1, 4, 3, 3]
 
 
@@ -91,10 +96,10 @@ def test_errors_name_the_value_and_leave_the_next_point_whole(loader: Any) -> No
     master = loader.load_configuration("config", [], RunMode.MULTIRUN)
     composer = Composer(loader, master)
     for wrong in (["init=frist"], ["seed=3", "recipe.epoch=2"], ["nonsense=1"]):
-        with pytest.raises(CompositionError, match=wrong[-1].split("=")[0].split(".")[-1]), composer.point(wrong):
-            pass
-        with composer.point(["init=last"]) as composed:
-            assert (composed.config.seed, composed.config.init.name) == (1, "last")
+        with pytest.raises(CompositionError, match=wrong[-1].split("=")[0].split(".")[-1]):
+            composer.compose(wrong)
+        config = composer.compose(["init=last"]).config
+        assert (config["seed"], config["init"]["name"]) == (1, "last")
 
 
 EXTRAS = {"ray": "ray", "submitit": "slurm"}

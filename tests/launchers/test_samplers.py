@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 
-from kdexp.common.redact import without_passwords
+from kdexp.common.redact import bare_address, without_passwords
 from kdexp.run import execute as runs
 from kdexp.sweep.search import settings
 from kdexp.sweep.search.settings import Settings
@@ -168,10 +168,10 @@ def test_a_line_that_was_cut_short_is_taken_away(tmp_path: Path) -> None:
 def test_passwords_are_not_written_down() -> None:
     line = "python -m kdexp a=b 'hydra.sweeper.storage=postgresql://me:secret@host:5432/name' c=d@e:f"
     assert without_passwords(line) == line.replace("secret", "***")
-    assert settings.bare_address("postgresql://me:secret@host:5432/name") == "postgresql://me@host:5432/name"
+    assert bare_address("postgresql://me:secret@host:5432/name") == "postgresql://me@host:5432/name"
     assert without_passwords("x=mysql://h/d?password=secret&a=1") == "x=mysql://h/d?password=***&a=1"
-    assert settings.bare_address("mysql+pymysql://me@h/d?password=secret&a=1") == "mysql+pymysql://me@h/d?a=1"
-    assert settings.bare_address("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
+    assert bare_address("mysql+pymysql://me@h/d?password=secret&a=1") == "mysql+pymysql://me@h/d?a=1"
+    assert bare_address("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
 
 
 def test_no_pruner_needs_no_options() -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from kdexp.launch import slots as machine
 from kdexp.launch.base import Outcome, Point
 from kdexp.launch.board import Board, duration, summary
-from kdexp.launch.queue import Schedule, expected
+from kdexp.launch.queue import RunQueue, expected
 
 
 def point(name: str, task: str = "alpha", objective: str = "kd", folder: Path = Path("nowhere")) -> Point:
@@ -22,7 +22,7 @@ def point(name: str, task: str = "alpha", objective: str = "kd", folder: Path = 
 def test_points_of_a_teacher_that_is_being_built_wait_behind_others() -> None:
     a1, a2, b1 = point("a1"), point("a2"), point("b1")
     needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
-    schedule = Schedule([a1, a2, b1], needs)
+    schedule = RunQueue([a1, a2, b1], needs)
     first = schedule.next([])
     second = schedule.next([first])
     assert (first.name, second.name) == ("a1", "b1")
@@ -32,7 +32,7 @@ def test_points_of_a_teacher_that_is_being_built_wait_behind_others() -> None:
 
 def test_a_built_teacher_holds_nobody_up() -> None:
     needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
-    schedule = Schedule([point("a1"), point("a2"), point("b1")], needs)
+    schedule = RunQueue([point("a1"), point("a2"), point("b1")], needs)
     first = schedule.next([])
     schedule.finished(first)
     assert schedule.next([first]).name == "a2"
@@ -41,7 +41,7 @@ def test_a_built_teacher_holds_nobody_up() -> None:
 def test_a_run_that_trains_its_student_has_its_teacher(tmp_path: Path) -> None:
     a1, a2, b1 = point("a1", folder=tmp_path), point("a2"), point("b1")
     needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
-    schedule = Schedule([a1, b1, a2, point("a3")], {**needs, "a3": frozenset({"A"})}, {"A": "teacher", "B": "teacher"})
+    schedule = RunQueue([a1, b1, a2, point("a3")], {**needs, "a3": frozenset({"A"})}, {"A": "teacher", "B": "teacher"})
     first = schedule.next([])
     a1.folder.mkdir()
     (a1.folder / "metrics.jsonl").write_text('{"stage": "teacher"}\n')
@@ -51,7 +51,7 @@ def test_a_run_that_trains_its_student_has_its_teacher(tmp_path: Path) -> None:
 
 
 def test_longest_first() -> None:
-    schedule = Schedule([point("a"), point("b"), point("c")], cost={"a": 1.0, "b": 5.0, "c": 3.0})
+    schedule = RunQueue([point("a"), point("b"), point("c")], cost={"a": 1.0, "b": 5.0, "c": 3.0})
     assert [schedule.next([]).name for _ in range(3)] == ["b", "c", "a"]
 
 

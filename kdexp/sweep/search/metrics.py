@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from kdexp.run.spec import RunSpec
+from kdexp.tracking.files import lines
+
 
 @dataclass
 class Tail:
@@ -22,48 +25,38 @@ class Tail:
 
     def new(self) -> list[tuple[int, float]]:
         """Return (number of the evaluation from 1, value) of what has been added since the last call."""
-        from kdexp.tracking.files import lines
-
-        found = []
+        added = []
         for offset, points in lines(self.path, self.offset):
             self.offset = offset
             for point in points or []:
                 if point.name == self.name and point.step not in self.steps:
                     self.steps.append(point.step)
-                    found.append((len(self.steps), point.value))
-        return found
+                    added.append((len(self.steps), point.value))
+        return added
 
 
-def selection_line(config: dict[str, Any]) -> str:
+def selection_line(point: RunSpec) -> str:
     """Return the name that a run's evaluations on the selecting split have: ``<last stage>/selection/<metric>``."""
-    from kdexp.methods import base as plan
-
-    known = plan.Facts("", "", config["runtime"]["dtype"])
-    return f"{plan.stages(config, known)[-1].name}/selection/{config['task'].get('metric')}"
+    return f"{point.outline[-1].name}/selection/{point.config.task.get('metric')}"
 
 
-def measured(found: dict[str, Any] | None, path: str) -> float:
+def measured(run_result: dict[str, Any] | None, path: str) -> float:
     """Return a metric of a result.
 
     Args:
-        found: result.json.
+        run_result: result.json.
         path: ``score`` (the task's metric on the split that selects), or a path such as ``student.parameters``.
 
     Raises:
         ValueError: it is not there, or no finite number.
     """
-    found = found or {}
+    run_result = run_result or {}
     if path == "score":
-        value = ((found.get("best") or {}).get("scores") or {}).get((found.get("task") or {}).get("metric"))
+        value = ((run_result.get("best") or {}).get("scores") or {}).get((run_result.get("task") or {}).get("metric"))
     else:
-        value = found
+        value = run_result
         for part in path.split("."):
             value = value.get(part) if isinstance(value, dict) else None
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError(f"hydra.sweeper.metric={path}: result.json has {value!r} there, a finite number is needed.")
     return float(value)
-
-
-def said(path: str, value: float) -> str:
-    """Return a value for people: scores times 100."""
-    return f"{path} {100 * value:.1f}" if path == "score" or path.startswith("scores.") else f"{path} {value:.6g}"

@@ -2,7 +2,8 @@
 
 Optuna's storage knows that a trial is running, not whether anybody still works on it. Here every sweeper process holds
 a lock of the operating system for as long as it lives, and its trials carry that lock's name: a running trial whose
-lock is free is an orphan, and the next process to ask for a trial takes it over, number, values and all.
+lock is free is an orphan, and the next process to ask for a trial takes it over, number, values and all. (The lock of
+the trial's run would not do: it is free too while the run waits in a queue or between two attempts.)
 """
 
 from __future__ import annotations
@@ -14,13 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from kdexp.common import files
-from kdexp.sweep.search.settings import Settings, bare_address, pruner, sampler, storage
-from kdexp.sweep.search.space import Dimension, Lookup, choose, combinations
+from kdexp.common.locks import is_locked
+from kdexp.common.redact import bare_address
+from kdexp.common.searches import NOTE, TYPED, counted
+from kdexp.sweep.search.settings import Settings, pruner, sampler, storage
+from kdexp.sweep.search.space import Dimension, Lookup, choose, combinations, overrides
 
 REMEDY = "Give the new search a name of its own (study=NAME), or go on with the old settings."
-NOTE = ".optuna/search.json"
-"""Where a study's folder says how it is searched: ``storage`` (null = the journal), ``space`` (name -> key), ..."""
 
 
 class Search:
@@ -37,8 +41,6 @@ class Search:
     """
 
     def __init__(self, folder: Path, settings: Settings, space: list[Dimension], lookup: Lookup):
-        from filelock import FileLock
-
         self.folder, self.settings, self.space, self.lookup = folder, settings, space, lookup
         self.grid = combinations(space, lookup) if settings.sampler == "grid" else None
         self.total = settings.n_trials if self.grid is None else min(settings.n_trials, len(self.grid))
@@ -77,9 +79,9 @@ class Search:
         ]  # fmt: skip
         if differ:
             self.close()
-            said = ", ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in differ[:3])
+            text = ", ".join(f"{key} was {old.get(key)} and is {new.get(key)}" for key in differ[:3])
             more = " ..." if len(differ) > 3 else ""
-            raise ValueError(f"study {self.folder.name} holds trials of another configuration ({said}{more}). {REMEDY}")
+            raise ValueError(f"study {self.folder.name} holds trials of another configuration ({text}{more}). {REMEDY}")
 
     def close(self) -> None:
         """Let go of everything; trials that still run can be taken over."""
@@ -107,9 +109,12 @@ class Search:
                 if not waiting and self.grid is not None:
                     self._enqueue_next(every)
                 trial = self.study.ask()
+            # The driver first: a process that is killed here leaves an orphan, whose values the next one asks for.
             trial.set_user_attr("driver", self.driver)
             self.mine.add(trial.number)
-            return trial, choose(trial, self.space, self.lookup)
+            values = choose(trial, self.space, self.lookup)
+            trial.set_user_attr(TYPED, list(overrides(values).values()))
+            return trial, values
 
     def more(self) -> bool:
         """Tell whether trials may still come to this process: the total is not reached, or others are at work."""
@@ -136,19 +141,11 @@ class Search:
         return [self.study.best_trial] if len(self.settings.metrics) == 1 else list(self.study.best_trials)
 
     def _orphan(self, trial: Any) -> bool:
-        from filelock import FileLock, Timeout
-
-        if trial.number in self.mine:
+        """Tell whether a running trial's process is gone; asked under the search's lock, so only one may take it."""
+        lock = self.folder / ".optuna" / f"{trial.user_attrs.get('driver')}.lock"
+        if trial.number in self.mine or is_locked(lock):
             return False
-        path = self.folder / ".optuna" / f"{trial.user_attrs.get('driver')}.lock"
-        if not path.exists():
-            return True
-        try:
-            with FileLock(path, timeout=0):
-                pass
-        except Timeout:
-            return False
-        path.unlink(missing_ok=True)
+        lock.unlink(missing_ok=True)
         return True
 
     def _open(self) -> Any:
@@ -172,11 +169,11 @@ class Search:
         """Refuse to mix trials of another search; note what this one is."""
         from optuna.distributions import check_distribution_compatibility
 
-        mine = {d.name: d.distribution() for d in self.space}
+        asked = {d.name: d.distribution() for d in self.space}
         for trial in self.study.get_trials(deepcopy=False):
-            for name in mine.keys() & trial.distributions.keys():
+            for name in asked.keys() & trial.distributions.keys():
                 try:
-                    check_distribution_compatibility(trial.distributions[name], mine[name])
+                    check_distribution_compatibility(trial.distributions[name], asked[name])
                 except ValueError as error:
                     text = (
                         f"hydra.sweeper.space.{name} differs from that of earlier trials: {trial.distributions[name]}"
@@ -194,7 +191,7 @@ class Search:
 
     def _note(self) -> None:
         """Write down for the report where the trials are kept, and what is searched how; no password."""
-        said = {
+        note = {
             "storage": bare_address(self.settings.storage),
             "metrics": list(self.settings.metrics),
             "directions": list(self.settings.directions),
@@ -204,7 +201,7 @@ class Search:
             "total": self.total,
             "space": {d.name: d.key for d in self.space},
         }
-        files.write_json(self.folder / NOTE, said)
+        files.write_json(self.folder / NOTE, note)
 
     def _reopen_failed(self) -> None:
         """Give failed trials another chance when more retries are asked for than they had."""
@@ -228,9 +225,3 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     return {
         k: v for key, inner in value.items() for k, v in _flat(inner, f"{path}.{key}" if path else str(key)).items()
     }
-
-
-def counted(trials: list[Any]) -> list[Any]:
-    """Leave out failed trials that were given another chance under a new number."""
-    replaced = {t.user_attrs.get("again") for t in trials}
-    return [t for t in trials if t.number not in replaced]

@@ -1,30 +1,28 @@
-"""What a person sees of a search: its space before, its best trials and what mattered after, and figures."""
+"""What a person sees of a search: its space before, its best trials after."""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
-import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from kdexp.common.searches import JOURNAL, STATES, counted, said, typed
 from kdexp.launch.board import duration
-from kdexp.sweep.search.metrics import said
-from kdexp.sweep.search.optimise import Search, counted
+from kdexp.sweep.search.optimise import Search
 from kdexp.sweep.search.settings import Settings, journal, quiet
-from kdexp.sweep.search.space import Dimension, overrides
-
-NAMES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING": "open", "WAITING": "waiting"}
+from kdexp.sweep.search.space import Dimension
 
 
 def show(folder: Path, settings: Settings, space: list[Dimension]) -> None:
     """Print a search without touching it: its space, how it searches, how far it is."""
     console = Console(soft_wrap=True, highlight=False)
-    path = folder / "optuna.journal"
+    path = folder / JOURNAL
     far = ""
     if settings.storage is None and path.exists():
         import optuna
@@ -55,8 +53,6 @@ def summary(search: Search, elapsed: float, command: str) -> None:
         _best(console, search, best[0])
     elif best:
         console.print(_table(search, best))
-    for line in importances(search):
-        console.print(line, markup=False)
     for trial in failed(search):
         names = ", ".join(point["name"] for point in trial.user_attrs.get("points", []))
         console.print(f"failed: trial {trial.number}: {trial.user_attrs.get('error')}", markup=False, style="red")
@@ -72,145 +68,39 @@ def failed(search: Search) -> list[Any]:
     return [trial for trial in search.trials() if trial.state.name == "FAIL"]
 
 
-def importances(search: Search) -> list[str]:
-    """Return one line a metric: each dimension's share in the differences between complete trials."""
-    lines = []
-    for index, metric in enumerate(search.settings.metrics):
-        found = shares(search.study, index) if len(search.space) > 1 else {}
-        if found:
-            said = ", ".join(f"{name} {share:.0%}" for name, share in found.items())
-            lines.append(f"importance for {metric}: {said}")
-    return lines
+def analysis(search: Search, figures: bool) -> None:
+    """Have the finished search looked at: what mattered is printed, and figures are drawn into the study's folder.
 
-
-def shares(study: Any, index: int = 0) -> dict[str, float]:
-    """Return each dimension's share in what sets the trials apart that are best in one metric; largest first.
-
-    Optuna's own estimate (PED-ANOVA: the best tenth against all). Empty with fewer than four complete trials, or where
-    there is no dimension that it can judge.
+    By the analysis, in a process of its own: this program does not know it. What fails there is one warning.
     """
-    import optuna
-
-    if len(_complete(study)) < 4:
-        return {}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return dict(optuna.importance.get_param_importances(study, target=_low(study, index)))
-    except (ValueError, RuntimeError, ImportError):
-        return {}
-
-
-def figures(search: Search, folder: Path) -> None:
-    """Draw the search into PNG files: history, importances, parallel coordinates, intermediate values, Pareto front."""
-    for name, figure in drawings(search.study, search.settings.metrics, search.settings.pruner != "none"):
-        folder.mkdir(parents=True, exist_ok=True)
-        figure.savefig(folder / f"{name}.png", dpi=120, bbox_inches="tight")
-
-
-def drawings(study: Any, metrics: Sequence[str], pruned: bool) -> Iterator[tuple[str, Any]]:
-    """Yield (name, matplotlib figure) of an Optuna study; names begin with history, importances, ...
-
-    A figure that cannot be drawn (too few trials, say) is left out; one that Optuna fails at is one warning.
-
-    Args:
-        study: an ``optuna.Study``.
-        metrics: what its values are.
-        pruned: whether there was a pruner, and so intermediate values to show.
-    """
-    complete = _complete(study)
-    if len(complete) < 2:
+    enough = sum(trial.state.name == "COMPLETE" for trial in search.trials()) >= (2 if figures else 4)
+    if not enough or (not figures and len(search.space) < 2):
         return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    study = _shortened(study)
-    for name, plot, arguments in _plots(study, complete, metrics, pruned):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                axes = plot(study, **arguments)
-                figure = getattr(axes, "figure", None) or axes.flat[0].figure
-                figure.set_size_inches(9, 5)
-                figure.canvas.draw()  # what cannot be drawn is found here
-            yield name, figure
-        except Exception as error:
-            print(f"warning: figure {name} could not be drawn: {error}", file=sys.stderr)
-        finally:
-            pyplot.close("all")
-
-
-def _plots(
-    study: Any, complete: list[Any], metrics: Sequence[str], pruned: bool
-) -> list[tuple[str, Any, dict[str, Any]]]:
-    """List (name, function of Optuna, its arguments)."""
-    import optuna.visualization.matplotlib as draw
-
-    several, searched = len(metrics) > 1, {name for trial in complete for name in trial.params}
-    plots: list[tuple[str, Any, dict[str, Any]]] = []
-    for index, metric in enumerate(metrics):
-        own: dict[str, Any] = {"target_name": metric}
-        if several:
-            own["target"] = lambda trial, i=index: trial.values[i]
-        end = f"_{metric.rpartition('.')[2]}" if several else ""
-        plots.append((f"history{end}", draw.plot_optimization_history, own))
-        plots.append((f"parallel{end}", draw.plot_parallel_coordinate, own))
-        if len(complete) >= 4 and len(searched) > 1:
-            low = {"target": _low(study, index), "target_name": metric}
-            plots.append((f"importances{end}", draw.plot_param_importances, low))
-    if 2 <= len(metrics) <= 3:
-        plots.append(("pareto", draw.plot_pareto_front, {"target_names": list(metrics)}))
-    elif not several and pruned:
-        plots.append(("intermediate", draw.plot_intermediate_values, {}))
-    return plots
-
-
-def _low(study: Any, index: int) -> Callable[[Any], float]:
-    """Return a metric of a trial, the lower the better, as the estimate of importances takes any target."""
-    sign = 1.0 if study.directions[index].name == "MINIMIZE" else -1.0
-    return lambda trial: sign * trial.values[index]
-
-
-def _shortened(study: Any) -> Any:
-    """Copy a study into memory, with the last part of each name where that is enough: figures cut long ones off."""
-    import optuna
-
-    trials = study.get_trials()
-    names = {name for trial in trials for name in trial.params}
-    ends = Counter(name.rpartition(".")[2] for name in names)
-    short = {name: end if ends[end := name.rpartition(".")[2]] == 1 else name for name in names}
-    copied = optuna.create_study(directions=study.directions)
-    for trial in trials:
-        trial.distributions = {short.get(name, name): kind for name, kind in trial.distributions.items()}
-        trial.params = {short[name]: value for name, value in trial.params.items()}
-        copied.add_trial(trial)
-    return copied
-
-
-def _complete(study: Any) -> list[Any]:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
+    package = str(Path(__file__).resolve().parents[3])
+    path = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH", "")) if part)
+    words = [f"folder={search.folder}", f"figures={str(figures).lower()}", "storage=-"]
+    sys.stdout.flush()
+    done = subprocess.run(
+        [sys.executable, "-m", "analysis.search", *words], env={**os.environ, "PYTHONPATH": path}, check=False,
+        input=search.settings.storage or "", text=True,  # it may hold a password, which a command line would show
+    )  # fmt: skip
+    if done.returncode:
+        print(f"warning: the search was not analysed: python -m analysis.search {words[0]}", file=sys.stderr)
 
 
 def _counts(trials: list[Any]) -> str:
-    counts = Counter(NAMES[trial.state.name] for trial in trials)
-    return ", ".join(f"{counts[name]} {name}" for name in NAMES.values() if counts[name]) or "none yet"
+    counts = Counter(STATES[trial.state.name] for trial in trials)
+    return ", ".join(f"{counts[name]} {name}" for name in STATES.values() if counts[name]) or "none yet"
 
 
 def _best(console: Console, search: Search, trial: Any) -> None:
     """Print the best trial: its values as they are typed on a command line, and its runs."""
     metric = said(search.settings.metrics[0], trial.values[0])
     console.print(f"best: trial {trial.number}, {metric}", markup=False, style="bold")
-    for text in typed(trial, {dimension.name: dimension.key for dimension in search.space}):
+    for text in typed(trial):
         console.print(f"  {text}", markup=False)
     for point in trial.user_attrs.get("points", []):
         console.print(f"  run {search.folder / point['name']}", markup=False)
-
-
-def typed(trial: Any, keys: Mapping[str, str]) -> list[str]:
-    """Return a trial's values as they are typed on a command line; ``keys``: name of a dimension -> its key."""
-    return list(overrides({keys.get(name, name): value for name, value in trial.params.items()}).values())
 
 
 def _table(search: Search, front: list[Any]) -> Table:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdexp.common.redact import QUERY
+from kdexp.common.redact import bare_address
+from kdexp.common.searches import JOURNAL
 
 SAMPLERS = {
     "tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler", "random": "RandomSampler", "grid": "RandomSampler",
@@ -21,10 +22,8 @@ PRUNERS = {
 
 NEEDS = {"gp": ("torch", "scipy"), "cmaes": ("cmaes",)}
 """Packages that samplers import and Optuna itself does without."""
-DRIVERS = {"MySQLdb": "mysqlclient", "psycopg2": "psycopg2-binary"}
-"""Packages whose name is not that of what they import."""
-EXTRAS = {"psycopg": "'kdexp[postgresql]'", "pymysql": "'kdexp[mysql]'"}
-"""Drivers that kdexp names as an extra."""
+EXTRAS = {"psycopg": "'kdexp[postgresql]'", "pymysql": "'kdexp[mysql]'", "MySQLdb": "mysqlclient"}
+"""What to install for a database's driver, where that is not a package of the same name."""
 
 
 @dataclass(frozen=True)
@@ -44,45 +43,46 @@ class Settings:
     storage: str | None = None
 
     def __post_init__(self) -> None:
-        found = []
+        problems = []
         if len(self.metrics) != len(self.directions):
-            found.append(
+            problems.append(
                 f"hydra.sweeper.metric has {len(self.metrics)} metrics and direction {len(self.directions)}: "
                 "give as many of each."
             )
         for word in self.directions:
             if word not in ("maximize", "minimize"):
-                found.append(f"hydra.sweeper.direction={word}: choose maximize or minimize.")
+                problems.append(f"hydra.sweeper.direction={word}: choose maximize or minimize.")
         for what, value, known in (("sampler", self.sampler, SAMPLERS), ("pruner", self.pruner, PRUNERS)):
             if value not in known:
-                found.append(f"hydra.sweeper.{what}={value} is unknown; choose one of: {', '.join(known)}.")
+                problems.append(f"hydra.sweeper.{what}={value} is unknown; choose one of: {', '.join(known)}.")
         if not isinstance(self.n_trials, int) or self.n_trials < 1:
-            found.append(f"hydra.sweeper.n_trials={self.n_trials}: a total of at least 1.")
+            problems.append(f"hydra.sweeper.n_trials={self.n_trials}: a total of at least 1.")
         if len(self.metrics) > 1 and self.pruner != "none":
-            found.append(
+            problems.append(
                 f"hydra.sweeper.pruner={self.pruner} judges one metric, but there are {len(self.metrics)}: "
                 "use pruner=none."
             )
         if self.pruner == "wilcoxon" and len(self.seeds) < 2:
-            found.append(
+            problems.append(
                 "hydra.sweeper.pruner=wilcoxon compares seeds: give several, such as hydra.sweeper.seeds=[1,2,3,4]."
             )
         if self.pruner == "hyperband" and len(self.seeds) > 1:
-            found.append(
+            problems.append(
                 "hydra.sweeper.pruner=hyperband judges one run a trial: leave hydra.sweeper.seeds empty, or use "
                 "wilcoxon."
             )
-        if found := found + missing(self.sampler, self.storage):
-            raise ValueError(" ".join(found))
+        if problems := problems + missing(self.sampler, self.storage):
+            raise ValueError(" ".join(problems))
 
 
 def missing(chosen: str, url: str | None) -> list[str]:
     """Say which packages a sampler and a database lack, and what is wrong with the database's address."""
-    found = []
-    for name in NEEDS.get(chosen, ()):
-        if importlib.util.find_spec(name) is None:
-            found.append(f"hydra.sweeper.sampler={chosen} needs the package {name}: pip install {name}")
-    return found if url is None else found + _driver(url)
+    problems = [
+        f"hydra.sweeper.sampler={chosen} needs the package {name}: pip install {name}"
+        for name in NEEDS.get(chosen, ())
+        if importlib.util.find_spec(name) is None
+    ]
+    return problems if url is None else problems + _driver(url)
 
 
 def _driver(url: str) -> list[str]:
@@ -99,9 +99,9 @@ def _driver(url: str) -> list[str]:
             "sqlite:///FILE, postgresql://USER@HOST/NAME, mysql+pymysql://USER:PASSWORD@HOST/NAME."
         ]
     except ImportError as error:
-        package = DRIVERS.get(str(error.name), str(error.name))
-        also = "; or mysql+pymysql://... with pip install 'kdexp[mysql]'" if error.name == "MySQLdb" else ""
-        return [f"{said} needs the package {package}: pip install {EXTRAS.get(package, package)}{also}"]
+        driver = str(error.name)
+        wanted = EXTRAS.get(driver, driver)
+        return [f"{said} needs the package {driver if '[' in wanted else wanted}: pip install {wanted}"]
     return []
 
 
@@ -178,24 +178,13 @@ def storage(settings: Settings, folder: Path) -> Any:
     quiet()
     url = settings.storage
     if url is None:
-        return journal(folder / "optuna.journal")
+        return journal(folder / JOURNAL)
     waits = {"connect_args": {"timeout": 60}} if url.startswith("sqlite") else {"pool_pre_ping": True}
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs=waits)
     except OperationalError as error:
         why = str(error.orig).strip().splitlines()[0]
         raise ValueError(f"hydra.sweeper.storage={bare_address(url)} cannot be opened: {why}") from error
-
-
-def bare_address(url: str | None) -> str | None:
-    """Return a database's address without its password, as it may be written down."""
-    from sqlalchemy.engine import URL, make_url
-
-    if url is None:
-        return None
-    parts = make_url(url)._asdict()
-    query = {key: value for key, value in parts["query"].items() if key.lower() not in QUERY}
-    return URL.create(**{**parts, "password": None, "query": query}).render_as_string()
 
 
 def journal(path: Path) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from kdexp.common.problems import near
 from kdexp.sweep.grammar import Parse, bare, one, override_values
 
 SETTINGS = ("key", "type", "low", "high", "step", "log", "choices", "when")
@@ -214,8 +215,6 @@ def _dimension(name: str, spec: Any, parse: Parse) -> Dimension:
         raise ValueError(f"{where}={spec!r}: give a list of choices, or {{low: ..., high: ...}}.")
     for key in spec:
         if key not in SETTINGS:
-            from kdexp.config.schema import near
-
             raise ValueError(f"{where}.{key} is unknown.{near(key, SETTINGS)} Known keys: {', '.join(SETTINGS)}.")
     key, when = str(spec.get("key", bare(name))), dict(spec.get("when") or {})
     kind = spec.get("type") or ("categorical" if "choices" in spec else "float")

@@ -7,6 +7,7 @@ the published plugin: docs/operations.md.
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,10 +17,23 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from kdexp.launch.base import RUNS, Launcher, Point
-from kdexp.sweep.grammar import Combination, Exclusion, bare, one, override_values
+from kdexp.common.problems import ConfigError, near
+from kdexp.config.identity import ROOT, science
+from kdexp.config.resolve import resolve
+from kdexp.launch.base import Interrupted, Launcher
+from kdexp.launch.board import Board
+from kdexp.run import spec
+from kdexp.run.spec import RunSpec
+from kdexp.sweep import study
+from kdexp.sweep.grammar import Combination, Exclusion, bare, exclusion, one, override_values
 from kdexp.sweep.grid import UNSWEPT, Builder
 from kdexp.sweep.plugins import experiment_sweep, make_launcher
+from kdexp.sweep.search import report
+from kdexp.sweep.search import settings as search_settings
+from kdexp.sweep.search import space as spaces
+from kdexp.sweep.search.optimise import Search
+from kdexp.sweep.search.trials import LeftOut, Trials
+from kdexp.tracking import following
 
 SETTINGS = (
     "space", "set", "exclude", "metric", "direction", "n_trials", "seeds", "sampler", "sampler_options", "pruner",
@@ -35,8 +49,6 @@ class Optuna(Sweeper):
         settings: the keys of conf/hydra/sweeper/optuna.yaml.
     """
 
-    runs_module = RUNS
-
     def __init__(self, **settings: Any):
         self.form = settings
 
@@ -49,16 +61,12 @@ class Optuna(Sweeper):
         """Carry the search on up to its total.
 
         Raises:
-            kdexp.config.resolve.ConfigError: something must change first; nothing was written.
+            kdexp.common.problems.ConfigError: something must change first; nothing was written.
             SystemExit: code 1, some trials failed.
             kdexp.launch.base.Interrupted: a person stopped it.
         """
-        from kdexp.config.resolve import ConfigError
-        from kdexp.sweep.search import report
-
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
-            launcher.runs_module = self.runs_module
             plan = _Plan(self.context.config_loader, self.master, self.form, arguments)
         except ConfigError:
             raise
@@ -70,32 +78,22 @@ class Optuna(Sweeper):
         self._carry_out(plan, launcher)
 
     def _carry_out(self, plan: _Plan, launcher: Launcher) -> None:
-        import time
-
-        from kdexp.config.resolve import ConfigError, science
-        from kdexp.launch.base import Interrupted
-        from kdexp.launch.board import Board
-        from kdexp.sweep import flow
-        from kdexp.sweep.search import report
-        from kdexp.sweep.search.optimise import Search
-        from kdexp.sweep.search.trials import Trials
-
         try:
             search = Search(plan.folder, plan.settings, plan.space, plan.lookup)
-            search.same_science(science(plan.base.config))
+            search.same_science(science(plan.raw))
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         began, each = time.time(), max(1, len(plan.settings.seeds))
-        command = flow.command()
+        command = study.command()
         about = (plan.folder.name, str(self.master.get("scale", "full")), command)
         done = sum(trial.state.is_finished() for trial in search.trials())
         board = Board(max(search.total, done) * each, done * each)
-        device = str((plan.base.config.get("runtime") or {}).get("device", "auto"))
+        device = str(plan.raw["runtime"]["device"])
         source = Trials(search, plan.make, about, board, frozenset({device}))
         try:
             source.write()
             if source:
-                with flow.tracked(plan.base):
+                with following(plan.folder, plan.raw["tracking"]):
                     launcher.serve(source, board)
         except Interrupted:
             board.close()
@@ -105,8 +103,7 @@ class Optuna(Sweeper):
             board.close()
             search.close()
         report.summary(search, time.time() - began, command)
-        if self.form.get("figures", True):
-            report.figures(search, plan.folder / "figures")
+        report.analysis(search, bool(self.form.get("figures", True)))
         if report.failed(search):
             raise SystemExit(1)
 
@@ -116,14 +113,11 @@ class _Plan:
 
     Attributes:
         settings, space: see :mod:`kdexp.sweep.search.optimise` and :mod:`kdexp.sweep.search.space`.
-        base: the run that the fixed settings alone would make.
+        raw: the configuration that the fixed settings alone make, which need not be whole.
         folder: the study's.
     """
 
     def __init__(self, loader: Any, master: DictConfig, form: Mapping[str, Any], arguments: list[str]):
-        from kdexp.sweep.search import settings as settings_
-        from kdexp.sweep.search import space as spaces
-
         refused = experiment_sweep(arguments)
         if refused:
             raise ValueError(refused)
@@ -136,7 +130,7 @@ class _Plan:
                 "hydra.sweeper.space is empty: say what is searched, such as "
                 "recipe.learning_rate: {low: 1e-5, high: 1e-3, log: true}."
             )
-        self.settings = settings_.read(self.form)
+        self.settings = search_settings.read(self.form)
         fixed = {bare(key): one(key, value) for key, value in (self.form.get("set") or {}).items()}
         searched = {dimension.key for dimension in self.space}
         self.fixed = {
@@ -144,27 +138,27 @@ class _Plan:
             for k, t in {**fixed, **{k: t[0] for k, t in command.items() if len(t) == 1}}.items()
             if k not in searched
         }
-        self.exclusions = [_exclusion(item) for item in self.form.get("exclude") or []]
+        self.exclusions: list[Exclusion] = [
+            exclusion(item, "hydra.sweeper.exclude") for item in self.form.get("exclude") or []
+        ]
         self.builder = Builder(loader, master)
-        self.base, self._choices = self._compose_base()
-        self.folder: Path = self.base.folder.parent
+        composed = self.builder.composer.compose(list(self.fixed.values()))
+        self.raw, self._choices = resolve(composed.config), composed.choices
+        self.folder = Path(ROOT) / str(self.raw["study"])
         self._check()
 
-    def make(self, values: Mapping[str, Any]) -> Point:
+    def make(self, values: Mapping[str, Any]) -> RunSpec:
         """Return the run of some values.
 
         Raises:
             kdexp.sweep.search.trials.LeftOut: they are excluded, or cannot work.
         """
-        from kdexp.sweep.search import space as spaces
-        from kdexp.sweep.search.trials import LeftOut
-
-        self.builder.wrong.clear()
+        self.builder.refused.clear()
         self.builder.excluded = {id(exclusion): 0 for exclusion in self.exclusions}
         combination = Combination({**self.fixed, **spaces.overrides(values)}, self.exclusions)
         point = self.builder.point(combination)
         if point is None:
-            reasons = list(self.builder.wrong) or [e.reason for e in self.exclusions if self.builder.excluded[id(e)]]
+            reasons = list(self.builder.refused) or [e.reason for e in self.exclusions if self.builder.excluded[id(e)]]
             raise LeftOut(" ".join(reasons))
         return point
 
@@ -172,7 +166,7 @@ class _Plan:
         """Return what the fixed part of the configuration has under a group or key (for conditions)."""
         if key in self._choices:
             return self._choices[key]
-        value: Any = self.base.config
+        value: Any = self.raw
         for part in key.split("."):
             if not isinstance(value, Mapping) or part not in value:
                 raise ValueError(
@@ -181,31 +175,15 @@ class _Plan:
             value = value[part]
         return value
 
-    def _compose_base(self) -> tuple[Point, dict[str, Any]]:
-        from kdexp.config import resolve as configs
-        from kdexp.run import execute as runs
-
-        with self.builder.composer.point(list(self.fixed.values())) as composed:
-            config, choices = configs.resolve(composed.config), dict(composed.choices)
-        point = Point(
-            runs.identity(config), runs.run_name(config), runs.folder(config), config, list(self.fixed.values())
-        )
-        return point, choices
-
     def _check(self) -> None:
         """Compose every choice once: a misspelt name is found now, and what works in no way at all."""
-        from kdexp.config import resolve as configs
-        from kdexp.config.resolve import ConfigError
-        from kdexp.sweep.search import space as spaces
-
         wrong, fine = [], 0
         examples = spaces.examples(self.space)
         complaints: list[list[str]] = []
         for example in examples:
             overrides = [*self.fixed.values(), *spaces.overrides(example).values()]
             try:
-                with self.builder.composer.point(overrides) as composed:
-                    found = configs.problems(configs.resolve(composed.config))
+                _, found = spec.prepare(self.builder.composer.compose(overrides).config)
             except ValueError as error:
                 wrong.append(str(error))
                 continue
@@ -213,7 +191,7 @@ class _Plan:
             complaints.append(found)
         if not wrong and not fine:
             wrong = [text for text in complaints[0] if all(text in found for found in complaints)] or complaints[0]
-        last = self.base.config.get("selection") == "last"
+        last = self.raw.get("selection") == "last"
         if "score" in self.settings.metrics and last:
             wrong.append(
                 "hydra.sweeper.metric=score is the score on the split that selects, and selection=last has none: "
@@ -221,7 +199,7 @@ class _Plan:
             )
         if (
             any(m.startswith("scores.validation") for m in self.settings.metrics)
-            and self.base.config.get("selection") != "validation"
+            and self.raw.get("selection") != "validation"
         ):
             wrong.append(
                 "hydra.sweeper.metric: a search on scores.validation would fit the reported scores; use score, or say "
@@ -259,8 +237,6 @@ def _form(form: Mapping[str, Any], scale: str) -> dict[str, Any]:
 def _known(form: Mapping[str, Any], where: str) -> None:
     for key in form:
         if key not in SETTINGS:
-            from kdexp.config.schema import near
-
             hint = (
                 " It belongs to hydra/sweeper=grid; here it is space."
                 if key in ("params", "zip", "union")
@@ -282,9 +258,3 @@ def _command(parser: Any, arguments: list[str]) -> tuple[dict[str, list[str]], d
         if key in UNSWEPT and len(command[key]) > 1:
             raise ValueError(f"{override.input_line}: {key} belongs to the whole study; give it one value.")
     return command, intervals
-
-
-def _exclusion(item: Any) -> Exclusion:
-    if not isinstance(item, Mapping) or not item.get("where") or not item.get("reason"):
-        raise ValueError(f"hydra.sweeper.exclude holds {item!r}: give {{where: {{key: value}}, reason: why}}.")
-    return Exclusion(dict(item["where"]), str(item["reason"]))

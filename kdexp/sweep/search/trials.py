@@ -1,22 +1,29 @@
-"""The trials of a search as a source of runs: what a launcher starts next, watches, and stops early."""
+"""The trials of a search as a source of runs: what a launcher starts next, watches, and stops early.
+
+One thread of one process calls all of this; other processes work on the same search through Optuna's storage alone. A
+trial is told to Optuna only after its run's files are written, so a process that is killed in between leaves a running
+trial with a finished run, and whoever takes it over finds it done.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
-from kdexp.common import files
-from kdexp.launch.base import Outcome, Point, Source, result
+from kdexp.common.searches import said
+from kdexp.common.status import read_status
+from kdexp.launch.base import Outcome, Source, result
 from kdexp.launch.board import Board
-from kdexp.launch.pool import mark
+from kdexp.launch.pool import amend_status
+from kdexp.run.spec import RunSpec
 from kdexp.sweep import study as studies
-from kdexp.sweep.search.metrics import Tail, measured, said, selection_line
+from kdexp.sweep.search.metrics import Tail, measured, selection_line
 from kdexp.sweep.search.optimise import Search
 
-Make = Callable[[dict[str, Any]], Point]
+Make = Callable[[dict[str, Any]], RunSpec]
 
 
 PARKED = 4
@@ -32,13 +39,13 @@ class _Active:
     """A trial in work: one run a seed, one after another."""
 
     trial: Any
-    points: list[Point]
+    points: list[RunSpec]
     tail: Tail | None
     values: list[list[float]] = field(default_factory=list)
     pruned: str = ""
 
     @property
-    def point(self) -> Point:
+    def point(self) -> RunSpec:
         return self.points[len(self.values)]
 
 
@@ -56,12 +63,12 @@ class Trials(Source):
         self.search, self.make, self.about, self.board = search, make, about, board
         self.size, self.devices = search.total, devices
         self.active: dict[int, _Active] = {}
-        self.queue: list[Point] = []
+        self.queue: list[RunSpec] = []
 
     def __bool__(self) -> bool:
         return bool(self.queue) or self.search.more()
 
-    def next(self, running: list[Point]) -> Point | None:
+    def next(self, running: list[RunSpec]) -> RunSpec | None:
         """See :class:`~kdexp.launch.base.Source`."""
         while True:
             if self.queue:
@@ -79,15 +86,15 @@ class Trials(Source):
             if not self._was_pruned(point):
                 return point
 
-    def _parked(self, running: list[Point]) -> int:
+    def _parked(self, running: list[RunSpec]) -> int:
         """Count trials whose very run is being carried out by another trial or process."""
         return len(self.active) - len({point.trial for point in running})
 
-    def again(self, point: Point) -> None:
+    def requeue(self, point: RunSpec) -> None:
         """See :class:`~kdexp.launch.base.Source`."""
         self.queue.append(point)
 
-    def unwanted(self, running: list[Point]) -> list[Point]:
+    def unwanted(self, running: list[RunSpec]) -> list[RunSpec]:
         """Report new evaluations to Optuna; returns the runs that its pruner gives up."""
         out = []
         for point in running:
@@ -103,12 +110,12 @@ class Trials(Source):
         if outcome.state in ("finished", "skipped"):
             return self._finished(active, outcome)
         if active.pruned and outcome.state == "interrupted":
-            mark(point, state="interrupted", error=f"pruned: {active.pruned}", pruned=True)
+            amend_status(point, state="interrupted", error=f"pruned: {active.pruned}", pruned=True)
             return self._pruned(active, outcome)
         error = outcome.error or "interrupted"
         return self._failed(active, outcome, error)
 
-    def _begin(self, trial: Any, values: dict[str, Any]) -> Point | None:
+    def _begin(self, trial: Any, values: dict[str, Any]) -> RunSpec | None:
         seeds = self.search.settings.seeds
         try:
             points = [self.make({**values, "seed": seed}) for seed in seeds] if seeds else [self.make(values)]
@@ -118,11 +125,11 @@ class Trials(Source):
             self.search.tell(trial, pruned=True)
             self.board.total -= max(1, len(seeds))
             return None
-        points = [Point(p.id, p.name, p.folder, p.config, p.overrides, trial.number) for p in points]
+        points = [replace(point, trial=trial.number) for point in points]
         trial.set_user_attr("points", [studies.row(point) for point in points])
         tail = None
         if self.search.settings.pruner != "none" and len(points) == 1:
-            tail = Tail(points[0].folder / "metrics.jsonl", selection_line(points[0].config))
+            tail = Tail(points[0].run_dir / "metrics.jsonl", selection_line(points[0]))
         self.active[trial.number] = _Active(trial, points, tail)
         self.write()
         return points[0]
@@ -139,10 +146,10 @@ class Trials(Source):
                 return True
         return False
 
-    def _was_pruned(self, point: Point) -> bool:
+    def _was_pruned(self, point: RunSpec) -> bool:
         """End a trial at no cost whose very run this search has pruned before."""
         active = self.active[point.trial]  # type: ignore[index]
-        status = files.read_json(point.folder / "status.json") or {}
+        status = read_status(point.run_dir)
         if not status.get("pruned") or active.tail is None:
             return False
         for number, value in active.tail.new():
@@ -153,9 +160,9 @@ class Trials(Source):
         return True
 
     def _finished(self, active: _Active, outcome: Outcome) -> Outcome:
-        found = result(outcome.point)
+        run_result = result(outcome.point)
         try:
-            active.values.append([measured(found, path) for path in self.search.settings.metrics])
+            active.values.append([measured(run_result, path) for path in self.search.settings.metrics])
         except ValueError as error:
             return self._failed(active, outcome, str(error), final=True)
         trial, number = active.trial, active.trial.number
@@ -194,7 +201,7 @@ class Trials(Source):
         trial.set_user_attr("error", error)
         if tried <= retries and not final:
             self.queue.append(active.point)
-            return Outcome(outcome.point, "again", outcome.seconds, error)
+            return Outcome(outcome.point, "retrying", outcome.seconds, error)
         self.board.total -= len(active.points) - len(active.values) - 1
         self._close(active)
         return Outcome(outcome.point, "failed", outcome.seconds, error)
@@ -237,4 +244,4 @@ class Trials(Source):
             pruned = [
                 row for key, row in given_up.items() if key not in rows and (self.search.folder / row["name"]).exists()
             ]
-            studies.write_rows(self.search.folder, name, scale, command, list(rows.values()), pruned=pruned)
+            studies.write(self.search.folder, name, scale, command, list(rows.values()), pruned=pruned)
