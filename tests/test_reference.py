@@ -58,9 +58,7 @@ def reached() -> set[str]:
             if not isinstance(node, ast.Import | ast.ImportFrom):
                 uses[f"{module}.{getattr(node, 'name', '')}"] |= used(node, meaning)
     texts = (path.read_text(encoding="utf-8") for path in (ROOT / "conf").rglob("*.yaml"))
-    chosen = {
-        path for text in texts for path in re.findall(r"_target_:\s*(kdexp\.(?!cli\b)[\w.]+)", text)
-    }
+    chosen = {path for text in texts for path in re.findall(r"_target_:\s*(kdexp\.(?!cli\b)[\w.]+)", text)}
     left = [path for path in uses if path.startswith(TRAINING)] + sorted(chosen)
     seen: set[str] = set()
     while left:
