@@ -8,6 +8,7 @@ both; where they meet, Hydra composes the combination too. Plain values are laid
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+FIXED = re.compile(r"\$\{(oc\.env:[^${}]*|\.\w[\w.]*)\}")
+"""Interpolations in a group that no other group can change: of the environment, and of a sibling in the same group."""
 Texts = tuple[str, ...]
 Choices = dict[str, str | None]
 
@@ -45,7 +48,7 @@ class Composed:
 
 @dataclass(frozen=True, eq=False)
 class _Whole:
-    """What Hydra made of some choices; ``plain`` has those top-level keys as data that hold no interpolation."""
+    """What Hydra made of some choices; ``plain`` has as data those top-level keys that depend on no others."""
 
     config: DictConfig
     choices: Choices
@@ -173,7 +176,10 @@ class Composer:
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         raw = OmegaConf.to_container(config, resolve=False)
         assert isinstance(raw, dict)
-        plain = {str(top): value for top, value in raw.items() if "${" not in repr(value)}
+        fixed = [str(top) for top, value in raw.items() if "${" not in FIXED.sub("", repr(value))]
+        plain = {
+            top: _resolved(config, top) for top in fixed if isinstance(raw[top], dict) or "$" not in repr(raw[top])
+        }
         return _Whole(config, dict(composed.hydra.runtime.choices), plain)
 
     def _grow(self, parts: dict[str, _Whole], changed: set[str], replaced: set[str]) -> None:

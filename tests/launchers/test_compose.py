@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
+from kdexp.cli import main
 from kdexp.sweep import plugins
 from kdexp.sweep.compose import Composer, CompositionError
 
@@ -59,6 +60,50 @@ def both(loader: Any, points: list[list[str]]) -> None:
 def data(whole: Any) -> Any:
     """A configuration of Hydra's as a run gets it."""
     return OmegaConf.to_container(OmegaConf.masked_copy(whole, [k for k in whole if k != "hydra"]), resolve=True)
+
+
+@pytest.fixture
+def shipped() -> Iterator[Any]:
+    """The loader of the program's own configuration."""
+    main.resolvers()
+    Plugins.instance()
+    plugins.register()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
+        yield GlobalHydra.instance().config_loader()
+
+
+SHIPPED = [
+    ["task=rte", "objective=kd", "init=first", "seed=1"],
+    ["task=rte", "objective=hid_seq", "init=last", "seed=2"],
+    ["task=mrpc", "objective=hid_seq", "init=last", "recipe.epochs=7", "seed=2"],
+    ["task=mrpc", "recipe=howto", "seed=3"],
+    ["task=cola", "recipe=howto", "recipe.batch_size=8", "seed=3"],
+    ["task=rte", "recipe=howto", "seed=4"],
+    ["task=qnli", "recipe=default", "seed=4"],
+    ["objective=kd", "objective/prediction=pkd", "task=rte"],
+    ["objective=kd", "objective/prediction=ted", "task=mrpc"],
+    ["objective=hid_seq", "objective/prediction=kd", "task=rte", "objective.prediction.kd.temperature=9"],
+    ["teacher=bert_base", "recipe@teacher.recipe=default", "teacher.recipe.epochs=2"],
+    ["teacher=minilm_l6", "recipe@teacher.recipe=default"],
+    ["teacher=bert_base", "recipe@teacher.recipe=teacher", "student=l6", "mapping=skip"],
+    ["+student.extra=3", "task=rte", "init=last", "student=l2"],
+    ["+student.extra=3", "task=cola", "init=first", "student=l6", "student.extra=5"],
+    ["++seed=5", "~recipe.epochs", "task=rte"],
+    ["recipe.epochs=4", "~recipe.epochs", "task=rte"],
+    ["recipe={epochs: 9}", "init=layers_1_4_6", "init.name=mine"],
+    ["objective={name: none}", "student.name='a b'", "selection=last"],
+    ["+debug=smoke", "task=rte", "init=last", "seed=8"],
+    ["+debug=smoke", "task=mrpc", "init=first", "seed=9"],
+    ["+experiment=ted_glue", "task=rte", "objective=kd"],
+    ["+experiment=ted_glue", "task=mrpc", "objective=hid_seq", "seed=2"],
+    ["data.root=elsewhere", "runtime.store=there", "task=rte"],
+    ["task=rte", "objective=kd", "init=first", "seed=1"],
+]
+
+
+def test_points_of_the_shipped_configuration(shipped: Any) -> None:
+    both(shipped, SHIPPED)
 
 
 def grid(axes: dict[str, list[str]]) -> list[list[str]]:
@@ -120,8 +165,29 @@ def test_every_shipped_sweeper_and_launcher_file_is_registered() -> None:
 def test_foreign_launchers_and_unknown_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="one of kdexp's"):
         plugins.make_launcher({"_target_": "os.system"})
+    with pytest.raises(ValueError, match="is no launcher"):
+        plugins.make_launcher({"_target_": "kdexp.launch.child.work"})
     with pytest.raises(ValueError, match="slot"):
         plugins.make_launcher({"_target_": "kdexp.launch.local.Local", "slot": 3})
+
+
+def test_a_package_of_one_s_own_may_bring_a_launcher(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "my_cluster.py").write_text(
+        "from kdexp.launch.base import Launcher\n"
+        "class Mine(Launcher):\n    def __init__(self, slots):\n        self.slots = slots\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    node = {"_target_": "my_cluster.Mine", "slots": 3}
+    with pytest.raises(ValueError, match="is not allowed"):
+        plugins.make_launcher(node)
+    monkeypatch.setenv("KDEXP_TARGETS", "my_cluster")
+    assert plugins.make_launcher(node).slots == 3
+
+
+def test_what_forked_runs_have_loaded_before_is_there() -> None:
+    from kdexp.launch.preload import MODULES
+
+    assert [name for name in MODULES if importlib.util.find_spec(name) is None] == []
 
 
 @pytest.mark.parametrize("argument", ["+experiment=a,b", "experiment=a,b,c", "+experiment=glob(*)"])
