@@ -24,6 +24,7 @@ from typing import Any
 
 from kdexp.common import files
 from kdexp.launch.child import GRACE_S, INTERRUPTED
+from kdexp.store.remote import of
 from kdexp.store.replicated import SharedRun
 
 STOP = ".stop"
@@ -86,7 +87,7 @@ class Remote:
 
 def _watch(stop: Path, config: dict[str, Any]) -> None:
     """End this process when its run shall stop: by a file on a common disk, or an object in the common storage."""
-    shared, asked = SharedRun(config, stop.parent), time.monotonic()
+    shared, asked = SharedRun(of(config), stop.parent), time.monotonic()
     while not stop.exists():
         time.sleep(WATCH_S)
         if time.monotonic() - asked >= ASK_S:

@@ -23,6 +23,7 @@ from kdexp.launch.cluster import STOP, in_child
 from kdexp.launch.local import at_least_one, needs_package
 from kdexp.launch.pool import Job, Session, terminated_like_interrupted
 from kdexp.launch.queue import Schedule, shared_stages
+from kdexp.store.remote import of
 from kdexp.store.replicated import SharedRun
 
 ASK_S = 3.0
@@ -216,7 +217,7 @@ class _Tasks(Session):
                 return None  # it is judged when the cluster is back; check() gives up some time
             code, why = 1, _reason(error)
         try:
-            SharedRun(job.point.config, job.point.folder).pull()
+            SharedRun(of(job.point.config), job.point.folder).pull()
         except Exception as error:
             return 1, f"its records could not be fetched ({_first_line(error)}); the same command tries again"
         return code, why
@@ -231,7 +232,7 @@ class _Tasks(Session):
         job.point.folder.mkdir(parents=True, exist_ok=True)
         (job.point.folder / STOP).touch()
         with self._said_only("asked to stop", job.point):
-            SharedRun(job.point.config, job.point.folder).ask_to_stop()
+            SharedRun(of(job.point.config), job.point.folder).ask_to_stop()
 
     def kill(self, job: Job) -> None:
         if not self.pulse.lost:
@@ -251,7 +252,7 @@ class _Tasks(Session):
 
     def _let(self, point: Point) -> None:
         (point.folder / STOP).unlink(missing_ok=True)
-        SharedRun(point.config, point.folder).let_run()
+        SharedRun(of(point.config), point.folder).let_run()
 
 
 def _first_line(error: BaseException) -> str:
