@@ -26,6 +26,7 @@ from typing import Any
 
 from kdexp.common.status import read_status
 from kdexp.run.spec import RunSpec
+from kdexp.store.remote import of
 from kdexp.store.replicated import SharedRun
 
 INTERRUPTED = 130
@@ -73,7 +74,7 @@ class Order:
         stop = Path(self.folder) / STOP
         run = spec.restore(self.config, self.overrides)
         if self.far:
-            threading.Thread(target=_watch, args=(stop, SharedRun(run.config, run.run_dir)), daemon=True).start()
+            threading.Thread(target=_watch, args=(stop, SharedRun(of(run.config), run.run_dir)), daemon=True).start()
         try:
             execute.execute(run)
             return 0

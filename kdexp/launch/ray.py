@@ -24,6 +24,7 @@ from kdexp.launch.local import at_least_one, needs_package
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
 from kdexp.launch.slots import THREADS
 from kdexp.run.spec import RunSpec
+from kdexp.store.remote import of
 from kdexp.store.replicated import SharedRun
 
 ASK_S = 3.0
@@ -210,7 +211,7 @@ class _Tasks(Pool):
                 return None  # it is judged when the cluster is back; check() gives up some time
             code, why = 1, _reason(error)
         try:
-            SharedRun(job.point.config, job.point.run_dir).pull()
+            SharedRun(of(job.point.config), job.point.run_dir).pull()
         except Exception as error:
             return 1, f"its records could not be fetched ({_first_line(error)}); the same command tries again"
         return code, why
@@ -225,7 +226,7 @@ class _Tasks(Pool):
         job.point.run_dir.mkdir(parents=True, exist_ok=True)
         (job.point.run_dir / STOP).touch()
         with self._said_only("asked to stop", job.point):
-            SharedRun(job.point.config, job.point.run_dir).ask_to_stop()
+            SharedRun(of(job.point.config), job.point.run_dir).ask_to_stop()
 
     def kill(self, job: Job) -> None:
         if not self.pulse.lost:
@@ -245,7 +246,7 @@ class _Tasks(Pool):
 
     def _let(self, point: RunSpec) -> None:
         (point.run_dir / STOP).unlink(missing_ok=True)
-        SharedRun(point.config, point.run_dir).let_run()
+        SharedRun(of(point.config), point.run_dir).let_run()
 
 
 def _first_line(error: BaseException) -> str:

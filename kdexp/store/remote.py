@@ -2,7 +2,7 @@
 
 Layout: ``store/<key>/`` a finished stage (``meta.json`` is written last and names the folder of its files: without it
 the stage is not there), ``work/<key>/<number>-<token>/`` a checkpoint of one being built (``manifest.json`` is written
-last), ``runs/<study>/<run>/`` what a run leaves (``result.json`` is written last), with ``.stop`` while it shall stop.
+last), ``runs/<study>/<run>/`` what a run leaves (:class:`kdexp.store.replicated.SharedRun`).
 
 There are no locks here: two machines may build the same stage at once. Both get the same content, and the last wins.
 Credentials and endpoints are fsspec's business (its environment variables and files); a URL that holds a password is
@@ -20,17 +20,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kdexp.common import files
-from kdexp.common.status import read_status
 from kdexp.config.schema import Config
 
 T = TypeVar("T")
 
 OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"}
 """Protocols where an object appears whole or not at all; elsewhere a file is written under another name and moved."""
-RUN = (".hydra/config.yaml", ".hydra/overrides.yaml", "run.log", "metrics.jsonl", "status.json", "result.json")
-"""What is shared of a run's folder, in the order in which it is written; locks and tracking marks stay at home."""
-GROWING = ("run.log", "metrics.jsonl")
-STOP = ".stop"
 ANSWER_S = 30.0
 """Seconds within which the storage has to answer a question."""
 SEND_S = 120.0
@@ -87,7 +82,7 @@ class RemoteStore:
     def probe(self, write: bool) -> None:
         """Try whether the storage can be used, by looking for (or writing) a small file ``.kdexp``."""
         if write:
-            self._pipe(self.at(".kdexp"), b"kdexp\n")
+            self.write(self.at(".kdexp"), b"kdexp\n")
         else:
             self.fs.exists(self.at(".kdexp"))
 
@@ -112,7 +107,7 @@ class RemoteStore:
 
     def meta(self, key: str) -> dict[str, Any] | None:
         """Return the record of a finished stage, or None."""
-        return self._json(self.at("store", key, "meta.json"))
+        return self.read_json(self.at("store", key, "meta.json"))
 
     def pull_stage(self, key: str, folder: Path) -> dict[str, Any] | None:
         """Fetch a finished stage into an empty folder; returns its record, None if it is not there.
@@ -130,8 +125,8 @@ class RemoteStore:
         """Send a finished stage, its record last; each sender has a place of its own for the files."""
         base, place = self.at("store", meta["key"]), secrets.token_hex(4)
         for name in meta["files"]:
-            self._put(folder / name, f"{base}/{place}/{name}")
-        self._pipe(f"{base}/meta.json", json.dumps({**meta, "at": place}, indent=1).encode())
+            self.put(folder / name, f"{base}/{place}/{name}")
+        self.write(f"{base}/meta.json", json.dumps({**meta, "at": place}, indent=1).encode())
 
     # --- work that has begun ---
 
@@ -157,7 +152,7 @@ class RemoteStore:
             if newest is None or newest == known:
                 return None
             base = self.at("work", key, newest)
-            manifest = self._json(f"{base}/manifest.json")
+            manifest = self.read_json(f"{base}/manifest.json")
             try:
                 if manifest is not None:
                     self._fetch(base, folder / newest, manifest["files"])
@@ -182,89 +177,35 @@ class RemoteStore:
         sent = {str(p.relative_to(folder)): p for p in paths if p.relative_to(folder).parts[0] not in leave}
         before = [_version(path) for path in sent.values()]
         for relative, path in sent.items():
-            self._put(path, self.at("work", key, name, relative))
+            self.put(path, self.at("work", key, name, relative))
         manifest = {"files": {relative: files.checksum(path) for relative, path in sent.items()}}
         if before != [_version(path) for path in sent.values()]:
             raise RuntimeError("the checkpoint was replaced by the next one while it was being sent")
-        self._pipe(self.at("work", key, name, "manifest.json"), json.dumps(manifest).encode())
+        self.write(self.at("work", key, name, "manifest.json"), json.dumps(manifest).encode())
         for old in have:
-            self._remove(self.at("work", key, old, "manifest.json"), self.at("work", key, old))
+            self.remove(self.at("work", key, old, "manifest.json"), self.at("work", key, old))
         return name
 
     def drop_work(self, key: str) -> None:
         """Forget all checkpoints of a stage, and what is left of those that were not sent to their end."""
-        self._remove(*(self.at("work", key, name, "manifest.json") for name in self._works(key)), self.at("work", key))
-
-    # --- runs ---
-
-    def run_path(self, run_dir: Path, *parts: str) -> str:
-        """Return the place of a run whose folder ends in ``<study>/<run>``."""
-        return self.at("runs", run_dir.parent.name, run_dir.name, *parts)
-
-    def has_result(self, run_dir: Path) -> bool:
-        """Tell whether a run's result is there."""
-        return bool(self.fs.exists(self.run_path(run_dir, "result.json")))
-
-    def pull_run(self, run_dir: Path) -> bool:
-        """Fetch a run's folder if it got further elsewhere: it is finished there, or more attempts were made.
-
-        Returns:
-            Whether anything was fetched.
-        """
-        if (run_dir / "result.json").exists():
-            return False
-        result, there = (self._json(self.run_path(run_dir, name)) for name in ("result.json", "status.json"))
-        attempts = read_status(run_dir).get("attempt", 0)
-        if result is None and (there is None or there.get("attempt", 0) <= attempts):
-            return False
-        for name in RUN:
-            content = self._cat(self.run_path(run_dir, name))
-            if content is not None and name in GROWING:
-                run_dir.mkdir(parents=True, exist_ok=True)
-                (run_dir / name).write_bytes(content)  # in place: this process may be writing to its end
-            elif content is not None:
-                files.write_text(run_dir / name, content.decode())
-        return True
-
-    def push_run(self, run_dir: Path) -> None:
-        """Send a run's folder, its result last."""
-        for name in RUN:
-            path = run_dir / name
-            if path.is_file():
-                content = path.read_bytes()
-                if name in GROWING:
-                    content = content[: content.rfind(b"\n") + 1]
-                self._pipe(self.run_path(run_dir, name), content)
-
-    def finished(self, run_dirs: Iterable[Path]) -> list[Path]:
-        """Return those of the runs whose result is there; one listing a study."""
-        run_dirs, names = list(run_dirs), set[str]()
-        for study in {run_dir.parent.name for run_dir in run_dirs}:
-            names |= {p.rsplit("/", 3)[-2] for p in self.fs.glob(self.at("runs", study, "*", "result.json"))}
-        return [run_dir for run_dir in run_dirs if run_dir.name in names]
-
-    def ask_to_stop(self, run_dir: Path) -> None:
-        """Ask a run to save itself and leave, wherever it is."""
-        self._pipe(self.run_path(run_dir, STOP), b"stop")
-
-    def asked_to_stop(self, run_dir: Path) -> bool:
-        """Tell whether a run was asked to leave."""
-        return bool(self.fs.exists(self.run_path(run_dir, STOP)))
-
-    def let_run(self, run_dir: Path) -> None:
-        """Take back what :meth:`ask_to_stop` asked for."""
-        self._remove(self.run_path(run_dir, STOP))
+        self.remove(*(self.at("work", key, name, "manifest.json") for name in self._works(key)), self.at("work", key))
 
     # --- transport ---
 
-    def _cat(self, path: str) -> bytes | None:
+    def read(self, path: str) -> bytes | None:
+        """Return a file's content, or None."""
         try:
             return self.fs.cat_file(path)
         except FileNotFoundError:
             return None
 
-    def _json(self, path: str) -> Any | None:
-        content = self._cat(path)
+    def read_json(self, path: str) -> Any | None:
+        """Return a JSON file's content, or None.
+
+        Raises:
+            ValueError: it is damaged; it is named.
+        """
+        content = self.read(path)
         try:
             return None if content is None else json.loads(content)
         except ValueError as error:
@@ -293,7 +234,8 @@ class RemoteStore:
                     f"written): delete the folder {self._shown(base)}; the same command builds it again."
                 )
 
-    def _put(self, path: Path, target: str) -> None:
+    def put(self, path: Path, target: str) -> None:
+        """Send a file; it appears whole."""
         if self.whole:
             self.fs.put_file(str(path), target)
             return
@@ -302,16 +244,17 @@ class RemoteStore:
         self.fs.put_file(str(path), part)
         self.fs.mv(part, target)
 
-    def _pipe(self, target: str, content: bytes) -> None:
+    def write(self, target: str, content: bytes) -> None:
+        """Write a file; it appears whole."""
         if self.whole:
             self.fs.pipe_file(target, content)
             return
         with tempfile.TemporaryDirectory(prefix="kdexp-") as folder:
             path = Path(folder) / "content"
             path.write_bytes(content)
-            self._put(path, target)
+            self.put(path, target)
 
-    def _remove(self, *paths: str) -> None:
+    def remove(self, *paths: str) -> None:
         """Delete files and folders in this order: what makes a folder count goes before it."""
         for path in paths:
             try:

@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 
 from kdexp.common import files
 from kdexp.common.problems import ConfigError
+from kdexp.common.status import read_status
 from kdexp.config.schema import Config
 from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, RemoteStore, of
 from kdexp.store.stage import Stage
@@ -25,6 +26,10 @@ from kdexp.store.store import Finished, Store
 
 T = TypeVar("T")
 log = logging.getLogger("kdexp")
+RUN = (".hydra/config.yaml", ".hydra/overrides.yaml", "run.log", "metrics.jsonl", "status.json", "result.json")
+"""What is shared of a run's folder, in the order in which it is written; locks and tracking marks stay at home."""
+GROWING = ("run.log", "metrics.jsonl")
+STOP = ".stop"
 MARK = "pushed.json"
 """In a work folder: the name of the checkpoint that was sent or fetched last."""
 HOME = ("checkpoint.new", "checkpoint.old", "best.safetensors.new", "holder.json", MARK)
@@ -41,11 +46,11 @@ class Replicated:
     Args:
         store: this machine's.
         remote: the storage; None = there is none.
-        run_dir: the run's folder, which goes along with every checkpoint.
+        run: the run, whose folder goes along with every checkpoint.
     """
 
-    def __init__(self, store: Store, remote: RemoteStore | None = None, run_dir: Path | None = None):
-        self.store, self.remote, self.run_dir = store, remote, run_dir
+    def __init__(self, store: Store, remote: RemoteStore | None = None, run: SharedRun | None = None):
+        self.store, self.remote, self.run = store, remote, run
         self.root, self.using, self.drop_weights = store.root, store.using, store.drop_weights
 
     def seek(self, key: str, work: Path | None = None) -> Finished | None:
@@ -128,47 +133,51 @@ class Replicated:
         """See :meth:`kdexp.store.store.Store.build`; one that is finished or begun elsewhere is fetched first."""
         finished, is_old = self.store.build(stage, action, say, stop, fetch=lambda work: self.seek(stage.key, work))
 
-        def share(remote: RemoteStore) -> None:
-            if stage.shared:
-                remote.push_stage(finished.folder, finished.meta)
-                remote.drop_work(stage.key)
-            elif remote.has_work(stage.key):  # long enough to have been sent: nobody shall repeat it
-                remote.push_work(stage.key, finished.folder)
-
-        if not is_old:
-            self._send(f"stage {stage.name}", TRANSFER_S, share)
+        if self.remote is not None and not is_old:
+            with self._warned(f"stage {stage.name}"):
+                self.remote.limited(TRANSFER_S, partial(_share, self.remote, finished))
         return finished, is_old
 
     def saved(self, key: str) -> None:
         """Send a stage's checkpoint, which has just been written, and the run's folder beside it."""
+        if self.remote is None:
+            return
         work = self.root / "work" / key
-        name = self._send("a checkpoint", SEND_S, lambda remote: remote.push_work(key, work, HOME))
-        if name is not None:
+        with self._warned("a checkpoint"):
+            name = self.remote.limited(SEND_S, partial(self.remote.push_work, key, work, HOME))
             files.write_json(work / MARK, {"name": name})
-            if self.run_dir is not None:
-                run_dir = self.run_dir
-                self._send(str(run_dir), SEND_S, lambda remote: remote.push_run(run_dir))
+            if self.run is not None:
+                self.run.push()
 
     def ended(self, stages: list[Stage]) -> None:
         """Give the storage what it lacks of the stages of a run that has ended well: weights or records."""
+        if self.remote is None:
+            return
         for stage in stages:
             finished = self.store.get(stage.key, verify=False)
             if finished is not None:
-                self._send(f"stage {stage.name}", TRANSFER_S, partial(_complete, finished))
+                with self._warned(f"stage {stage.name}"):
+                    self.remote.limited(TRANSFER_S, partial(_complete, self.remote, finished))
 
-    def _send(self, what: str, seconds: float, call: Callable[[RemoteStore], T]) -> T | None:
-        """Do something for others, if there is a storage; trouble is a warning."""
-        remote = self.remote
-        if remote is None:
-            return None
+    @contextmanager
+    def _warned(self, what: str) -> Iterator[None]:
+        """Make trouble with what is done for others a warning."""
+        assert self.remote is not None
         try:
-            return remote.limited(seconds, lambda: call(remote))
+            yield
         except Exception as error:  # each protocol has errors of its own
-            log.warning("%s could not be sent to %s (%s: %s)", what, remote.url, type(error).__name__, error)
-            return None
+            log.warning("%s could not be sent to %s (%s: %s)", what, self.remote.url, type(error).__name__, error)
 
 
-def _complete(finished: Finished, remote: RemoteStore) -> None:
+def _share(remote: RemoteStore, finished: Finished) -> None:
+    """Send a stage that has just been finished, if others are expected to need it."""
+    if finished.meta["shared"]:
+        _complete(remote, finished)
+    elif remote.has_work(finished.meta["key"]):  # long enough to have been sent: nobody shall repeat it
+        remote.push_work(finished.meta["key"], finished.folder)
+
+
+def _complete(remote: RemoteStore, finished: Finished) -> None:
     """Send a stage, or the weights that only its record has there; what was begun of it is over."""
     there = remote.meta(finished.meta["key"])
     if there is None or (finished.whole and there.get("dropped")):
@@ -185,30 +194,53 @@ def _step(work: Path) -> int:
 
 def open_store(config: Config, run_dir: Path) -> Replicated:
     """Return the store of a run's configuration."""
-    runtime = config["runtime"]
-    return Replicated(Store(Path(runtime["store"]), runtime["lock_timeout_s"]), of(config), run_dir)
+    runtime, remote = config.runtime, of(config)
+    return Replicated(Store(Path(runtime.store), runtime.lock_timeout_s), remote, SharedRun(remote, run_dir))
 
 
 class SharedRun:
-    """A run's folder on object storage; without ``runtime.remote`` there is nothing to do.
+    """A run's folder on object storage, ``runs/<study>/<run>/``.
 
     Args:
-        config: the run's.
-        run_dir: its folder here; the last two parts of the path are its name there.
+        remote: the storage; None = there is none, and nothing to do.
+        run_dir: the folder here; the last two parts of the path are its name there.
     """
 
-    def __init__(self, config: Config, run_dir: Path):
-        self.remote, self.run_dir = of(config), run_dir
+    def __init__(self, remote: RemoteStore | None, run_dir: Path):
+        self.remote, self.run_dir = remote, run_dir
 
     def pull(self) -> None:
-        """Fetch the folder if the run got further elsewhere."""
-        if self._do(TRANSFER_S, RemoteStore.pull_run):
-            assert self.remote is not None
-            log.info("%s was fetched from %s", self.run_dir, self.remote.url)
+        """Fetch the folder if the run got further elsewhere: it is finished there, or more attempts were made."""
+        if self._do(TRANSFER_S, self._pull):
+            log.info("%s was fetched from runtime.remote", self.run_dir)
+
+    def _pull(self, remote: RemoteStore, there: str) -> bool:
+        if (self.run_dir / "result.json").exists():
+            return False
+        status = remote.read_json(f"{there}/status.json") or {}
+        further = status.get("attempt", 0) > read_status(self.run_dir).get("attempt", 0)
+        if not further and not remote.fs.exists(f"{there}/result.json"):
+            return False
+        for name in RUN:
+            content = remote.read(f"{there}/{name}")
+            if content is not None and name in GROWING:
+                self.run_dir.mkdir(parents=True, exist_ok=True)
+                (self.run_dir / name).write_bytes(content)  # in place: this process may be writing to its end
+            elif content is not None:
+                files.write_text(self.run_dir / name, content.decode())
+        return True
 
     def push(self) -> None:
-        """Send the folder as it is."""
-        self._do(SEND_S, RemoteStore.push_run)
+        """Send the folder as it is, its result last."""
+        self._do(SEND_S, self._push)
+
+    def _push(self, remote: RemoteStore, there: str) -> None:
+        for path in (self.run_dir / name for name in RUN):
+            if path.is_file():
+                content = path.read_bytes()
+                if path.name in GROWING:  # whole lines
+                    content = content[: content.rfind(b"\n") + 1]
+                remote.write(f"{there}/{path.relative_to(self.run_dir)}", content)
 
     def hand_in(self) -> None:
         """Send the folder of a finished run, unless its result is there.
@@ -217,7 +249,7 @@ class SharedRun:
             RuntimeError: it could not be sent; the same command tries that again.
         """
         try:
-            if self._do(ANSWER_S, RemoteStore.has_result) is False:
+            if self._do(ANSWER_S, lambda remote, there: remote.fs.exists(f"{there}/result.json")) is False:
                 self.push()
         except Exception as error:  # each protocol has errors of its own
             assert self.remote is not None
@@ -228,19 +260,20 @@ class SharedRun:
 
     def ask_to_stop(self) -> None:
         """Ask the run to save itself and leave, wherever it is."""
-        self._do(ANSWER_S, RemoteStore.ask_to_stop)
+        self._do(ANSWER_S, lambda remote, there: remote.write(f"{there}/{STOP}", b"stop"))
 
     def asked_to_stop(self) -> bool:
         """Tell whether the run was asked to leave."""
-        return bool(self._do(ANSWER_S, RemoteStore.asked_to_stop))
+        return bool(self._do(ANSWER_S, lambda remote, there: remote.fs.exists(f"{there}/{STOP}")))
 
     def let_run(self) -> None:
         """Take back what :meth:`ask_to_stop` asked for."""
-        self._do(ANSWER_S, RemoteStore.let_run)
+        self._do(ANSWER_S, lambda remote, there: remote.remove(f"{there}/{STOP}"))
 
-    def _do(self, seconds: float, call: Callable[[RemoteStore, Path], T]) -> T | None:
-        remote = self.remote
-        return None if remote is None else remote.limited(seconds, lambda: call(remote, self.run_dir))
+    def _do(self, seconds: float, call: Callable[[RemoteStore, str], T]) -> T | None:
+        """Carry out ``call(remote, place of the run there)`` in time, if there is a storage."""
+        remote, name = self.remote, self.run_dir.parts[-2:]
+        return None if remote is None else remote.limited(seconds, lambda: call(remote, remote.at("runs", *name)))
 
 
 @contextmanager
@@ -250,7 +283,7 @@ def run(config: Config, run_dir: Path) -> Iterator[Callable[[], None]]:
     Raises:
         RuntimeError: the run is finished, but its result could not be sent; the same command tries that again.
     """
-    shared = SharedRun(config, run_dir)
+    shared = SharedRun(of(config), run_dir)
     try:
         yield shared.pull
     except ConfigError:
@@ -271,13 +304,14 @@ def meet(points: list[Any]) -> None:
     remote = of(points[0].config) if points else None
     if remote is None:
         return
-    have = {point.run_dir: (point.run_dir / "result.json").exists() for point in points}
-    finished = set(remote.limited(TRANSFER_S, lambda: remote.finished(have)))
+    results = remote.at("runs", points[0].run_dir.parent.name, "*", "result.json")
+    finished = {path.split("/")[-2] for path in remote.limited(TRANSFER_S, lambda: remote.fs.glob(results))}
     for point in points:
-        if point.run_dir in finished and not have[point.run_dir]:
-            SharedRun(point.config, point.run_dir).pull()
-        elif have[point.run_dir] and point.run_dir not in finished:
-            SharedRun(point.config, point.run_dir).hand_in()
+        is_here = (point.run_dir / "result.json").exists()
+        if is_here and point.run_dir.name not in finished:
+            SharedRun(remote, point.run_dir).hand_in()
+        elif not is_here and point.run_dir.name in finished:
+            SharedRun(remote, point.run_dir).pull()
 
 
 def unsent(points: list[Any]) -> str:

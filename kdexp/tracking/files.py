@@ -137,10 +137,10 @@ def write_marker(run_dir: Path, **changes: Any) -> None:
     """Change fields of ``tracking.json``, in one step for readers.
 
     It is for people, and spares a look at the store; what the store has is told by the store (:mod:`.view`).
-    Fields: ``uri``, ``experiment``, ``run_id``, ``parent_run_id``, ``position`` (bytes of ``metrics.jsonl`` that the
+    Fields: ``uri``, ``experiment``, ``run_id``, ``position`` (bytes of ``metrics.jsonl`` that the
     store has), ``stamp`` (of the facts that it has), ``state`` (``synced`` or ``behind``), ``error``.
     """
-    fields = ("uri", "experiment", "run_id", "parent_run_id", "position", "stamp", "state", "error")
+    fields = ("uri", "experiment", "run_id", "position", "stamp", "state", "error")
     marker = {**dict.fromkeys(fields), **read_json(run_dir / MARKER), **changes}
     files.write_json(run_dir / MARKER, marker)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import signal
 import subprocess
@@ -47,6 +48,7 @@ class Follower:
     def __init__(self, study_dir: Path, settings: dict[str, Any], run: str | None = None) -> None:
         self.began = time.time()
         self.job: dict[str, Any] = {"study_dir": str(study_dir), "run": run, "uri": resolve(str(settings["uri"]))}
+        self.job["last_s"] = LAST_S
         self.job |= {key: float(settings[key]) for key in ("every_s", "timeout_s")}
         self.process = self._start()
 
@@ -141,7 +143,7 @@ def main() -> None:
 
     def listen() -> None:
         sys.stdin.read()
-        signal.alarm(int(LAST_S))  # the system's: it also ends a process whose server hangs
+        signal.alarm(math.ceil(job["last_s"]))  # the system's: it also ends a process whose server hangs
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()

@@ -217,17 +217,3 @@ class Store:
         where = f"tags.`kdexp.kind` = '{kind}' and tags.`kdexp.name` = {quote}{name}{quote}"
         found = self.client.search_runs([experiment], where, max_results=1, order_by=["attributes.start_time ASC"])
         return found[0] if found else None
-
-    def get(self, run_id: str, experiment: str, name: str) -> Run | None:
-        """The run with this id, if it still is the active run of that name in the experiment."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            run = self.client.get_run(run_id)
-        except MlflowException as problem:
-            if problem.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-                return None
-            raise
-        tags = run.data.tags
-        mine = run.info.experiment_id == experiment and run.info.lifecycle_stage == "active"
-        return run if mine and (tags.get("kdexp.kind"), tags.get("kdexp.name")) == ("run", name) else None

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from kdexp.tracking.describe import clean, final_metrics, params_of, tags_of
-from kdexp.tracking.files import MARKER, METRICS, Facts, Point, first_line, first_shown, read_json, write_marker
+from kdexp.tracking.files import METRICS, Facts, Point, first_line, first_shown, write_marker
 from kdexp.tracking.mlflow_store import public
 
 if TYPE_CHECKING:
@@ -71,7 +71,6 @@ class View:
             uri=public(self.store.uri),
             experiment=self.facts.study,
             run_id=self.run_id,
-            parent_run_id=self.parent_id,
             position=self.position,
             stamp=self.facts.stamp,
             state="synced",
@@ -97,11 +96,7 @@ class View:
 
     def _find(self, experiment: str) -> Run | None:
         """This run's MLflow run; one that was fed from another file of the same name is set aside."""
-        marker = read_json(self.facts.folder / MARKER)
-        run = None
-        if marker.get("run_id") and marker.get("uri") == public(self.store.uri):
-            run = self.store.get(str(marker["run_id"]), experiment, self.facts.name)
-        run = run or self.store.find(experiment, "run", self.facts.name)
+        run = self.store.find(experiment, "run", self.facts.name)
         if run is None:
             return None
         fed_from, position = _position(run.data.tags)

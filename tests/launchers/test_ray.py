@@ -180,11 +180,11 @@ def test_storage_that_is_away_when_a_ray_run_ends_is_the_run_s_reason(
     for folder in (here, there):
         folder.mkdir()
     (here / "sitecustomize.py").write_text(
-        "from kdexp.store.remote import RemoteStore\nfetch = RemoteStore.pull_run\n"
-        "def pull_run(self, where):\n"
-        f"    import os\n    if '-s2-' in where.name and os.getcwd() == {str(here)!r}:\n"
-        "        raise OSError('the storage is away')\n    return fetch(self, where)\n"
-        "RemoteStore.pull_run = pull_run\n"
+        "from kdexp.store.replicated import SharedRun\nfetch = SharedRun.pull\n"
+        "def pull(self):\n"
+        f"    import os\n    if '-s2-' in self.run_dir.name and os.getcwd() == {str(here)!r}:\n"
+        "        raise OSError('the storage is away')\n    return fetch(self)\n"
+        "SharedRun.pull = pull\n"
     )
     study = [
         "-m", "study=far", *toy(tiny_bert_dir, tiny_csv_task), "hydra/launcher=ray", "hydra.launcher.slots=1",

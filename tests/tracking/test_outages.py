@@ -11,11 +11,13 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from kdexp.tracking import follow
 from kdexp.tracking.files import lines
 from kdexp.tracking.sync import sync
 from kdexp.tracking.ui import command, environment
@@ -25,6 +27,7 @@ WRITER = """
 import json, os, socket, sys, time
 from pathlib import Path
 from kdexp.common.status import write_status
+from kdexp.tracking import Tracker
 folder, config, start, end, pause = json.loads(sys.argv[1])
 folder = Path(folder)
 write_status(folder, {"state": "running", "pid": os.getpid(), "host": socket.gethostname()})
@@ -75,9 +78,11 @@ def test_killed_at_any_moment_nothing_is_lost_or_doubled(run_dir, config, finish
         give_up = time.monotonic() + 60
         while not (run_dir / "tracking.json").exists() and time.monotonic() < give_up:
             time.sleep(0.01)
+        assert (run_dir / "tracking.json").exists()
         time.sleep(rng.uniform(0.5, 1.5))
         process.kill()
         process.wait()
+    assert len(recorded(run_dir)) > 200
     finish(run_dir, "running", config)
     lines_said: list[str] = []
     assert sync(run_dir.parents[1], say=lines_said.append) == 0
@@ -207,6 +212,76 @@ def test_a_server_killed_in_mid_run(run_dir, config, train, finish, shown, tmp_p
         assert shown.points() == counts
         assert "1 up to date already" in said[-1]
     assert list((tmp_path / "artifacts").rglob("result.json"))
+
+
+@contextlib.contextmanager
+def bad_server(answer):
+    """A socket whose ``answer(connection)`` is no answer of MLflow's."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(50)
+
+        def serve():
+            with contextlib.suppress(OSError):
+                while True:
+                    threading.Thread(target=quietly, args=(listening.accept()[0],), daemon=True).start()
+
+        def quietly(connection):
+            with contextlib.suppress(OSError), connection:
+                answer(connection)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}"
+        listening.shutdown(socket.SHUT_RDWR)
+
+
+def drips(connection):
+    """A byte now and then: no read ever times out, and no request ever ends."""
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        connection.sendall(b" ")
+        time.sleep(0.2)
+
+
+def refuses(connection):
+    connection.recv(65536)
+    connection.sendall(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 2\r\nConnection: close\r\n\r\nno")
+
+
+@pytest.mark.parametrize("answer", [drips, refuses])
+def test_a_server_that_answers_badly_costs_a_run_nothing_but_its_patience(
+    run_dir, config, train, end, shown, uri, answer
+):
+    with bad_server(answer) as address:
+        config["tracking"] |= {"uri": address, "timeout_s": 1}
+        tracker = train(run_dir, config, ())
+        began, slowest = time.monotonic(), 0.0
+        while time.monotonic() - began < 8:  # long enough for the follower to be in the midst of it
+            before = time.monotonic()
+            tracker.log("s", round(1e6 * (before - began)), 0, {"loss": 1.0})
+            slowest = max(slowest, time.monotonic() - before)
+            time.sleep(0.01)
+        assert slowest < 0.5
+        before = time.monotonic()
+        end(tracker, "finished")
+        assert time.monotonic() - before < 2.5
+        assert marker(run_dir)["state"] == "behind"
+        tracker.follower.process.kill()
+        tracker.follower.process.wait()
+    assert sync(run_dir.parents[1], uri=uri, say=print) == 0
+    assert {point for point in shown.points() if point[0] == "s/loss"} == recorded(run_dir)
+
+
+def test_a_follower_whose_parent_is_gone_ends_though_its_server_hangs(run_dir, config, train, monkeypatch):
+    with bad_server(drips) as address:
+        config["tracking"] |= {"uri": address, "timeout_s": 1}
+        monkeypatch.setattr(follow, "LAST_S", 3.0)
+        tracker = train(run_dir, config)
+        process = tracker.follower.process
+        time.sleep(8)  # it hangs in a request by now
+        assert process.poll() is None
+        process.stdin.close()
+        assert process.wait(90) == -signal.SIGALRM
 
 
 def test_a_server_that_never_answers(run_dir, config, train, finish, caplog):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -59,11 +61,67 @@ def test_storage_that_is_away_costs_a_warning(tmp_path, url, caplog, monkeypatch
     def away(*_: object) -> None:
         raise ConnectionError("no route")
 
-    monkeypatch.setattr(RemoteStore, "_cat", away)
-    monkeypatch.setattr(RemoteStore, "_put", away)
+    monkeypatch.setattr(RemoteStore, "read", away)
+    monkeypatch.setattr(RemoteStore, "put", away)
     found, before = store.build(STAGE, write("alone"), quiet)
     assert not before and (found.folder / "data.txt").read_text() == "alone"
     assert "no answer from file://" in caplog.text and "could not be sent" in caplog.text
+
+
+@pytest.fixture
+def hanging(monkeypatch) -> threading.Event:
+    """Storage that answers nothing until the event is set; what one call may take is cut to a moment."""
+    comes_back, put, cat = threading.Event(), RemoteStore.put, RemoteStore.read
+
+    def late(call):
+        def wait(*arguments: object) -> object:
+            comes_back.wait(30)
+            return call(*arguments)
+
+        return wait
+
+    monkeypatch.setattr(RemoteStore, "put", late(put))
+    monkeypatch.setattr(RemoteStore, "read", late(cat))
+    monkeypatch.setattr(replicated, "SEND_S", 0.5)
+    monkeypatch.setattr(replicated, "TRANSFER_S", 0.5)
+    yield comes_back
+    comes_back.set()
+
+
+def test_storage_that_hangs_costs_a_run_one_pause(tmp_path, url, caplog, hanging):
+    store = Replicated(Store(tmp_path / "one", 5), RemoteStore(url))
+    began = time.monotonic()
+
+    def action(work: Path) -> dict:
+        for step in range(5):
+            checkpoint(work, step)
+            store.saved(STAGE.key)
+        return write("alone")(work)
+
+    found, before = store.build(STAGE, action, quiet)
+    store.ended([STAGE])
+    assert not before and (found.folder / "data.txt").read_text() == "alone"
+    assert time.monotonic() - began < 3
+    assert "going on alone" in caplog.text and "it still hangs in an earlier call" in caplog.text
+    hanging.set()
+    store.remote._hanging.join(10)
+    store.ended([STAGE])
+    assert RemoteStore(url).meta(STAGE.key)["summary"] == {"score": 1.0}, "it is asked again when it has come back"
+
+
+def test_a_checkpoint_that_was_replaced_while_it_was_sent_is_not_there(tmp_path, url, caplog, hanging):
+    """Sending took too long and was left behind; the next checkpoint was written under it."""
+    store, work = Replicated(Store(tmp_path / "one", 5), RemoteStore(url)), tmp_path / "one" / "work" / STAGE.key
+    checkpoint(work, 1)
+    store.saved(STAGE.key)
+    checkpoint(work, 2)
+    hanging.set()
+    store.remote._hanging.join(10)
+    assert not store.remote.has_work(STAGE.key)
+    store.saved(STAGE.key)
+    assert store.remote.has_work(STAGE.key) and files.read_json(work / "pushed.json")
+    store.remote.drop_work(STAGE.key)
+    assert not [path for path in (tmp_path / "remote").rglob("*") if path.is_file()], "the torn one goes too"
 
 
 def checkpoint(work: Path, step: int) -> None:
@@ -88,9 +146,9 @@ def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, u
     files.write_json(where / "result.json", {"run": 1})
     point = Point("id", "run", where, {"runtime": {"remote": url}})
     with monkeypatch.context() as patch:
-        patch.setattr(RemoteStore, "_put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
+        patch.setattr(RemoteStore, "put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
         assert "is finished, but could not be sent" in replicated.unsent([point])
-    assert replicated.unsent([point]) == "" and RemoteStore(url).has_result(where)
+    assert replicated.unsent([point]) == "" and (tmp_path / "remote/runs/study/run/result.json").exists()
     shutil.rmtree(where)
     replicated.meet([point])
     assert files.read_json(where / "result.json") == {"run": 1}

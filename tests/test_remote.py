@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from kdexp.check import remote
+from kdexp.check import remote as check
 from kdexp.store.remote import RemoteStore
-from kdexp.store.replicated import Replicated
+from kdexp.store.replicated import Replicated, SharedRun
 from kdexp.store.stage import Stage
 from kdexp.store.store import Store
 from tests.conftest import program_environment
@@ -61,26 +61,26 @@ def quiet(text: str) -> None: ...
 
 
 def test_a_shared_stage_is_built_on_one_machine_only(machines):
-    a, b, mirror = stores(machines, shared())
+    a, b, remote = stores(machines, shared())
     a.build(shared(), write, quiet)
     found, reused = b.build(shared(), never, quiet)
     assert reused and (found.folder / "part" / "data.txt").read_text() == "weights"
-    assert not list((b.root / "incoming").iterdir()) and not mirror.has_work(shared().key)
+    assert not list((b.root / "incoming").iterdir()) and not remote.has_work(shared().key)
 
 
 def test_an_upload_that_was_cut_off_is_invisible(machines):
-    a, b, mirror = stores(machines, shared())
+    a, b, remote = stores(machines, shared())
     found, _ = a.build(shared(), write, quiet)
-    mirror.fs.rm(mirror.at("store", shared().key, "meta.json"))
+    remote.fs.rm(remote.at("store", shared().key, "meta.json"))
     assert b.seek(shared().key) is None
     a.ended([shared()])  # a later run of the first machine completes it
     assert b.seek(shared().key).summary == found.summary
 
 
 def test_damage_at_the_url_is_named(machines):
-    a, b, mirror = stores(machines, shared())
+    a, b, remote = stores(machines, shared())
     a.build(shared(), write, quiet)
-    (path,) = Path(mirror.at("store", shared().key)).glob("*/part/data.txt")
+    (path,) = Path(remote.at("store", shared().key)).glob("*/part/data.txt")
     path.write_text("weightz")
     with pytest.raises(ValueError, match=f"file://.*/store/{shared().key}/.*/part/data.txt is damaged"):
         b.build(shared(), never, quiet)
@@ -93,7 +93,7 @@ def test_damage_at_the_url_is_named(machines):
 
 def test_a_checkpoint_moves_whole_and_the_newest_wins(machines):
     stage = Stage("distill", "x", {})
-    a, b, mirror = stores(machines, stage)
+    a, b, remote = stores(machines, stage)
 
     def begun(store: Replicated, content: str) -> Callable[[Path], dict]:
         def action(work: Path) -> dict:
@@ -111,16 +111,16 @@ def test_a_checkpoint_moves_whole_and_the_newest_wins(machines):
         with pytest.raises(KeyboardInterrupt):
             store.build(stage, begun(store, content), quiet)
     assert seen == [None, "1+", "2+"], "each continues from what the other one sent last"
-    assert len(mirror._works(stage.key)) == 1
-    (newest,) = mirror._works(stage.key)
-    Path(mirror.at("work", stage.key, newest, "checkpoint")).write_text("?")
+    assert len(remote._works(stage.key)) == 1
+    (newest,) = remote._works(stage.key)
+    Path(remote.at("work", stage.key, newest, "checkpoint")).write_text("?")
     with pytest.raises(ValueError, match=f"work/{stage.key}/{newest}/checkpoint is damaged"):
         b.build(stage, never, quiet)
 
 
 def test_what_stays_follows_the_weights_that_are_kept(machines):
     stage = Stage("distill", "x", {})
-    a, b, mirror = stores(machines, stage)
+    a, b, remote = stores(machines, stage)
 
     def long(work: Path) -> dict:
         (work / "checkpoint").write_text("1")
@@ -128,11 +128,11 @@ def test_what_stays_follows_the_weights_that_are_kept(machines):
         return write(work)
 
     a.build(stage, long, quiet)
-    assert mirror.meta(stage.key) is None, "no other run needs it"
+    assert remote.meta(stage.key) is None, "no other run needs it"
     assert b.build(stage, never, quiet)[1], "but the same run, elsewhere, does not repeat it"
     a.drop_weights(stage.key)
     a.ended([stage])
-    assert mirror.meta(stage.key)["dropped"] and not mirror.has_work(stage.key)
+    assert remote.meta(stage.key)["dropped"] and not remote.has_work(stage.key)
 
 
 def test_a_url_that_cannot_work_is_one_sentence(tmp_path, kdexp, overrides):
@@ -143,7 +143,7 @@ def test_a_url_that_cannot_work_is_one_sentence(tmp_path, kdexp, overrides):
         ("ftp://me:word@host/x", "ftp://me:***@host/x holds a password"),
         (f"file://{tmp_path}/file/below", "check the address"),
     ):
-        (said,) = remote.problems(url)
+        (said,) = check.problems(url)
         assert expected in said
         assert "word" not in said.replace("password", "")
     done = kdexp([*overrides, "runtime.remote=s4://bucket/x"])
@@ -275,18 +275,19 @@ def test_the_same_over_s3(s3, machines, kdexp, overrides):
     assert again.returncode == 0 and results(machines[0], "adhoc") == results(machines[1], "adhoc")
     test_a_study_is_divided_between_machines((*machines[:2], url), kdexp, overrides)
 
-    a, b, mirror = stores((machines[0] / "x", machines[1] / "x", url), shared())
+    a, b, remote = stores((machines[0] / "x", machines[1] / "x", url), shared())
     a.build(shared(), write, quiet)
     (path,) = fs.glob(f"bucket/kd/store/{shared().key}/*/part/data.txt")
     fs.pipe_file(path, b"weightz")
     with pytest.raises(ValueError, match=f"s3://bucket/kd/store/{shared().key}/.*/part/data.txt is damaged"):
         b.build(shared(), never, quiet)
     where = Path("multirun/study/run")
-    mirror.ask_to_stop(where)
-    assert mirror.asked_to_stop(where)
-    mirror.let_run(where)
-    mirror.let_run(where)
-    assert not mirror.asked_to_stop(where)
+    run = SharedRun(remote, where)
+    run.ask_to_stop()
+    assert run.asked_to_stop()
+    run.let_run()
+    run.let_run()
+    assert not run.asked_to_stop()
 
 
 @pytest.mark.slow
