@@ -62,16 +62,18 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 something failed, 2 the request cannot work."""
     import hydra
 
-    from kdexp import errors, launchers
+    from kdexp import choices, errors, launchers
 
     arguments = list(sys.argv[1:] if argv is None else argv)
     environment()
     resolvers()
     launchers.register()
     launchers.take_names()
-    refused = launchers.experiment_sweep(arguments)
+    choices.hide_bases()
+    swept = launchers.experiment_sweep(arguments)
+    refused = choices.refused(arguments, CONFIG_PATH) + ([swept] if swept else [])
     if refused:
-        complain([refused])
+        complain(refused)
         return 2
     # debug=NAME is laid over everything else, an experiment too, so it is composed last.
     debug = [a for a in arguments if a.startswith(("debug=", "+debug="))]

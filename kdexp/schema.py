@@ -161,6 +161,8 @@ def problems(config: dict[str, Any]) -> list[str]:
             found.append(
                 f"{key}={config.get(key)!r} is empty: choose one ({key}=...; python -m kdexp --help lists them)."
             )
+        elif config[key].get("name") == "???":
+            found.append(f"{key}.name has no value: give {key}.name=..., the name in tables.")
     return found
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from kdexp import choices, runs
 from kdexp import config as configs
-from kdexp import runs
 from kdexp.__main__ import CONFIG_PATH
 from tests.test_runs import toy
 
-OBJECTIVES = sorted(p.stem for p in (Path(CONFIG_PATH) / "objective").glob("*.yaml"))
+OBJECTIVES = choices.names(Path(CONFIG_PATH) / "objective")
 INITS = ["random", "first", "last", "spread", "layers"]
 
 

@@ -23,6 +23,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from kdexp.choices import is_base, missing
+
 Groups = dict  # dict[str, str]: group -> override text
 
 
@@ -140,7 +142,8 @@ class Composer:
             _put(self._own, place, part.config._get_node(place))
             for key in keys:
                 group = key.lstrip("+~")
-                choices.update({g: o for g, o in part.choices.items() if g == group or g.startswith(group + "/")})
+                kept = {g: o for g, o in choices.items() if not f"{g}/".startswith(f"{group}/")}
+                choices = kept | {g: o for g, o in part.choices.items() if f"{g}/".startswith(f"{group}/")}
         self._swapped = {place for place in places if place is not None}
         return self._own, choices
 
@@ -171,6 +174,10 @@ class Composer:
                 prepend_hydra=True,
                 skip_missing=False,
             )
+            for group, option in listed.overrides.known_choices.items():
+                if is_base(option):
+                    known = self._repository.get_group_options(group.split("@")[0])
+                    raise CompositionError(missing(f"{group}={option}", option, group, known))
             defaults = [d for d in listed.defaults if (d.package or "").split(".")[0] != "hydra"]
             config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=self._repository)
             with open_dict(config):

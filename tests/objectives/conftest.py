@@ -12,12 +12,12 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from kdexp import mapping
+from kdexp import choices, mapping
 from kdexp.objectives.base import Context, Objective, Shape
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LENGTHS = (6, 3, 4, 2)
-NAMES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+NAMES = choices.names(CONF / "objective")
 
 
 class Toy:
