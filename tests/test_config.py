@@ -67,6 +67,7 @@ def test_the_default_is_fine(compose):
         (["init.source=pretrained", "init.head=true"], "has no head for this task yet"),
         (["task._target_=kdexp.tasks.text.table.json"], "task"),
         (["seed=-1"], "seed=-1"),
+        (["objective.name=???"], "objective.name has no value"),
         (["student.vocab_size=100"], "student.vocab_size=100 differs from teacher.vocab_size=30522"),
     ],
 )
@@ -127,6 +128,7 @@ def test_every_shipped_choice_composes(compose):
     from pathlib import Path
 
     from kdexp.cli.main import CONFIG_PATH
+    from kdexp.config import choices
 
     for group in (
         "teacher",
@@ -140,9 +142,9 @@ def test_every_shipped_choice_composes(compose):
         "tracking",
         "debug",
     ):
-        for path in sorted((Path(CONFIG_PATH) / group).glob("*.yaml")):
+        for name in choices.names(Path(CONFIG_PATH) / group):
             key = f"+{group}" if group == "debug" else group
-            assert compose(f"{key}={path.stem}")["seed"] == 1, path
+            assert compose(f"{key}={name}")["seed"] == 1, f"{group}={name}"
 
 
 def test_every_experiment_composes(compose):

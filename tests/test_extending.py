@@ -1,4 +1,4 @@
-"""The examples of docs/extending.md, executed: two new files and no edit make a new objective and a new init."""
+"""The examples of docs/extending.md, executed: new files and no edit make a new objective, init and task."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ def test_the_examples_work(kdexp, tiny_bert_dir, tiny_csv_task, tmp_path):
     assert sorted(path for path, _ in blocks) == [
         "conf/init/outside_in.yaml",
         "conf/objective/norms.yaml",
+        "conf/task/reviews.yaml",
         "kdexp/inits/outside_in.py",
         "kdexp/objectives/norms.py",
     ]
@@ -32,3 +33,8 @@ def test_the_examples_work(kdexp, tiny_bert_dir, tiny_csv_task, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     assert "outside_in: teacher layers 1, 4" in done.stdout and "intermediate norms" in done.stdout
     assert list((tmp_path / "multirun" / "adhoc").glob("toy-norms-outside_in-s1-*/result.json"))
+    tiny_csv_task.rename(tmp_path / "reviews")
+    others = [argument for argument in toy(tiny_bert_dir, tiny_csv_task) if not argument.startswith("task")]
+    done = kdexp(["objective=finetune", "task=reviews", *others], env={"PYTHONPATH": str(copy)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert list((tmp_path / "multirun" / "adhoc").glob("reviews-finetune-first-s1-*/result.json"))

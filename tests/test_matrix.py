@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from kdexp.cli.main import CONFIG_PATH
+from kdexp.config import choices
 from kdexp.run import execute, spec
 from tests.test_runs import toy
 
-OBJECTIVES = sorted(p.stem for p in (Path(CONFIG_PATH) / "objective").glob("*.yaml"))
+OBJECTIVES = choices.names(Path(CONFIG_PATH) / "objective")
 INITS = ["random", "first", "last", "spread", "layers"]
 
 

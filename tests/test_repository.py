@@ -13,7 +13,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -181,45 +180,6 @@ def test_nothing_runs_code_from_files():
             if called in ("yaml.load", "yaml.unsafe_load", "eval", "exec", "os.system") or given.get("shell") == "True":
                 found.append(f"{place(path, node.lineno)}: {called}")
     expect_none(found, "files are data, never code")
-
-
-def uncommented(node: yaml.Node, lines: list[str], told: bool = False) -> Iterator[tuple[int, str]]:
-    """(line, key) of the settings in ``node`` that no comment explains.
-
-    A setting is a key with a value of its own; the comment stands on the line above or behind it. ``told``: a comment
-    also covers the lines and the level right below it, as in the deltas of ``experiment/`` and ``debug/``, whose keys
-    are explained where they are defined.
-    """
-    if not isinstance(node, yaml.MappingNode):
-        return
-    covered = False
-    for key, value in node.value:
-        line = key.start_mark.line
-        above = lines[line - 1].strip() if line else ""
-        explained = (above.startswith("#") and "@package" not in above) or bool(re.search(r"\s#\s*\w", lines[line]))
-        covered = explained or (told and covered and bool(above))
-        if key.value == "defaults" or (covered and told):
-            continue
-        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
-            yield from uncommented(value, lines, told)
-        elif not explained:
-            yield line + 1, key.value
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "conf").rglob("*.yaml")), ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_every_setting_is_explained(path: Path):
-    content = path.read_text(encoding="utf-8")
-    node = yaml.compose(content, Loader=yaml.SafeLoader)
-    delta = path.parent.name in ("experiment", "debug")
-    found = list(uncommented(node, content.splitlines(), delta)) if node else []
-    expect_none([f"{place(path, line)}: {key}" for line, key in found], "each setting has a comment above or behind it")
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
-def test_studies_open_with_their_command(path: Path):
-    head = [line for line in path.read_text(encoding="utf-8").splitlines()[:4] if "@package" not in line]
-    assert head[0].startswith("#")
-    assert f"python -m kdexp +experiment={path.stem}" in head[0]
 
 
 def lock() -> dict[str, str]:

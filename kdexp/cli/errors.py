@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common.problems import ConfigError
+from kdexp.config import choices
 
 
 def complain(problems: list[str]) -> None:
@@ -116,11 +117,14 @@ def _try(compose: Any, overrides: list[str], override: str, base: Any, conf: str
     except Exception as error:
         key, _, value = override.lstrip("+~").partition("=")
         group = Path(conf) / key.split("@")[0]
-        if group.is_dir():
-            known = sorted(p.stem for p in group.glob("*.yaml"))
-            guess = difflib.get_close_matches(value, known, 1)
+        known = choices.names(group)
+        unknown = [option for option in re.findall(r"[\w.-]+", value) if option not in known]
+        if group.is_dir() and unknown:
+            guess = difflib.get_close_matches(unknown[0], known, 1)
             hint = f" Did you mean {key}={guess[0]}?" if guess else ""
-            return f"{override}: there is no {value} in {key}; choose one of: {', '.join(known)}.{hint}"
+            return choices.missing(override, unknown[0], key, known) + hint
+        if group.is_dir() and "Could not override" in str(error):
+            return f"{override}: nothing that is chosen has {key} to replace; add it with +{key}={value}."
         if "Could not override" in str(error) or "not in struct" in str(error):
             parent = key.rpartition(".")[0]
             node = OmegaConf.select(base, parent) if parent else base

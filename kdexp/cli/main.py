@@ -62,14 +62,17 @@ def main(argv: list[str] | None = None) -> int:
     import hydra
 
     from kdexp.cli import errors
+    from kdexp.config import choices
     from kdexp.sweep import plugins
 
     resolvers()
     plugins.register()
     plugins.take_names()
-    refused = plugins.experiment_sweep(arguments)
+    choices.hide_bases()
+    swept = plugins.experiment_sweep(arguments)
+    refused = choices.refused(arguments, CONFIG_PATH) + ([swept] if swept else [])
     if refused:
-        errors.complain([refused])
+        errors.complain(refused)
         return 2
     # debug=NAME is laid over everything else, an experiment too, so it is composed last.
     debug = [a for a in arguments if a.startswith(("debug=", "+debug="))]

@@ -190,6 +190,8 @@ def parse(raw: dict[str, Any], objective: type[Objective] = Objective) -> tuple[
             problems.append(
                 f"{key}={raw.get(key)!r} is empty: choose one ({key}=...; python -m kdexp --help lists them)."
             )
+        elif raw[key].get("name") == "???":
+            problems.append(f"{key}.name has no value: give {key}.name=..., the name in tables.")
     if problems:
         return None, problems
     for key, info in Config.model_fields.items():

@@ -23,6 +23,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
+from kdexp.config.choices import is_base, missing
+
 FIXED = re.compile(r"\$\{(oc\.env:[^${}]*|\.\w[\w.]*)\}")
 """Interpolations in a group that no other group can change: of the environment, and of a sibling in the same group."""
 Texts = tuple[str, ...]
@@ -173,6 +175,12 @@ class Composer:
 
     def _by_hydra(self, choices: Texts) -> _Whole:
         composed = self._loader.load_configuration(self._name, [*self._hydra, *choices], RunMode.RUN)
+        for group, option in composed.hydra.runtime.choices.items():
+            if is_base(option):
+                known = self._loader.get_group_options(str(group).split("@")[0], None, self._name, self._hydra)
+                raise CompositionError(
+                    missing(f"{group}={option}", option, str(group), [k for k in known if not is_base(k)])
+                )
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         raw = OmegaConf.to_container(config, resolve=False)
         assert isinstance(raw, dict)

@@ -137,6 +137,22 @@ def test_added_groups_missing_keys_and_deletions(loader: Any) -> None:
     both(loader, [["init=first"], ["debug=smoke", "recipe=long"], ["+experiment=plain", "seed=3"]])
 
 
+def test_choices_that_are_made_from_bases(loader: Any) -> None:
+    """Several terms in one group, groups within a choice, and choices that lack them."""
+    objectives = ["att", "att_kl_hid_seq", "kd", "tinybert", "ted", "lgtm", "pro_kd_final"]
+    both(loader, grid({"objective": objectives, "seed": ["1", "2"]}))
+    both(loader, grid({"objective": objectives[::-1], "student": ["small", "l2_sps1"]}))
+    both(loader, grid({"objective": ["tinybert", "pkd"], "objective/intermediate": ["hid_cls", "[att_kl,hid_seq]"]}))
+    both(loader, grid({"task": ["mnli", "alpha", "rte"], "init": ["last", "layers_1_4_6"]}))
+
+
+def test_a_base_is_no_choice(loader: Any) -> None:
+    composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
+    for wrong in (["task=_glue"], ["objective=att_kl", "objective/prediction=_base"]):
+        with pytest.raises(CompositionError, match=f"{wrong[-1]}: there is no _"), composer.point(wrong):
+            pass
+
+
 def test_errors_name_the_value_and_leave_the_next_point_whole(loader: Any) -> None:
     master = loader.load_configuration("config", [], RunMode.MULTIRUN)
     composer = Composer(loader, master)

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from kdexp.config import choices
 from kdexp.heads.batch import Batch
 from kdexp.heads.classification import Classification
 from kdexp.heads.regression import Regression
@@ -20,7 +21,7 @@ from kdexp.objectives.base import Context, Objective, Shape
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
 LENGTHS = (6, 3, 4, 2)
-NAMES = sorted(path.stem for path in (CONF / "objective").glob("*.yaml"))
+NAMES = choices.names(CONF / "objective")
 
 
 class Toy:

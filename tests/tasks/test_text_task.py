@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from kdexp.tasks.text import hub
 from kdexp.tasks.text.table import TextTask
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "task"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 GLUE = ["rte", "mrpc", "cola", "sst2", "stsb", "wnli", "qnli", "qqp", "mnli"]
 
 
 def from_yaml(name: str, **changes: Any) -> TextTask:
-    settings = yaml.safe_load((CONF / f"{name}.yaml").read_text()) | changes
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        settings = OmegaConf.to_container(compose(f"task/{name}").task, resolve=True) | changes
     assert settings.pop("_target_") == "kdexp.tasks.text.table.TextTask"
     return TextTask(**settings)
 
@@ -201,12 +205,12 @@ def test_hub_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("name", [*GLUE, "boolq", "local"])
-def test_yaml_builds_and_explains_every_key(name: str) -> None:
+def test_yaml_builds_and_every_key_is_explained(name: str) -> None:
     task = from_yaml(name)
     assert task.name == name
-    lines = (CONF / f"{name}.yaml").read_text().splitlines()
-    keys = [i for i, line in enumerate(lines) if line and not line.lstrip().startswith("#")]
-    assert all(lines[i - 1].lstrip().startswith("#") for i in keys)
+    lines = [line for file in ("_base", "_text") for line in (CONF / "task" / f"{file}.yaml").read_text().splitlines()]
+    explained = {line.partition(":")[0] for above, line in pairwise(lines) if above.startswith("#")}
+    assert {field.name for field in fields(task)} <= explained
 
 
 @pytest.mark.parametrize(
