@@ -1,0 +1,238 @@
+"""``python -m analysis.compare study=NAME a=... b=...``: two methods, three questions, and where compute helps most.
+
+``a`` and ``b`` select runs as claims do: ``a=objective.name=kd,init=first``. New seeds are answered from the study's
+scores; the other two questions need the predictions that runs kept (``analysis.predictions``).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from analysis import cli, crossed, gate, predictions
+from analysis.budget import Option, options
+from analysis.collect import Collected
+from analysis.contrasts import contrast
+from analysis.estimate import Estimate
+from analysis.evidence import Scores, gather
+
+Array = np.ndarray
+QUESTIONS = ("these examples, new seeds", "these runs, new examples", "new seeds and new examples")
+TOLERANCE = 0.5  # points between a score as recorded and as computed from half-precision logits
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A minus B on the tasks that both have.
+
+    ``answers``: an estimate for each of :data:`QUESTIONS` that can be answered. ``components``, ``mcnemar`` (one seed):
+    by task. ``missing``: one sentence where predictions are missing.
+    """
+
+    tasks: tuple[str, ...]
+    answers: dict[str, Estimate]
+    components: dict[str, crossed.Components] = field(default_factory=dict)
+    mcnemar: dict[str, float] = field(default_factory=dict)
+    options: tuple[Option, ...] = ()
+    missing: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def selection(words: str, name: str) -> dict[str, Any]:
+    """``objective.name=kd,init=first|last`` -> what is selected; ``ValueError`` if it cannot be read so."""
+    out: dict[str, Any] = {}
+    for word in filter(None, words.split(",")):
+        key, equals, value = word.partition("=")
+        if not equals or not key or not value:
+            raise ValueError(
+                f"{name}={words!r} is not KEY=VALUE,KEY=VALUE, such as {name}=objective.name=kd,init=first"
+            )
+        out[key] = value.split("|") if "|" in value else value
+    return out
+
+
+def compare(
+    found: Collected,
+    a: dict[str, Any],
+    b: dict[str, Any],
+    *,
+    tasks: Sequence[str] = (),
+    within: Sequence[str] = (),
+    metric: str = "chosen",
+) -> Comparison:
+    """Compare two selections of a study's runs.
+
+    Raises:
+        ValueError: they have no runs in common tasks, or predictions do not fit the recorded scores.
+    """
+    claim = {
+        "kind": "contrast",
+        "a": a,
+        "b": b,
+        "within": list(within),
+        "metric": metric,
+        "tasks": list(tasks) or "all",
+    }
+    scores, signal = Scores(found), gate.signals(found)
+    evidence = gather(scores, claim, {})
+    blocks = evidence.parts[0]
+    if not blocks:
+        reasons = "; ".join(f"{task}: {why}" for task, why in evidence.dropped.items())
+        raise ValueError(f"a and b cannot be compared: {reasons or evidence.absent}")
+    first = contrast(list(blocks.values()))
+    notes = [f"left out: {task} ({why})" for task, why in evidence.dropped.items()]
+    notes += [f"{task} has no signal: {signal[task].why}" for task in blocks if signal[task].why]
+    answers = {QUESTIONS[0]: first}
+    cells = {
+        task: dict(zip(scores.of(metric)[task].index, block.weights, strict=True)) for task, block in blocks.items()
+    }
+    seconds = _seconds(found, cells)
+    try:
+        by_example = {task: _differences(found, task, weights, metric) for task, weights in cells.items()}
+    except predictions.MissingPredictions as error:
+        kept = options(first, {}, list(seconds.values()), first.n)
+        return Comparison(tuple(blocks), answers, options=kept, missing=str(error), notes=tuple(notes))
+    arrays = list(by_example.values())
+    answers[QUESTIONS[1]] = crossed.new_examples(arrays)
+    answers[QUESTIONS[2]] = crossed.new_seeds_and_examples(first, arrays)
+    parts = {task: crossed.components(d) for task, d in by_example.items()}
+    single = {
+        task: _mcnemar(d) for task, d in by_example.items() if len(d) == 1 and set(np.unique(d)) <= {-100, 0, 100}
+    }
+    kept = options(first, parts, list(seconds.values()), first.n)
+    return Comparison(tuple(blocks), answers, parts, single, kept, notes=tuple(notes))
+
+
+def _runs(found: Collected, task: str, weights: dict[str, float]) -> pd.DataFrame:
+    """The runs of the cells that have a weight, on seeds that all of these cells have."""
+    cells = [cell for cell, weight in weights.items() if weight]
+    runs = found.runs[(found.runs["task"] == task) & found.runs["settings_hash"].isin(cells)]
+    seeds = runs.groupby("seed")["settings_hash"].nunique()
+    return runs[runs["seed"].isin(seeds[seeds == len(cells)].index)]
+
+
+def _differences(found: Collected, task: str, weights: dict[str, float], metric: str) -> Array:
+    """What each example contributes to the difference, (seeds, examples), from the predictions that the runs kept."""
+    runs = _runs(found, task, weights)
+    name = str(runs["metric"].iloc[0]) if metric == "chosen" else metric
+    kept = [predictions.read(found.folder / one) for one in runs["name"]]
+    rows = predictions.scores_by_example(kept, name)
+    _check(found, runs, rows, name)
+    seeds = sorted(set(runs["seed"]))
+    out = np.zeros((len(seeds), rows.shape[1]))
+    share = runs.groupby(["seed", "settings_hash"])["run"].transform(
+        "count"
+    )  # two runs of one cell and seed: their mean
+    for row, seed, cell, count in zip(rows, runs["seed"], runs["settings_hash"], share, strict=True):
+        out[seeds.index(seed)] += weights[cell] / count * row
+    return np.round(out, 6)
+
+
+def _check(found: Collected, runs: pd.DataFrame, rows: Array, metric: str) -> None:
+    """``ValueError`` where predictions do not give the score that the run recorded."""
+    scores = found.scores.query("who == 'student' and split == 'validation' and metric == @metric")
+    recorded = scores.set_index("run")["value"] * 100
+    for name, run, row in zip(runs["name"], runs["run"], rows, strict=True):
+        if abs(row.mean() - recorded[run]) > TOLERANCE:
+            raise ValueError(
+                f"{name}: its predictions give {metric} {row.mean():.2f}, its result says {recorded[run]:.2f}: they "
+                "are not of one run. Run the study again to write them anew"
+            )
+
+
+def _mcnemar(d: Array) -> float:
+    return crossed.mcnemar(d[0] > 0, d[0] < 0)
+
+
+def _seconds(found: Collected, cells: dict[str, dict[str, float]]) -> dict[str, float]:
+    """Mean seconds that one more seed of the comparison costs, by task."""
+    out = {}
+    for task, weights in cells.items():
+        runs = _runs(found, task, weights)
+        out[task] = float(runs.groupby("settings_hash")["seconds"].mean().sum())
+    return out
+
+
+def _number(value: float, sign: str = "+") -> str:
+    return "–" if math.isnan(value) else f"{value:{sign}.2f}"
+
+
+def markdown(found: Comparison, study: str, a: str, b: str) -> str:
+    """The comparison as text: answers, where the variance lies, and what the next hour would buy."""
+    effect = found.answers[QUESTIONS[0]].value
+    lines = [
+        f"### {study}: {a} against {b}",
+        "",
+        f"Effect {effect:+.2f} points, averaged over {', '.join(found.tasks)}; {found.answers[QUESTIONS[0]].n} seeds.",
+        "",
+        "| question | 95 % interval | p |",
+        "| --- | --- | ---: |",
+    ]
+    for question in QUESTIONS:
+        one = found.answers.get(question)
+        interval = "no answer" if one is None or math.isnan(one.low) else f"[{one.low:+.2f}, {one.high:+.2f}]"
+        lines.append(f"| {question} | {interval} | {'–' if one is None or math.isnan(one.p) else f'{one.p:.3g}'} |")
+    if found.components:
+        lines += ["", "| task | examples | seed | example | rest |", "| --- | ---: | ---: | ---: | ---: |"]
+        for task, part in found.components.items():
+            stds = (_number(math.sqrt(v) if v == v else v, "") for v in (part.seed, part.example, part.rest))
+            lines.append(f"| {task} | {part.examples} | {' | '.join(stds)} |")
+    if found.options:
+        lines += ["", "| the next hour on | buys | half-width now | then |", "| --- | --- | ---: | ---: |"]
+        lines += [
+            f"| {one.what} | {one.buys} | {_number(one.now, '')} | {_number(one.then, '')} |" for one in found.options
+        ]
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in _notes(found)) + "\n"
+
+
+def _notes(found: Comparison) -> list[str]:
+    """What a reader must know; the best use of an hour by name."""
+    best = min(found.options, key=lambda one: one.then, default=None)
+    out = ["New seeds: paired by seed, the error pooled over the study's cells."]
+    out += ["New examples: paired on examples. Both: half-widths of seeds and of examples added in squares."]
+    if found.components:
+        out.append("Components: standard deviations of one example's difference for one seed, in points.")
+    out += [f"McNemar's exact test on {task} (one seed): p = {p:.3g}." for task, p in found.mcnemar.items()]
+    if best is not None and best.then < best.now:
+        out.append(f"The next hour buys most on {best.what}: {best.buys}.")
+    return [
+        *out,
+        *([found.missing] if found.missing else []),
+        *(f"{note[0].upper()}{note[1:]}." for note in found.notes),
+    ]
+
+
+PURPOSE = "Compare two selections of a study's runs; writes <root>/<study>/tables/compare/<a>_<b>.md."
+KEYS = {
+    **cli.COMMON,
+    "a": cli.Key("the one: KEY=VALUE,KEY=VALUE by labels or settings, as objective.name=kd,init=first; | is or"),
+    "b": cli.Key("the other"),
+    "within": cli.Key("compare only runs that agree in these labels or settings: init,student", ""),
+    "tasks": cli.Key("names of tasks; empty: all that both have", ""),
+    "metric": cli.Key("one metric for all tasks; chosen: each task's own", "chosen"),
+}
+
+
+def run(options_: dict[str, str]) -> None:
+    """Collect, compare, write, print."""
+    from analysis.tables import collected, write
+
+    a, b = (selection(options_[name], name) for name in "ab")
+    tasks, within = (list(filter(None, options_[name].split(","))) for name in ("tasks", "within"))
+    found = collected(options_)
+    result = compare(found, a, b, tasks=tasks, within=within, metric=options_["metric"])
+    text = markdown(result, found.study, options_["a"], options_["b"])
+    stem = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", options_[name]) for name in "ab")
+    print(text)
+    print("Written:", write(found.folder / "tables" / "compare" / f"{stem}.md", text))
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("analysis.compare", PURPOSE, KEYS, run))
