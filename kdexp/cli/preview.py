@@ -11,9 +11,9 @@ def before(config: dict[str, Any]) -> None:
     from kdexp.models import build as models
     from kdexp.run import execute as runs
 
-    task, student = build(config["task"]), config["student"]
-    small = models.count(config["teacher"], task, student)
-    big = models.count(config["teacher"], task)
+    head, student = build(config["task"]).head, config["student"]
+    small = models.count(config["teacher"], head, student)
+    big = models.count(config["teacher"], head)
     print(f"run      {runs.folder(config)}")
     print(f"teacher  {config['teacher']['name']}: {config['teacher']['num_layers']} layers, {big:,} parameters")
     print(f"student  {student['name']}: {student['num_layers']} layers, {small:,} parameters ({small / big:.0%})")
