@@ -209,3 +209,27 @@ def test_tapped_attention_equals_the_models_own(tmp_path):
 def test_asking_for_what_an_architecture_cannot_give():
     with pytest.raises(ValueError, match="hands out no query.1"):
         capture.check({"logits": torch.zeros(1)}, frozenset({"query.1"}), "teacher")
+
+
+def test_a_parallel_wrapper_around_the_step_changes_nothing(tmp_path):
+    """DistributedDataParallel wraps a step as it is: a group of one process learns the same bits."""
+    import torch.distributed as dist
+    from torch.nn.parallel import DistributedDataParallel
+
+    plain = student(tmp_path / "plain")
+    loop.train([plain], teacher([plain]), examples(), schedule())
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        wrapped = student(tmp_path / "wrapped")
+        parallel = DistributedDataParallel(wrapped.step)
+        wrapped.run = lambda step, *inputs: run_step(parallel, *inputs)
+        loop.train([wrapped], teacher([wrapped]), examples(), schedule())
+    finally:
+        dist.destroy_process_group()
+    assert same(weights(plain), weights(wrapped))
+
+
+def test_a_hook_after_each_update_hears_of_every_one(tmp_path):
+    heard, m = [], student(tmp_path)
+    loop.train([m], teacher([m]), examples(), schedule(after_update=lambda one, step: heard.append((one, step))))
+    assert heard == [(m, step) for step in range(1, 9)]

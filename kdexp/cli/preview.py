@@ -17,9 +17,9 @@ from kdexp.store.replicated import open_store
 
 def before(spec: RunSpec) -> None:
     """Print who learns from whom: both models' sizes and the matched layers."""
-    config, task = spec.config, build(spec.config.task)
-    small = models.count(config.teacher, task, config.student)
-    big = models.count(config.teacher, task)
+    config, head = spec.config, build(spec.config.task).head
+    small = models.count(config.teacher, head, config.student)
+    big = models.count(config.teacher, head)
     print(f"run      {spec.run_dir}")
     print(f"teacher  {config.teacher.name}: {config.teacher.num_layers} layers, {big:,} parameters")
     print(

@@ -41,8 +41,8 @@ def learn_together(phase: Phase) -> Summary:
     if own["zero_head"]:
         for each in (model, teacher):
             _zero(each)
-    make = partial(Together, teacher=teacher, rows=rows, own=own, seed=seed, total=phase.updates(data))
-    student = phase.student(model, data=data, make=make)
+    make = partial(Together, rows=rows, own=own, seed=seed, total=phase.updates(data))
+    student = phase.student(model, data=data, beside=teacher, make=make)
     phase.train(student, data=data)
     phase.save(model)
     phase.measure(model)
@@ -79,7 +79,7 @@ class Together(Student):
 
     Args:
         step, recipe, folder, evaluate, metric, write, run: as of :class:`~kdexp.train.student.Student`.
-        teacher: the model that learns beside the student.
+        beside: the teacher, which learns with the student.
         rows: split whose batches measure influence.
         own: ``objective.co_teacher``.
         seed, total: of the run; updates of the phase.
@@ -94,19 +94,19 @@ class Together(Student):
         metric: str,
         write: Callable[[int, int, dict[str, float]], None],
         run: Callable[..., tuple[Tensor, Tensor]],
+        beside: nn.Module,
         *,
-        teacher: nn.Module,
         rows: Dataset,
         own: dict[str, Any],
         seed: int,
         total: int,
     ) -> None:
-        super().__init__(step, recipe, folder, evaluate, metric, write, run, beside=teacher)
+        super().__init__(step, recipe, folder, evaluate, metric, write, run, beside)
         self.head = step.head
-        self.teacher, self.rows, self.own, self.seed, self.total = teacher, rows, own, seed, total
+        self.teacher, self.rows, self.own, self.seed, self.total = beside, rows, own, seed, total
         self.teacher_recipe = {**recipe, "learning_rate": own["learning_rate"]}
         self.student_weights = [p for p in self.model.parameters() if p.requires_grad]
-        self.teacher_weights = [p for p in teacher.parameters() if p.requires_grad]
+        self.teacher_weights = [p for p in beside.parameters() if p.requires_grad]
 
     def backward(self, batch: Batch, target: Features | None, whole: Batch, seed: int, step: int, micro: int) -> None:
         """Move the teacher, then add the student's gradients from its new answers."""

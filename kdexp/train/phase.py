@@ -174,6 +174,7 @@ class Phase:
         model: nn.Module,
         terms: dict[str, dict[str, Any]] | None = None,
         data: Mapping[str, Dataset] | None = None,
+        beside: nn.Module | None = None,
         make: Callable[..., Student] = Student,
     ) -> Student:
         """Put a model together with its objectives and optimiser, at its saved progress.
@@ -182,6 +183,7 @@ class Phase:
             model: what is trained.
             terms: weighted objectives; None = the stage's.
             data: splits to train and select on; None = the task's.
+            beside: a module that is trained (where it has gradients) and checkpointed with the student, never exported.
             make: the class, or a function with its signature.
         """
         data = data or self.data()
@@ -200,6 +202,7 @@ class Phase:
             self.goal.metric,
             lambda step, epoch, values: self.context.write(self.stage.name, step, epoch, values),
             compiled_step(str(device)) if decided["decided"] else run_step,
+            beside,
         )
         parts = {name: p.numel() for name, p in student.objectives.named_parameters()}
         self.summary.learned_parts = parts

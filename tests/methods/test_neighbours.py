@@ -114,7 +114,7 @@ def test_the_influence_is_the_derivative_it_stands_for():
     loss.head = HEAD
     together = Together(
         Step(student, HEAD, [Term("kd", 1.0, loss)]), recipe, Path("/nowhere"), None, "accuracy", lambda *a: None,
-        run_step, teacher=teacher, rows=rows, own=own, seed=1, total=10,
+        run_step, teacher, rows=rows, own=own, seed=1, total=10,
     )  # fmt: skip
     batch = examples().collate(np.arange(20, 28))
     found = together.influence(batch, 0)
