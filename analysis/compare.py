@@ -234,5 +234,10 @@ def run(options_: dict[str, str]) -> None:
     print("Written:", write(found.folder / "tables" / "compare" / f"{stem}.md", text))
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.compare", PURPOSE, KEYS, run, arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.main("analysis.compare", PURPOSE, KEYS, run))
+    sys.exit(main())

@@ -238,23 +238,24 @@ def _complete(study: Any) -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Print what mattered in a search and draw it; 2: the request cannot work."""
-    keys = {
-        "folder": cli.Key("the study's folder, such as multirun/tune"),
-        "figures": cli.Key("draw figures into its folder figures/", "true", ("true", "false")),
-        "storage": cli.Key("the database, where its address needs a password; - reads it from standard input", ""),
-    }
-    try:
-        options = cli.parse(sys.argv[1:] if argv is None else argv, keys)
-        folder, storage = Path(options["folder"]), options["storage"]
-        note = files.read_json(folder / NOTE)
-        if note is None:
-            raise ValueError(f"{folder} holds no search: {folder / NOTE} is missing.")
-        study = _opened(folder, (sys.stdin.read().strip() if storage == "-" else storage) or note["storage"])
-    except ValueError as error:
-        print(error, file=sys.stderr)
-        return 2
+KEYS = {
+    "folder": cli.Key("the study's folder, such as multirun/tune"),
+    "figures": cli.Key("draw figures into its folder figures/", "true", ("true", "false")),
+    "storage": cli.Key("the database, where its address needs a password; - reads it from standard input", ""),
+}
+
+
+def run(options: dict[str, str]) -> None:
+    """Print what mattered in a search and draw it.
+
+    Raises:
+        ValueError: the folder holds no search.
+    """
+    folder, storage = Path(options["folder"]), options["storage"]
+    note = files.read_json(folder / NOTE)
+    if note is None:
+        raise ValueError(f"{folder} holds no search: {folder / NOTE} is missing.")
+    study = _opened(folder, (sys.stdin.read().strip() if storage == "-" else storage) or note["storage"])
     for index, metric in enumerate(note["metrics"]):
         found = shares(study, index) if len(note["space"]) > 1 else {}
         if found:
@@ -264,7 +265,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, figure in drawings(study, note["metrics"], note["pruner"] != "none"):
             (folder / FIGURES).mkdir(parents=True, exist_ok=True)
             figure.savefig(folder / FIGURES / f"{name}.png", dpi=120, bbox_inches="tight")
-    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.search", "What mattered in a search, and its figures.", KEYS, run, arguments)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -108,7 +108,7 @@ def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
     known = STUDIES[name]
     keys = {
         **tables.KEYS,
-        "study": cli.Key(cli.STUDY.help, name),
+        "study": replace(cli.STUDY, default=name),
         "layout": cli.Key(tables.KEYS["layout"].help, known.layout, tables.KEYS["layout"].values),
     }
     return cli.main(f"analysis.studies.{name}", known.purpose, keys, lambda given: _run(given, known), arguments)

@@ -40,8 +40,8 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
         composed: what Hydra composed, with or without its ``hydra`` node, or a dictionary.
     """
     if isinstance(composed, DictConfig):
-        without_hydra = OmegaConf.masked_copy(composed, [key for key in composed if key != "hydra"])
-        config = OmegaConf.to_container(without_hydra, resolve=True, throw_on_missing=False)
+        without_hydra = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        config: Any = OmegaConf.to_container(without_hydra, resolve=True, throw_on_missing=False)
     else:
         config = copy.deepcopy(composed)
     assert isinstance(config, dict)

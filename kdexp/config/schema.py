@@ -29,15 +29,6 @@ class Group(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    def __getitem__(self, key: str) -> Any:  # BRIDGE
-        return getattr(self, key)
-
-    def get(self, key: str, default: Any = None) -> Any:  # BRIDGE
-        return getattr(self, key, default)
-
-    def keys(self) -> Any:  # BRIDGE
-        return type(self).model_fields.keys()
-
 
 class Recipe(Group):
     """Groups ``recipe`` and ``teacher.recipe``: how weights are optimised."""
@@ -198,10 +189,11 @@ def parse(raw: dict[str, Any], objective: type[Objective] = Objective) -> tuple[
         if key not in raw:
             continue
         kind = groups.get(key, info.annotation)
+        if not (isinstance(kind, type) and issubclass(kind, Group)):
+            values[key] = raw[key]
+            continue
         try:
-            values[key] = (
-                kind.model_validate(raw[key]) if isinstance(kind, type) and issubclass(kind, Group) else raw[key]
-            )
+            values[key] = kind.model_validate(raw[key])
         except ValidationError as error:
             problems += sentences(error, kind, key)
     if problems:
@@ -239,7 +231,7 @@ def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> 
         return f"{name}={value} is unknown; choose {owner.description}."
     if kind in ("too_short", "too_long"):
         words = {1: "one", 2: "two", 3: "three"}
-        need = context.get("min_length") or context.get("max_length")
+        need = int(context.get("min_length") or context.get("max_length") or 0)
         return f"{name}={value}: {words.get(need, need)} numbers are needed."
     if kind == "finite_number":
         return f"{name}={value}: a finite number is needed."

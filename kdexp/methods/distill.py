@@ -30,7 +30,7 @@ class Distill(Method):
         return last
 
 
-def needs_teacher(config: dict[str, Any]) -> bool:
+def needs_teacher(config: Config) -> bool:
     """Tell whether a fine-tuned teacher takes part: it is copied from, or listened to."""
     if build(config.init).needs_teacher:
         return True
@@ -150,9 +150,10 @@ def training(
         "teacher_evaluation_mode": config.teacher.evaluation_mode,
         "student": student_settings(config),
         "terms": terms,
-        "recipe": recipe.model_dump() | ({"span": list(span)} if span else {}),
+        "recipe": recipe.model_dump(),
         "seed": config.seed,
         **({"teaches": teaches} if teaches else {}),
+        **({"span": list(span)} if span else {}),
         **(more or {}),
     }
     read = dict(parents or {})

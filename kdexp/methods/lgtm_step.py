@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch, Features
 from kdexp.models import capture
 from kdexp.objectives.lgtm import teacher_loss
@@ -88,7 +89,7 @@ class Together(Student):
     def __init__(
         self,
         step: Step,
-        recipe: dict[str, Any],
+        recipe: Recipe,
         folder: Path,
         evaluate: Callable[[nn.Module], dict[str, float]] | None,
         metric: str,
@@ -104,7 +105,7 @@ class Together(Student):
         super().__init__(step, recipe, folder, evaluate, metric, write, run, beside)
         self.head = step.head
         self.teacher, self.rows, self.own, self.seed, self.total = beside, rows, own, seed, total
-        self.teacher_recipe = {**recipe, "learning_rate": own["learning_rate"]}
+        self.teacher_recipe = recipe.model_copy(update={"learning_rate": own["learning_rate"]})
         self.student_weights = [p for p in self.model.parameters() if p.requires_grad]
         self.teacher_weights = [p for p in beside.parameters() if p.requires_grad]
 
@@ -151,8 +152,8 @@ class Together(Student):
         """Let the optimiser move these parameters (only they have gradients now)."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        if self.recipe["clip"] is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, self.recipe["clip"])
+        if self.recipe.clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -186,7 +187,7 @@ class Together(Student):
 
     def _held_out(self, step: int, device: torch.device) -> Batch:
         """Return the held-out rows that belong to an update: cycled, in an order that only the seed decides."""
-        size = min(self.recipe["batch_size"], len(self.rows))
+        size = min(self.recipe.batch_size, len(self.rows))
         each = -(-len(self.rows) // size)
         stream = batches(self.rows.costs, size, self.seed + EVAL_SEED, step // each, bucket=False)
         return self.rows.collate(stream[step % each]).to(device)

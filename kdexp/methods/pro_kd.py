@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Literal
 
 from kdexp.common.registry import target
 from kdexp.config import schema
-from kdexp.config.schema import Config, Count, Group
+from kdexp.config.schema import Config, Count, Group, Recipe
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
@@ -160,7 +160,7 @@ def trajectory(phase: Phase) -> Summary:
     The answers are those of the rows that it was trained on; students that see others run the checkpoint itself.
     """
     kept, rows = phase.settings["trajectory"], phase.rows()
-    steps = marks(phase.updates(), -(-len(rows) // phase.recipe["batch_size"]), kept, phase.recipe)
+    steps = marks(phase.updates(), -(-len(rows) // phase.recipe.batch_size), kept, phase.recipe)
     _estimate(phase.teacher_parameters(), len(steps), kept["dtype"], phase.work, phase.context.say)
 
     def keep(student: Student, step: int) -> None:
@@ -179,9 +179,9 @@ def trajectory(phase: Phase) -> Summary:
     return phase.summary
 
 
-def marks(total: int, per_epoch: int, kept: dict[str, Any], recipe: dict[str, Any]) -> list[int]:
+def marks(total: int, per_epoch: int, kept: dict[str, Any], recipe: Recipe) -> list[int]:
     """Return after which updates a checkpoint is kept, as many as :func:`checkpoints` says; the last one always is."""
-    if kept["unit"] == "epoch" and recipe["steps"] is not None:
+    if kept["unit"] == "epoch" and recipe.steps is not None:
         return [total]
     every = kept["every"] * (per_epoch if kept["unit"] == "epoch" else 1)
     return sorted({*range(every, total + 1, every), total})

@@ -10,6 +10,7 @@ import transformers
 from torch import nn
 from transformers.utils import logging
 
+from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
 from kdexp.models import capture as capture  # registers the attention function
 from kdexp.models import shared_layers
@@ -18,17 +19,17 @@ from kdexp.models.families.base import Shape
 from kdexp.models.source import location
 
 
-def configuration(teacher: dict[str, Any]) -> Any:
+def configuration(teacher: Teacher) -> Any:
     """Load the configuration of a teacher's architecture."""
     where, options = location(teacher)
     return transformers.AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
 
 
-def _attention(teacher: dict[str, Any]) -> dict[str, Any]:
-    return {"attn_implementation": families.ATTENTION} if teacher["attention"] else {}
+def _attention(teacher: Teacher) -> dict[str, Any]:
+    return {"attn_implementation": families.ATTENTION} if teacher.attention else {}
 
 
-def load_teacher(teacher: dict[str, Any], head: Head, weights: Path | None = None) -> nn.Module:
+def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> nn.Module:
     """Load a teacher with a head: pretrained with a new one, or from a finished stage.
 
     Args:
@@ -54,22 +55,20 @@ def load_teacher(teacher: dict[str, Any], head: Head, weights: Path | None = Non
     )  # fmt: skip
     logging.set_verbosity(quiet)
     prefix, pooler = f"{model.base_model_prefix}.", f".{families.of(model).pooler}."
-    complete = not teacher["finetune"]  # its head is its own too and may not stay random
+    complete = not teacher.finetune  # its head is its own too and may not stay random
     lost = sorted(k for k in info["missing_keys"] if complete or (k.startswith(prefix) and pooler not in k))
     if lost:
-        raise ValueError(
-            f"teacher={teacher['name']}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete."
-        )
+        raise ValueError(f"teacher={teacher.name}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete.")
     model.made_up = frozenset(info["missing_keys"])
     return model
 
 
-def load_pretrained(teacher: dict[str, Any], head: Head) -> nn.Module:
+def load_pretrained(teacher: Teacher, head: Head) -> nn.Module:
     """Load a teacher as it is before fine-tuning on a task, with a new head."""
-    return load_teacher({**teacher, "finetune": True}, head)
+    return load_teacher(teacher.model_copy(update={"finetune": True}), head)
 
 
-def build(config: Any, head: Head, teacher: dict[str, Any]) -> nn.Module:
+def build(config: Any, head: Head, teacher: Teacher) -> nn.Module:
     """Make a model with random weights from an architecture's configuration."""
     for key, value in head.model_config().items():
         setattr(config, key, value)
@@ -77,9 +76,7 @@ def build(config: Any, head: Head, teacher: dict[str, Any]) -> nn.Module:
     return made.from_config(config, dtype=torch.float32, **_attention(teacher))
 
 
-def build_student(
-    teacher: dict[str, Any], student: dict[str, Any], head: Head, dropout: float | None, seed: int
-) -> nn.Module:
+def build_student(teacher: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:
     """Make a student with random weights: its teacher's architecture with other sizes.
 
     Args:
@@ -87,7 +84,7 @@ def build_student(
         seed: of the random weights.
     """
     config = configuration(teacher)
-    sizes = {key: student[key] for key in ("num_layers", "hidden_size", "num_heads", "intermediate_size")}
+    sizes = student.model_dump(include={"num_layers", "hidden_size", "num_heads", "intermediate_size"})
     families.family(str(config.model_type)).resize(config, sizes)
     if dropout is not None:
         for key in vars(config):
@@ -95,8 +92,8 @@ def build_student(
                 setattr(config, key, dropout)
     torch.manual_seed(seed)
     model = build(config, head, teacher)
-    if student["sharing"] != "none":
-        shared_layers.share(model, student["sharing"])
+    if student.sharing != "none":
+        shared_layers.share(model, student.sharing)
     return model
 
 
@@ -158,7 +155,7 @@ def describe(model: nn.Module) -> dict[str, int]:
     }
 
 
-def count(teacher: dict[str, Any], head: Head, student: dict[str, Any] | None = None) -> int:
+def count(teacher: Teacher, head: Head, student: Student | None = None) -> int:
     """Count the parameters of a teacher, or of a student of it, without allocating any."""
     with torch.device("meta"):
         if student is not None:

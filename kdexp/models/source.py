@@ -10,6 +10,7 @@ from typing import Any
 
 from kdexp.common.files import checksum
 from kdexp.config.resolve import source_folder
+from kdexp.config.schema import Teacher
 
 KINDS = (".safetensors", ".json", ".txt", ".model")
 """Endings of the files that are what a teacher is: weights, configuration, tokenizer."""
@@ -18,32 +19,32 @@ COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Families whose first position is the one after the padding token's id."""
 
 
-def location(teacher: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def location(teacher: Teacher) -> tuple[str, dict[str, Any]]:
     """Return the path or hub id of a teacher and the keyword arguments to load it with (safetensors only)."""
-    folder = source_folder(teacher["source"])
+    folder = source_folder(teacher.source)
     if folder is not None:
         return str(folder), {"local_files_only": True}
-    return teacher["source"].partition(":")[2], {"revision": teacher["revision"]}
+    return teacher.source.partition(":")[2], {"revision": teacher.revision}
 
 
-def origin(teacher: dict[str, Any]) -> str:
+def origin(source: str, revision: str | None, sha256: str | None) -> str:
     """Return hub id and revision, or the content hash of a local folder (weights, configuration, tokenizer).
 
     Args:
-        teacher: at least ``source``, ``revision`` and ``sha256``.
+        source, revision, sha256: as in the group ``teacher``.
 
     Raises:
         ValueError: the weights are not the ones that ``teacher.sha256`` promises.
     """
-    folder = source_folder(teacher["source"])
+    folder = source_folder(source)
     if folder is None:
-        return f"{teacher['source']}@{teacher['revision'] or 'main'}"
+        return f"{source}@{revision or 'main'}"
     total = hashlib.sha256()
     for path in sorted(p for p in folder.glob("*") if p.suffix in KINDS):
         content = checksum(path)
-        if path.name == "model.safetensors" and teacher.get("sha256") not in (None, content):
+        if path.name == "model.safetensors" and sha256 not in (None, content):
             raise ValueError(
-                f"teacher.sha256={teacher['sha256']} but {path} has {content}: it is not the expected file; reinstall "
+                f"teacher.sha256={sha256} but {path} has {content}: it is not the expected file; reinstall "
                 "it, or set teacher.sha256=null if you trust it."
             )
         total.update(f"{path.name}:{content}\n".encode())

@@ -144,7 +144,7 @@ def facts(config: Config) -> Facts:
 @lru_cache(maxsize=64)
 def _origin(source: str, revision: str | None, sha256: str | None, stamp: tuple[Any, ...]) -> str:
     """Hash a folder's files once for all runs of a process; ``stamp`` changes with them."""
-    return origin({"source": source, "revision": revision, "sha256": sha256})
+    return origin(source, revision, sha256)
 
 
 _FINGERPRINTS: dict[str, str] = {}

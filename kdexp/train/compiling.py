@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from kdexp.config.schema import Config, Recipe
 from kdexp.models.families import base as families
 from kdexp.tasks.base import Dataset
 from kdexp.train import optim
@@ -27,11 +28,12 @@ def compiled_step(device: str) -> Any:
     return _COMPILED[device]
 
 
-def flops(model: nn.Module, config: dict[str, Any], data: Dataset, recipe: dict[str, Any]) -> float:
+def flops(model: nn.Module, config: Config, data: Dataset, recipe: Recipe) -> float:
     """Estimate a phase's floating-point operations: 6 a weight and token for the student, 2 for a teacher beside it."""
     small = sum(p.numel() for p in families.of(model).layers(model).parameters())
-    width, inner = config["teacher"]["hidden_size"], config["teacher"]["intermediate_size"] or 0
-    big = config["teacher"]["num_layers"] * (4 * width**2 + 2 * width * inner)
-    examples = min(len(data), recipe["examples"] or len(data))
-    share = optim.updates(examples, recipe) * recipe["batch_size"] / max(1, len(data))
+    teacher = config.teacher
+    width, inner = teacher.hidden_size or 0, teacher.intermediate_size or 0
+    big = (teacher.num_layers or 0) * (4 * width**2 + 2 * width * inner)
+    examples = min(len(data), recipe.examples or len(data))
+    share = optim.updates(examples, recipe) * recipe.batch_size / max(1, len(data))
     return float(share * data.costs.sum() * (6 * small + 2 * big))

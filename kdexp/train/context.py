@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kdexp.common.registry import build
+from kdexp.config.schema import Config
 from kdexp.models import build as models
 from kdexp.models import source
 from kdexp.tasks.base import DataContext, Dataset, Task
@@ -35,7 +36,7 @@ class RunContext:
         facts: filled by stages: what was decided, for the result.
     """
 
-    config: dict[str, Any]
+    config: Config
     device: torch.device
     dtype: str
     threads: int
@@ -54,20 +55,20 @@ class RunContext:
 
     def task(self) -> Task:
         """Make the run's task."""
-        return build(self.config["task"])
+        return build(self.config.task)
 
     def data(self, max_length: int) -> dict[str, Dataset]:
         """Return the task's splits for inputs of at most ``max_length`` (cached on disk, shared by all processes)."""
-        teacher = self.config["teacher"]
+        teacher = self.config.teacher
         model, options = source.location(teacher)
         context = DataContext(
             model=model,
             options=options,
-            vocab_size=teacher["vocab_size"],
+            vocab_size=teacher.vocab_size,
             positions=source.positions(models.configuration(teacher).to_dict()),
             max_length=max_length,
-            root=self.config["data"]["root"],
-            heldout=self.config["data"]["heldout"],
+            root=self.config.data.root,
+            heldout=self.config.data.heldout,
             cache=self.cache,
             say=self.say,
         )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.schema import Teacher
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features, Predictions
 from kdexp.models import capture
@@ -98,7 +99,7 @@ def trivial(data: Mapping[str, Dataset], goal: Goal) -> dict[str, dict[str, floa
     return {name: goal.trivial(data["train"].targets, split.targets) for name, split in measured(data).items()}
 
 
-def floor(summary: Mapping[str, Any], goal: Goal, teacher: dict[str, Any]) -> None:
+def floor(summary: Mapping[str, Any], goal: Goal, teacher: Teacher) -> None:
     """Refuse a teacher that does not beat the majority answer by the configured margin.
 
     Args:
@@ -110,10 +111,10 @@ def floor(summary: Mapping[str, Any], goal: Goal, teacher: dict[str, Any]) -> No
     """
     score = summary["scores"]["validation"][goal.metric]
     majority = summary["majority"]["validation"][goal.metric]
-    margin = teacher["floor_margin"]
+    margin = teacher.floor_margin
     if score < majority + margin:
         raise ValueError(
-            f"teacher {teacher['name']} reaches {goal.metric} {score:.3f} on {goal.name}; the majority "
+            f"teacher {teacher.name} reaches {goal.metric} {score:.3f} on {goal.name}; the majority "
             f"answer has {majority:.3f} and teacher.floor_margin asks for {margin} more. Likely causes: it was never "
             "fine-tuned on this task (teacher.finetune=false), its labels are in another order than the data's, or its "
             "recipe is too short (teacher.recipe.epochs, teacher.recipe.learning_rate). Lower teacher.floor_margin "

@@ -9,12 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 
 from kdexp.common.files import Interrupted
+from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch
 from kdexp.tasks.base import Dataset
 from kdexp.train import optim
@@ -33,6 +33,7 @@ class LoopSettings:
         recipe: how to optimise.
         seed: of batch order and dropout.
         device: where batches go.
+        span: (i, n): part i (from 0) of n phases under one learning-rate schedule.
         pad_multiple: widths of batches are multiples of it, so that few shapes are compiled.
         log_every: updates between two lines of metrics.
         checkpoint_s: seconds between two checkpoints.
@@ -42,9 +43,10 @@ class LoopSettings:
         show: progress display: (student, updates done, total, examples of this update).
     """
 
-    recipe: dict[str, Any]
+    recipe: Recipe
     seed: int
     device: torch.device
+    span: tuple[int, int] = (0, 1)
     pad_multiple: int = 8
     log_every: int = 20
     checkpoint_s: float = 120.0
@@ -67,13 +69,13 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
         Interrupted: ``settings.stop()`` became true; all students' checkpoints are on disk.
         Diverged: a loss, gradient or weight is not finite.
     """
-    recipe, rows = settings.recipe, subset(len(data), settings.recipe["examples"])
+    recipe, rows = settings.recipe, subset(len(data), settings.recipe.examples)
     total = optim.updates(len(rows), recipe)
-    epochs = -(-total // -(-len(rows) // recipe["batch_size"]))
+    epochs = -(-total // -(-len(rows) // recipe.batch_size))
     costs, saved, first = data.costs, time.monotonic(), cohort[0].progress
     for epoch in range(first.epoch, epochs):
-        order = {"shuffle": recipe["shuffle"], "bucket": recipe["bucket"]}
-        stream = batches(costs[rows], recipe["batch_size"], settings.seed, epoch, **order)
+        order = {"shuffle": recipe.shuffle, "bucket": recipe.bucket}
+        stream = batches(costs[rows], recipe.batch_size, settings.seed, epoch, **order)
         for student in cohort:
             student.begin_epoch(epoch, epochs)
         for number in range(first.batch, len(stream)):
@@ -87,10 +89,10 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
                 for student in active:
                     student.backward(batch, target, whole, settings.seed, step, micro)
             for student in active:
-                student.update(optim.rate(step, total, recipe), recipe["clip"])
+                student.update(optim.rate(step, total, recipe, settings.span), recipe.clip)
                 last = number + 1 == len(stream)
-                if (recipe["eval_every"] and (step + 1) % recipe["eval_every"] == 0) or last or step + 1 == total:
-                    student.evaluate(epoch, recipe["patience"])
+                if (recipe.eval_every and (step + 1) % recipe.eval_every == 0) or last or step + 1 == total:
+                    student.evaluate(epoch, recipe.patience)
                 if (step + 1) % settings.log_every == 0:
                     student.log(epoch)
                 settings.after_update(student, step + 1)
@@ -124,7 +126,7 @@ def _micro_batches(
     """
     width = padded(data.costs, index, settings.pad_multiple)
     whole = data.collate(index, seed_of(settings.seed, step, 0), width).to(settings.device)
-    parts = settings.recipe["accumulation"]
+    parts = settings.recipe.accumulation
     if parts == 1:
         return [(whole, whole)]
     cuts = [c for c in np.array_split(np.arange(len(index)), parts) if len(c)]

@@ -28,6 +28,7 @@ from torch import nn
 
 from kdexp.common import machine
 from kdexp.common.registry import RESERVED, build
+from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch
 from kdexp.inits import copying
 from kdexp.models import build as models
@@ -112,7 +113,8 @@ class Phase:
     def __init__(self, stage: Stage, inputs: Mapping[str, Finished], work: Path, context: RunContext) -> None:
         self.stage, self.inputs, self.work, self.context = stage, inputs, work, context
         self.settings, self.config = stage.settings, context.config
-        self.recipe: dict[str, Any] = self.settings.get("recipe") or self.config["teacher"]["recipe"]
+        stated = self.settings.get("recipe")
+        self.recipe = self.config.teacher.recipe if stated is None else Recipe.model_validate(stated)
         self.task: Task = context.task()
         self.goal: Goal = self.task
         self.summary = Summary()
@@ -123,7 +125,7 @@ class Phase:
     def data(self) -> dict[str, Dataset]:
         """Return the task's splits, for inputs as long as the recipe allows."""
         if self._data is None:
-            self._data = self.context.data(self.recipe["max_length"])
+            self._data = self.context.data(self.recipe.max_length)
         return self._data
 
     # --- models ---------------------------------------------------------------------------------------------------
@@ -135,24 +137,24 @@ class Phase:
     def model(self) -> nn.Module:
         """Build the student, on the device, with its first weights: those of the phase before, or its init."""
         student = models.build_student(
-            self.config["teacher"],
-            self.config["student"],
+            self.config.teacher,
+            self.config.student,
             self.goal.head,
-            self.recipe["dropout"],
+            self.recipe.dropout,
             self.settings["seed"],
         )
         self.summary.init = self._first_weights(student)
         return student.to(self.context.device)
 
     def _first_weights(self, student: nn.Module) -> dict[str, Any]:
-        teacher = self.config["teacher"]
+        teacher = self.config.teacher
         if "start" in self.inputs:
             models.load_weights(student, self.inputs["start"].folder)
             return self.inputs["start"].summary["init"]
         if "init" in self.inputs:
             parent = self.inputs["init"]
             return copying.adopt(student, parent.folder) | {"layers": parent.summary["init"]["layers"]}
-        init, source = build(self.config["init"]), None
+        init, source = build(self.config.init), None
         if init.copies and init.source == "pretrained":
             source = models.load_pretrained(teacher, self.goal.head)
         elif init.copies:
@@ -161,11 +163,11 @@ class Phase:
 
     def teacher_parameters(self) -> int:
         """Count the teacher's parameters; nothing is loaded."""
-        return models.count(self.config["teacher"], self.task.head)
+        return models.count(self.config.teacher, self.task.head)
 
     def teacher_model(self, folder: Path | None = None) -> nn.Module:
         """Load the teacher, on the device: from a stage's result, or as it is before fine-tuning on the task."""
-        teacher, head = self.config["teacher"], self.task.head
+        teacher, head = self.config.teacher, self.task.head
         model = models.load_teacher(teacher, head, folder) if folder else models.load_pretrained(teacher, head)
         return model.to(self.context.device)
 
@@ -190,9 +192,9 @@ class Phase:
         specs = self.settings["terms"] if terms is None else terms
         built = [self._term(name, spec, model, data) for name, spec in specs.items()]
         step = Step(model, self.goal.head, built, self.context.cast)
-        device, runtime = self.context.device, self.config["runtime"]
+        device, runtime = self.context.device, self.config.runtime
         work = flops(model, self.config, data["train"], self.recipe)
-        decided = machine.decide_compile(runtime["compile"], str(device), work, self.context.threads)
+        decided = machine.decide_compile(runtime.compile, str(device), work, self.context.threads)
         self.context.facts.setdefault("compile", {})[self.stage.name] = decided
         student = make(
             step,
@@ -211,11 +213,12 @@ class Phase:
     def _term(self, name: str, spec: dict[str, Any], model: nn.Module, data: Mapping[str, Dataset]) -> Term:
         """Build and set up one objective."""
         objective: Objective = build(spec, (*RESERVED, "pairs"))
-        big, train = self.config["teacher"], data["train"]
+        big, train = self.config.teacher, data["train"]
+        assert big.num_layers and big.hidden_size and big.num_heads  # checked before anything was loaded
         objective.setup(
             Context(
                 student=models.shape(model),
-                teacher=Shape(big["num_layers"], big["hidden_size"], big["num_heads"]),
+                teacher=Shape(big.num_layers, big.hidden_size, big.num_heads),
                 pairs=[tuple(pair) for pair in spec["pairs"]],
                 head=self.goal.head,
                 num_train=len(train),
@@ -228,7 +231,7 @@ class Phase:
     def _judge(self, data: Mapping[str, Dataset]) -> Callable[[nn.Module], dict[str, float]] | None:
         """Return what scores the student on the split that selects; None if nothing selects."""
         selection = self.settings["selection"]
-        if selection == "last" or self.recipe["keep"] != "best":
+        if selection == "last" or self.recipe.keep != "best":
             return None
         goal, split, context = self.goal, data[selection], self.context
         return lambda model: goal.evaluate(evaluate.predict(model, split, goal.head, context), split.targets)
@@ -244,10 +247,10 @@ class Phase:
         folder = None if finetuned is None or teaches == "pretrained" else finetuned / (teaches or "")
         if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
             return None
-        want, quiet = capture.wanted(objectives, 1), self.config["teacher"]["evaluation_mode"]
+        want, quiet = capture.wanted(objectives, 1), self.config.teacher.evaluation_mode
         train, head, device = self.data()["train"], self.task.head, self.context.device
         if folder and quiet and not want and train.fixed:
-            cached = CachedTeacher.open(folder, head.names, self.recipe["max_length"], device, self.rows())
+            cached = CachedTeacher.open(folder, head.names, self.recipe.max_length, device, self.rows())
             if cached is not None:
                 return cached
         model = self.teacher_model(folder)
@@ -275,7 +278,7 @@ class Phase:
             Interrupted: the run was asked to stop; a checkpoint is on disk.
             Diverged: a loss, gradient or weight is not finite.
         """
-        train, context, runtime = (data or self.data())["train"], self.context, self.config["runtime"]
+        train, context, runtime = (data or self.data())["train"], self.context, self.config.runtime
         if student.step.want:
             capture.probe(student.model, self.goal.head, self._specimen(train), student.step.want, "student")
         began = time.monotonic()
@@ -283,8 +286,9 @@ class Phase:
             self.recipe,
             self.settings["seed"],
             context.device,
-            log_every=runtime["log_every"],
-            checkpoint_s=runtime["checkpoint_s"],
+            span=tuple(self.settings.get("span", (0, 1))),
+            log_every=runtime.log_every,
+            checkpoint_s=runtime.checkpoint_s,
             stop=context.stop,
             saved=lambda: context.saved(self.stage.key),
             after_update=after_update,
@@ -294,7 +298,7 @@ class Phase:
         student.log(student.progress.epoch - 1)
         student.finish()
         progress, summary = student.progress, self.summary
-        summary.steps, summary.examples = progress.step, progress.step * self.recipe["batch_size"]
+        summary.steps, summary.examples = progress.step, progress.step * self.recipe.batch_size
         summary.seconds = round(progress.seconds, 3)
         summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
         summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
@@ -311,17 +315,17 @@ class Phase:
         Raises:
             ValueError: it is a classifier already, and its labels are not the task's.
         """
-        group, task, context = self.config["teacher"], self.task, self.context
+        group, task, context = self.config.teacher, self.task, self.context
         train = self.data()["train"]
         torch.manual_seed(self.settings.get("seed", 0))
-        if not group["finetune"]:
+        if not group.finetune:
             names = models.configuration(group).id2label or {}
             wrong = check_labels({int(number): name for number, name in names.items()}, task)
             if wrong:
                 raise ValueError("teacher.finetune=false: " + " ".join(wrong))
         model = models.load_teacher(group, task.head).to(context.device)
-        if group["finetune"]:
-            context.say(f"fine-tuning teacher {group['name']} on {task.name}: {len(train)} examples")
+        if group.finetune:
+            context.say(f"fine-tuning teacher {group.name} on {task.name}: {len(train)} examples")
             self.train(self.student(model, FINETUNE), after_update=after_update)
         self.measure(model)
         self.save(model)
@@ -340,7 +344,7 @@ class Phase:
         data, folder, head = self.data()[split], self.folder("teacher"), self.task.head
         if split == "train" and folder is not None and rows is None:
             everything, cpu = np.arange(len(data)), torch.device("cpu")
-            cached = CachedTeacher.open(folder, head.names, self.recipe["max_length"], cpu, everything)
+            cached = CachedTeacher.open(folder, head.names, self.recipe.max_length, cpu, everything)
             if cached is not None:
                 return {name: values.numpy() for name, values in cached.features.items()}
         return evaluate.answers(model, data, head, self.context, rows)
@@ -356,16 +360,16 @@ class Phase:
         train, head = self.data()["train"], self.task.head
         if train.fixed and "examples" in head.abilities:
             stored = evaluate.answers(model, train, head, self.context, rows)
-            teachers.keep_features(folder, stored, self.recipe["max_length"], rows)
+            teachers.keep_features(folder, stored, self.recipe.max_length, rows)
 
     def rows(self) -> np.ndarray:
         """Return the ids of the training examples that the recipe uses."""
-        return loop.subset(len(self.data()["train"]), self.recipe["examples"])
+        return loop.subset(len(self.data()["train"]), self.recipe.examples)
 
     def updates(self, data: Mapping[str, Dataset] | None = None) -> int:
         """Return how many updates the recipe makes of the task's training split, or of another one."""
         train = (data or self.data())["train"]
-        return optim.updates(len(loop.subset(len(train), self.recipe["examples"])), self.recipe)
+        return optim.updates(len(loop.subset(len(train), self.recipe.examples)), self.recipe)
 
     def scores(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """Return a model's metrics on every split of the task but train, without noting them."""

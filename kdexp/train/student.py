@@ -9,11 +9,11 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch, Features
 from kdexp.objectives.base import Objective
 from kdexp.train import checkpoint, optim
@@ -56,7 +56,7 @@ class Student:
     def __init__(
         self,
         step: Step,
-        recipe: dict[str, Any],
+        recipe: Recipe,
         folder: Path,
         evaluate: Callable[[nn.Module], dict[str, float]] | None,
         metric: str,
@@ -85,7 +85,7 @@ class Student:
 
         With ``recipe.dropout_epochs`` its dropout is on in that many epochs only (PKD's released code: in the first).
         """
-        limit = self.recipe["dropout_epochs"]
+        limit = self.recipe.dropout_epochs
         if limit is not None:
             self.training = epoch < limit
         self.model.train(self.training)
@@ -149,7 +149,7 @@ class Student:
         kept = " The last good checkpoint is kept." if (self.folder / "checkpoint").exists() else ""
         raise Diverged(
             f"step {step}: {what} is not finite{at}: the training diverged.{kept} Lower recipe.learning_rate (it is "
-            f"{self.recipe['learning_rate']}), lengthen recipe.warmup, set recipe.clip (it is {self.recipe['clip']}), "
+            f"{self.recipe.learning_rate}), lengthen recipe.warmup, set recipe.clip (it is {self.recipe.clip}), "
             "or lower the term's weight."
         )
 
@@ -190,7 +190,7 @@ class Student:
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.waiting = score, 0
             progress.best = {"epoch": epoch, "step": progress.step, "scores": scores}
-            if self.recipe["keep"] == "best":
+            if self.recipe.keep == "best":
                 checkpoint.save_weights(self.folder / "best.safetensors", self.model)
         else:
             progress.waiting += 1
@@ -216,7 +216,7 @@ class Student:
         self.check_finite(weights=True)
         self.progress.seconds += time.monotonic() - self._since
         best = self.folder / "best.safetensors"
-        if self.recipe["keep"] == "best" and self.progress.best:
+        if self.recipe.keep == "best" and self.progress.best:
             if not best.exists():
                 raise ValueError(f"{best} is missing: delete the folder {self.folder} to start this phase again.")
             checkpoint.load_weights(best, self.model)
