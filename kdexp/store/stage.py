@@ -31,8 +31,8 @@ class Stage:
         settings: all science that decides its result (no paths, no devices).
         parents: stages whose results it reads, by role.
         shared: other runs are expected to use it too, so it stays in the store.
-        role: what its result is to a run: :data:`TEACHER` for the teacher whose scores are checked and reported. No part
-            of the key: it changes nothing in what is computed.
+        role: what its result is to a run: :data:`TEACHER` for the teacher whose scores are checked and reported. No
+            part of the key: it changes nothing in what is computed.
     """
 
     name: str

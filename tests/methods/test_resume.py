@@ -69,7 +69,7 @@ def carry_out(config: dict[str, Any], root: Path, lives: int | None) -> tuple[Pa
 
         run = RunContext(config, torch.device("cpu"), "fp32", 1, root / "cache", say=lambda line: None)
         try:
-            runs._stages(stages, store, replace(run, show=show))
+            runs._stages(stages, store, replace(run, show=show), False)
             return store.root / stages[-1].key, attempts
         except Died:
             assert attempts < 60

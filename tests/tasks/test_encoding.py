@@ -142,8 +142,10 @@ def test_four_processes_do_the_work_once(tmp_path: Path, tiny_csv_task: Path, ti
 
 
 def test_no_heavy_import_before_work() -> None:
-    code = "import sys, kdexp.train.batching; from kdexp.tasks.text import pydocs_area, pydocs_match, table; "
+    code = (
+        "import sys, kdexp.train.batching; from kdexp.tasks.text import pydocs_area, pydocs_match, table; "
         "print(*sys.modules)"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True)
     heavy = {"torch", "transformers", "datasets", "pandas", "sklearn", "scipy", "pyarrow"}
     assert not heavy & set(loaded.stdout.split())
