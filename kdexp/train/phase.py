@@ -236,11 +236,15 @@ class Phase:
         goal, split, context = self.goal, data[selection], self.context
         return lambda model: goal.evaluate(evaluate.predict(model, split, goal.head, context), split.targets)
 
-    def teacher(self, student: Student) -> Teacher | None:
+    def teacher(self, student: Student, data: Mapping[str, Dataset] | None = None) -> Teacher | None:
         """Return who teaches: nobody, a teacher's stored answers, or the model itself.
 
         The stage's ``teaches`` names other weights than the fine-tuned ones: ``pretrained``, or a folder inside the
         teacher's result.
+
+        Args:
+            student: says which features its objectives want.
+            data: splits that it will be trained on; None = the task's. Stored answers belong to the task's own.
         """
         objectives, teaches = student.step.listeners(), self.settings.get("teaches")
         finetuned = self.folder("teacher")
@@ -248,8 +252,8 @@ class Phase:
         if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
             return None
         want, quiet = capture.wanted(objectives, 1), self.config.teacher.evaluation_mode
-        train, head, device = self.data()["train"], self.task.head, self.context.device
-        if folder and quiet and not want and train.fixed:
+        train, head, device = (data or self.data())["train"], self.task.head, self.context.device
+        if folder and quiet and not want and train.fixed and train is self.data()["train"]:
             cached = CachedTeacher.open(folder, head.names, self.recipe.max_length, device, self.rows())
             if cached is not None:
                 return cached
@@ -279,6 +283,11 @@ class Phase:
             Diverged: a loss, gradient or weight is not finite.
         """
         train, context, runtime = (data or self.data())["train"], self.context, self.config.runtime
+        if isinstance(teacher, CachedTeacher) and train is not self.data()["train"]:
+            raise ValueError(
+                f"stage {self.stage.name}: the teacher's stored answers belong to the task's own examples, and the stage "
+                "trains on others: pass the same data to Phase.teacher."
+            )
         if student.step.want:
             capture.probe(student.model, self.goal.head, self._specimen(train), student.step.want, "student")
         began = time.monotonic()
