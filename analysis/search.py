@@ -12,15 +12,17 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
-from matplotlib.figure import Figure
 
 from analysis import cli
 from kdexp.common import files
 from kdexp.common.redact import bare_address
 from kdexp.common.searches import FIGURES, JOURNAL, NOTE, STATES, counted, said, typed
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 LISTED = 500  # trials in the table; more would make the page slow on a phone
 CAPTIONS = {

@@ -127,6 +127,7 @@ def test_interpolations_see_the_values_of_their_own_point(loader: Any) -> None:
 
 def test_a_group_that_writes_into_others_is_composed_in_full(loader: Any) -> None:
     both(loader, grid({"mapping": ["auto", "meddling"], "objective": ["kd", "att"], "seed": ["1"]}))
+    both(loader, grid({"objective": ["kd", "att"], "recipe": ["quick", "meddling"]}))  # it comes after the objective
     axes = {"objective": ["kd", "att"], "mapping": ["meddling", "auto"], "objective.temperature": ["1", "3"]}
     both(loader, grid(axes))
 
