@@ -25,7 +25,7 @@ from typing import Any
 from kdexp.common import files
 from kdexp.launch.child import GRACE_S, INTERRUPTED
 from kdexp.store.remote import of
-from kdexp.store.replicated import SharedRun
+from kdexp.store.shared_run import SharedRun
 
 STOP = ".stop"
 """A file of this name in a run's folder asks the run to save itself and leave; signals do not cross machines."""

@@ -24,7 +24,7 @@ from kdexp.launch.local import at_least_one, needs_package
 from kdexp.launch.pool import Job, Session, terminated_like_interrupted
 from kdexp.launch.queue import Schedule, shared_stages
 from kdexp.store.remote import of
-from kdexp.store.replicated import SharedRun
+from kdexp.store.shared_run import SharedRun
 
 ASK_S = 3.0
 """Seconds between two questions whether the cluster is there, and what an answer may take."""

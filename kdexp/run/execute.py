@@ -87,13 +87,13 @@ def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ())
         ConfigError: the configuration cannot work; nothing was written.
         Exception: whatever stopped the run; its folder says so.
     """
-    from kdexp.store import replicated
+    from kdexp.store import shared_run
 
     where = folder(config)
     found = problems(config)
     if found:
         raise ConfigError(found)
-    with replicated.run(config, where) as pull:
+    with shared_run.run(config, where) as pull:
         done = _known(where, config)
         return done if done is not None else _locked(config, list(overrides), where, pull)
 

@@ -15,7 +15,7 @@ from kdexp.common.redact import without_passwords
 from kdexp.launch.base import Interrupted, Launcher, Outcome, Point, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
-from kdexp.store import leases, replicated
+from kdexp.store import leases, shared_run
 from kdexp.sweep import study as studies
 from kdexp.tracking import following
 
@@ -40,7 +40,7 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
     """
     name = str(points[0].config["study"])
     if not dry:
-        replicated.meet(points)
+        shared_run.meet(points)
     states = {point.id: launcher.runs.state(point.folder) for point in points}
     if dry:
         show(name, points, states)
@@ -66,7 +66,7 @@ def study(points: list[Point], launcher: Launcher, scale: str, dry: bool) -> lis
         finally:
             board.close()
     summary(name, outcomes, time.time() - began, command())
-    unsent = replicated.unsent(points)
+    unsent = shared_run.unsent(points)
     if unsent:
         print(unsent, file=sys.stderr)
     if unsent or any(outcome.state == "failed" for outcome in outcomes):
