@@ -17,7 +17,8 @@ import pytest
 
 from kdexp.check import remote as check
 from kdexp.store.remote import RemoteStore
-from kdexp.store.replicated import Replicated, SharedRun
+from kdexp.store.replicated import Replicated
+from kdexp.store.shared_run import SharedRun
 from kdexp.store.stage import Stage
 from kdexp.store.store import Store
 from tests.conftest import program_environment
@@ -274,19 +275,17 @@ def test_the_same_over_s3(s3, machines, kdexp, overrides):
     again = kdexp([*overrides, *SLOW_TRAINING, f"runtime.remote={url}"], cwd=machines[0], env=env)
     assert again.returncode == 0 and results(machines[0], "adhoc") == results(machines[1], "adhoc")
     test_a_study_is_divided_between_machines((*machines[:2], url), kdexp, overrides)
-
     a, b, remote = stores((machines[0] / "x", machines[1] / "x", url), shared())
     a.build(shared(), write, quiet)
     (path,) = fs.glob(f"bucket/kd/store/{shared().key}/*/part/data.txt")
     fs.pipe_file(path, b"weightz")
     with pytest.raises(ValueError, match=f"s3://bucket/kd/store/{shared().key}/.*/part/data.txt is damaged"):
         b.build(shared(), never, quiet)
-    where = Path("multirun/study/run")
-    run = SharedRun(remote, where)
+    run = SharedRun(remote, Path("multirun/study/run"))
     run.ask_to_stop()
     assert run.asked_to_stop()
     run.let_run()
-    run.let_run()
+    run.let_run()  # once more does no harm
     assert not run.asked_to_stop()
 
 

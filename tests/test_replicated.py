@@ -12,7 +12,7 @@ import pytest
 
 from kdexp.common import files
 from kdexp.launch.base import Point
-from kdexp.store import leases, replicated, upkeep
+from kdexp.store import leases, replicated, shared_run, upkeep
 from kdexp.store.remote import RemoteStore
 from kdexp.store.replicated import Replicated
 from kdexp.store.stage import Stage
@@ -147,10 +147,10 @@ def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, u
     point = Point("id", "run", where, {"runtime": {"remote": url}})
     with monkeypatch.context() as patch:
         patch.setattr(RemoteStore, "put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
-        assert "is finished, but could not be sent" in replicated.unsent([point])
-    assert replicated.unsent([point]) == "" and (tmp_path / "remote/runs/study/run/result.json").exists()
+        assert "is finished, but could not be sent" in shared_run.unsent([point])
+    assert shared_run.unsent([point]) == "" and (tmp_path / "remote/runs/study/run/result.json").exists()
     shutil.rmtree(where)
-    replicated.meet([point])
+    shared_run.meet([point])
     assert files.read_json(where / "result.json") == {"run": 1}
 
 

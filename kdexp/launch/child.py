@@ -27,7 +27,7 @@ from typing import Any
 from kdexp.common.status import read_status
 from kdexp.run.spec import RunSpec
 from kdexp.store.remote import of
-from kdexp.store.replicated import SharedRun
+from kdexp.store.shared_run import SharedRun
 
 INTERRUPTED = 130
 """Exit code of a run that was asked to stop and has saved itself."""

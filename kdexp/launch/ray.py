@@ -25,7 +25,7 @@ from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
 from kdexp.launch.slots import THREADS
 from kdexp.run.spec import RunSpec
 from kdexp.store.remote import of
-from kdexp.store.replicated import SharedRun
+from kdexp.store.shared_run import SharedRun
 
 ASK_S = 3.0
 """Seconds between two questions whether the cluster is there, and what an answer may take."""

@@ -22,7 +22,7 @@ from kdexp.common.status import read_status, write_status
 from kdexp.common.stop import Stop
 from kdexp.run import stages
 from kdexp.run.spec import RunSpec, facts
-from kdexp.store import replicated
+from kdexp.store import shared_run
 from kdexp.tracking import Tracker
 
 log = logging.getLogger("kdexp")
@@ -58,7 +58,7 @@ def execute(spec: RunSpec) -> dict[str, Any]:
         ConfigError: a finished run whose data or teacher have other contents now; nothing was written.
         Exception: whatever stopped the run; its folder says so.
     """
-    with replicated.run(spec.config, spec.run_dir) as pull:
+    with shared_run.run(spec.config, spec.run_dir) as pull:
         done = _known(spec)
         return done if done is not None else _locked(spec, pull)
 

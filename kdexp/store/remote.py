@@ -2,7 +2,7 @@
 
 Layout: ``store/<key>/`` a finished stage (``meta.json`` is written last and names the folder of its files: without it
 the stage is not there), ``work/<key>/<number>-<token>/`` a checkpoint of one being built (``manifest.json`` is written
-last), ``runs/<study>/<run>/`` what a run leaves (:class:`kdexp.store.replicated.SharedRun`).
+last), ``runs/<study>/<run>/`` what a run leaves (:mod:`kdexp.store.shared_run`).
 
 There are no locks here: two machines may build the same stage at once. Both get the same content, and the last wins.
 Credentials and endpoints are fsspec's business (its environment variables and files); a URL that holds a password is

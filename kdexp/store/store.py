@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
+from kdexp.common.files import Interrupted
 from kdexp.store.stage import Stage
 
 SCRAP = (
@@ -133,8 +134,6 @@ class Store:
     def _wait(self, lock: Any, stage: Stage, stop: Callable[[], bool]) -> None:
         """Wait for a lock in slices, so that a person's stop is heard."""
         from filelock import Timeout
-
-        from kdexp.common.files import Interrupted
 
         deadline = time.monotonic() + self.timeout
         while not stop():

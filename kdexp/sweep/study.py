@@ -26,7 +26,7 @@ from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
 from kdexp.run import execute as runs
 from kdexp.run.spec import RunSpec
-from kdexp.store import leases, replicated
+from kdexp.store import leases, shared_run
 from kdexp.tracking import following
 
 COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "pruned": "blue"}
@@ -53,7 +53,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
     """
     name, run_dirs = points[0].config.study, points[0].run_dir.parent
     if not dry:
-        replicated.meet(points)
+        shared_run.meet(points)
     states = {point.id: state(point.run_dir) for point in points}
     if dry:
         show(name, points, states)
@@ -79,7 +79,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
         finally:
             board.close()
     summary(name, outcomes, time.time() - began, command())
-    unsent = replicated.unsent(points)
+    unsent = shared_run.unsent(points)
     if unsent:
         print(unsent, file=sys.stderr)
     if unsent or any(outcome.state == "failed" for outcome in outcomes):

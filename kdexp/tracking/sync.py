@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdexp.common.redact import without_passwords
 from kdexp.tracking.files import MARKER, METRICS, Facts, lines, read_json, write_marker
 from kdexp.tracking.mlflow_store import DEFAULTS, Store, TrackingError, public, resolve
+from kdexp.tracking.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -86,8 +87,6 @@ def send(folder: Path, uri: str, stores: Stores, timeout_s: float = DEFAULTS["ti
         ``(outcome, note for people)``.
     """
     from filelock import FileLock, Timeout
-
-    from kdexp.tracking.view import View
 
     facts = Facts(folder)
     try:

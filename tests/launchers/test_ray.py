@@ -180,7 +180,7 @@ def test_storage_that_is_away_when_a_ray_run_ends_is_the_run_s_reason(
     for folder in (here, there):
         folder.mkdir()
     (here / "sitecustomize.py").write_text(
-        "from kdexp.store.replicated import SharedRun\nfetch = SharedRun.pull\n"
+        "from kdexp.store.shared_run import SharedRun\nfetch = SharedRun.pull\n"
         "def pull(self):\n"
         f"    import os\n    if '-s2-' in self.run_dir.name and os.getcwd() == {str(here)!r}:\n"
         "        raise OSError('the storage is away')\n    return fetch(self)\n"

@@ -15,6 +15,7 @@ from kdexp.tracking import behind, prepare, problems, ui
 from kdexp.tracking.files import MetricsFile
 from kdexp.tracking.mlflow_store import public, resolve
 from kdexp.tracking.sync import sync
+from tests.test_runs import results, toy
 
 STATES = {"done": "finished", "broke": "failed", "stopped": "interrupted", "killed": "running"}
 
@@ -109,6 +110,24 @@ def test_command_line(folders, shown, kdexp, tmp_path):
     assert "4 brought up to date" in done.stdout
     assert done.stderr == ""
     assert len(shown.runs()) == 4
+
+
+@pytest.mark.parametrize("words", [["-m", "study=two", "seed=1,2", "hydra.launcher.slots=2"], ["study=alone"]])
+def test_the_program_shows_what_it_runs(words, kdexp, tiny_bert_dir, tiny_csv_task, shown, tmp_path):
+    """A grid, and a run that is alone: all in the store when the command returns, params and all."""
+    overrides = [word for word in toy(tiny_bert_dir, tiny_csv_task) if word != "tracking=off"]
+    done = kdexp([*words, *overrides, "tracking.every_s=0.5", "tracking.timeout_s=60", "data.heldout=0.25"])
+    assert done.returncode == 0, done.stderr
+    assert "tracking" not in done.stderr
+    found = results(tmp_path, "two" if "-m" in words else "alone")
+    runs = shown.runs()
+    assert set(runs) == set(found)
+    for name, run_id in runs.items():
+        assert shown.status(run_id) == "FINISHED"
+        assert shown.params(run_id)["data.heldout"] == "0.25"
+        assert shown.finals(run_id)["final/validation/accuracy"] == found[name]["scores"]["validation"]["accuracy"]
+        assert shown.finals(run_id)["system/process_memory_megabytes"] > 1
+    assert behind(tmp_path / "multirun") == []
 
 
 def test_wrong_calls_are_one_sentence(kdexp, tmp_path):
