@@ -55,6 +55,7 @@ class Pool:
     Attributes:
         scores: (cells, seeds), NaN where there is no run.
         kept: mask of the cells that are :func:`alike`.
+        residual: sum of squares and degrees of freedom that the kept cells leave.
     """
 
     def __init__(self, scores: Array):
@@ -63,14 +64,14 @@ class Pool:
         self._whole = bool(np.isfinite(self.scores[self.kept]).all())
         means = np.where(self.kept, np.nan_to_num(self.scores).mean(axis=1), 0.0)
         self._centred = np.where(self.kept[:, None], self.scores - means[:, None], 0.0)  # used if whole
+        self.residual = self.residual_of(self.kept)
 
-    def residual(self, without: Array | None = None) -> tuple[float, float]:
-        """Sum of squares and degrees of freedom, of all kept cells or of those not in the mask ``without``.
+    def residual_of(self, rows: Array) -> tuple[float, float]:
+        """Sum of squares and degrees of freedom that the cells in a mask leave.
 
         With two cells, twice the first over the second is the variance of a paired t-test.
         """
-        rows = self.kept if without is None else self.kept & ~without
-        count = int(rows.sum())
+        count = int(np.count_nonzero(rows))
         if count < 2:
             return 0.0, 0.0
         if self._whole:
@@ -116,7 +117,7 @@ def _error(block: Block) -> _Error:
     value = float(differences.sum()) / seeds
     factor = float((block.weights**2).sum()) / seeds
     own = float(((differences - value) ** 2).sum()) / (seeds - 1) / seeds if seeds > 1 else math.nan
-    (total, df), (rest, rest_df) = block.pool.residual(), block.pool.residual(used)
+    (total, df), (rest, rest_df) = block.pool.residual, block.pool.residual_of(block.pool.kept & ~used)
     pooled = total / df * factor if df else own
     return _Error(value, seeds, own, pooled, df or seeds - 1, rest / rest_df * factor if rest_df else 0.0, rest_df)
 

@@ -49,7 +49,6 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
     """The flat row of one run; unknown numbers are NaN, unknown words empty."""
     run, task, student, cost = result["run"], result["task"], result["student"], result["cost"]
     teacher, runtime = result.get("teacher") or {}, result.get("runtime") or {}
-    rest = {key: value for key, value in flatten(result["science"]).items() if key != "selection" and not is_seed(key)}
     stages = result.get("stages") or []
     return {
         "run": run["id"],
@@ -86,9 +85,14 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
         "versions": _canonical(runtime.get("versions") or {}),
         "finished": str(result.get("finished", "")),
         "folder": str(run.get("folder", "")),
-        "settings": _canonical(result["science"]),
-        "settings_hash": _digest(rest),
+        **settings_row(result["science"]),
     }
+
+
+def settings_row(science: dict[str, Any]) -> dict[str, str]:
+    """A run's settings as a row keeps them: canonical JSON, and a hash that all runs of a cell share (seeds aside)."""
+    rest = {key: value for key, value in flatten(science).items() if key != "selection" and not is_seed(key)}
+    return {"settings": _canonical(science), "settings_hash": _digest(rest)}
 
 
 def score_rows(result: dict[str, Any]) -> list[tuple[str, str, str, str, float]]:

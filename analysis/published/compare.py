@@ -13,11 +13,15 @@ from scipy import stats as sps
 from analysis import published
 from analysis.collect import Collected
 from analysis.select import select
+from analysis.selection import expected_maximum
 
 
 @dataclass(frozen=True)
 class Line:
-    """A printed number and ours (x100); ``low``/``high``: 95 % interval of ours - paper; ``inside``: it holds 0."""
+    """A printed number and ours (x100); ``low``/``high``: 95 % interval of ours - paper; ``inside``: it holds 0.
+
+    ``selected``: the expected best of ``k`` of our runs (all seeds and settings that belong to the number).
+    """
 
     row: str
     task: str
@@ -32,6 +36,8 @@ class Line:
     low: float
     high: float
     inside: str
+    selected: float
+    k: int
     caveat: str
 
 
@@ -51,8 +57,11 @@ def interval(ours: list[float], paper: float, std: float, n: float) -> tuple[flo
     return gap - half, gap + half
 
 
-def compare(found: Collected) -> tuple[list[Line], list[str]]:
-    """A line for every printed number of the study's tables, and notes; both empty if nothing was published."""
+def compare(found: Collected, best_of: int = 0) -> tuple[list[Line], list[str]]:
+    """A line for every printed number of the study's tables, and notes; both empty if nothing was published.
+
+    ``best_of``: runs of which a protocol would print the best; 0: all that belong to a number.
+    """
     entry = published.match(found.study)
     if entry is None:
         return [], []
@@ -68,14 +77,16 @@ def compare(found: Collected) -> tuple[list[Line], list[str]]:
         runs = select(found.runs, row["ours"])
         name = " / ".join(str(row[key]) for key in ("method", "init", "student") if key in row)
         lines += [
-            _line(name, number, entry, runs, long)
+            _line(name, number, entry, runs, long, best_of)
             for number in wanted.to_dict("records")
             if number["task"] in entry["tasks"]
         ]
     return lines, _notes(found, entry, frame, lines)
 
 
-def _line(name: str, number: dict[str, Any], entry: dict[str, Any], runs: pd.DataFrame, long: pd.DataFrame) -> Line:
+def _line(
+    name: str, number: dict[str, Any], entry: dict[str, Any], runs: pd.DataFrame, long: pd.DataFrame, best_of: int
+) -> Line:
     """One printed number against the runs that belong to it."""
     metric = entry.get("metrics", {}).get(number["task"], number["metric"])
     mine = runs[runs["task"] == entry["tasks"][number["task"]]]
@@ -87,6 +98,8 @@ def _line(name: str, number: dict[str, Any], entry: dict[str, Any], runs: pd.Dat
     low, high = interval(ours, paper, std, n)
     inside = "–" if math.isnan(low) else ("yes" if low <= 0 <= high else "no")
     mean = float(np.mean(ours)) if ours else math.nan
+    k = min(best_of or len(scores), len(scores))
+    selected = expected_maximum(list(scores["value"] * 100), k) if k else math.nan
     spread = float(np.std(ours, ddof=1)) if len(ours) > 1 else math.nan
     if len(scores) > len(ours):
         caveat = "; ".join(filter(None, [number["caveat"], "ours averages several settings a seed"]))
@@ -105,6 +118,8 @@ def _line(name: str, number: dict[str, Any], entry: dict[str, Any], runs: pd.Dat
         low,
         high,
         inside,
+        selected,
+        k,
         number["caveat"],
     )
 
@@ -113,7 +128,9 @@ def _notes(found: Collected, entry: dict[str, Any], frame: pd.DataFrame, lines: 
     """Setting, doubts with the evidence at hand, caveats, averages."""
     notes = [
         f"Paper: {entry['paper']}, {', '.join(entry['tables'])}. Inside: the 95 % interval of ours - paper holds 0 "
-        "(Welch, with the printed std and n where there are any; else our seeds alone)."
+        "(Welch, with the printed std and n where there are any; else our seeds alone).",
+        "Selection: the expected best of k of our runs, k in brackets: what a protocol would print that reports the "
+        "best seed or setting on the set that chose it. Ours is the mean.",
     ]
     for key, value in entry.get("setting", {}).items():
         own = sorted(set(found.runs[key]))
@@ -149,8 +166,8 @@ def _notes(found: Collected, entry: dict[str, Any], frame: pd.DataFrame, lines: 
 def markdown(lines: list[Line], notes: list[str], study: str) -> str:
     """The lines that we have runs for, as a Markdown table, and the notes."""
     body = [
-        "| row | task (metric) | paper | ours | n | difference | 95 % interval | inside |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: | :---: |",
+        "| row | task (metric) | paper | ours | n | difference | 95 % interval | inside | selection |",
+        "| --- | --- | ---: | ---: | ---: | ---: | ---: | :---: | ---: |",
     ]
     for line in lines:
         if line.n:
@@ -160,7 +177,7 @@ def markdown(lines: list[Line], notes: list[str], study: str) -> str:
             gap = f"[{line.low:+.1f}, {line.high:+.1f}]" if not math.isnan(line.low) else "–"
             body.append(
                 f"| {line.row} | {line.task} ({line.metric}) | {paper} | {ours} | {line.n} "
-                f"| {line.difference:+.1f} | {gap} | {line.inside} |"
+                f"| {line.difference:+.1f} | {gap} | {line.inside} | {number(line.selected)} ({line.k}) |"
             )
     if len(body) == 2:
         body = ["No run of this study belongs to a printed number."]

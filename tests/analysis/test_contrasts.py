@@ -33,8 +33,8 @@ def test_the_pool_is_the_residual_of_a_two_way_analysis() -> None:
         design = np.hstack([np.eye(5)[cell], np.eye(4)[seed][:, 1:]])
         values = table[cell, seed]
         left = values - design @ np.linalg.lstsq(design, values, rcond=None)[0]
-        assert Pool(table).residual() == pytest.approx(((left**2).sum(), 12 - missing))
-    total, df = Pool(scores).residual()
+        assert Pool(table).residual == pytest.approx(((left**2).sum(), 12 - missing))
+    total, df = Pool(scores).residual
     found = pair([Pool(scores)], 1, 2)
     assert found is not None
     error = math.sqrt(total / df * 2 / 4)
@@ -46,7 +46,7 @@ def test_a_gap_over_two_tasks_by_hand() -> None:
     one, two = RNG.normal(size=(2, 6, 3))
     weights = np.array([1.0, -1.0, -1.0, 1.0, 0.0, 0.0])
     found = contrast([Block(Pool(one), weights), Block(Pool(two), weights)])
-    parts = [total / df * 4 / 3 / 4 for total, df in (Pool(one).residual(), Pool(two).residual())]
+    parts = [total / df * 4 / 3 / 4 for total, df in (Pool(one).residual, Pool(two).residual)]
     df = sum(parts) ** 2 / sum(part**2 / 10 for part in parts)
     assert found.value == pytest.approx(np.mean([weights @ one.mean(1), weights @ two.mean(1)]))
     assert (found.error, found.df) == pytest.approx((math.sqrt(sum(parts)), df))
@@ -57,8 +57,8 @@ def test_cells_that_say_nothing_about_noise_are_left_out() -> None:
     quiet = RNG.normal(size=(6, 4))
     constant, wild = np.full((2, 4), 52.7), 50 * RNG.normal(size=(1, 4))
     assert list(alike(np.vstack([quiet, constant, wild]))) == [True] * 6 + [False] * 3
-    assert Pool(np.vstack([quiet, constant, wild])).residual() == pytest.approx(Pool(quiet).residual())
-    assert not alike(constant).any() and Pool(constant).residual() == (0.0, 0.0)
+    assert Pool(np.vstack([quiet, constant, wild])).residual == pytest.approx(Pool(quiet).residual)
+    assert not alike(constant).any() and Pool(constant).residual == (0.0, 0.0)
 
 
 def test_an_arm_that_varies_more_than_the_others_answers_for_itself() -> None:

@@ -36,7 +36,7 @@ def test_a_design_has_the_error_of_the_contrast() -> None:
     blocks = []
     for std in (1.5, 0.9):
         scores = rng.normal(size=(5, 4))
-        total, df = Pool(scores).residual()
+        total, df = Pool(scores).residual
         blocks.append(Block(Pool(scores * std / math.sqrt(total / df)), weights))
     design = Design(4, (1.5, 0.9), 5, (1.0, -1.0, -1.0, 1.0))
     found = contrast(blocks)

@@ -92,6 +92,12 @@ def test_a_study_beside_its_paper(tmp_path: Path) -> None:
     cola = have[("Vanilla KD / teacher layers 1,2,3 (1-based)", "CoLA")]
     assert (cola.metric, cola.paper, cola.n) == ("accuracy", 74.9, 3)  # not MCC: the column is in doubt
     assert cola.difference == pytest.approx(cola.ours - 74.9)
+    scores = [100 * one["scores"]["validation"]["accuracy"] for one in results if one["labels"]["task"] == "cola"][:3]
+    assert (cola.selected, cola.k) == (pytest.approx(max(scores)), 3)
+    two, _ = compare(collect("init_ablation_desk", tmp_path, "folders"), best_of=2)
+    best = next(line for line in two if (line.row, line.task) == (cola.row, "CoLA"))
+    _, middle, high = sorted(scores)
+    assert (best.selected, best.k) == (pytest.approx((middle + 2 * high) / 3), 2) and best.ours == cola.ours
     text = markdown(lines, notes, "x")
     assert "very likely accuracy" in text and "majority answer on our copy: accuracy 50.0" in text
     assert "NOT the paper's setting: teacher is minilm here, roberta_base there" in text
@@ -100,15 +106,17 @@ def test_a_study_beside_its_paper(tmp_path: Path) -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from analysis import cli
-    from analysis.published.__main__ import run
+    from analysis.published.__main__ import KEYS, run
 
-    assert cli.main("analysis.published", "", cli.COMMON, run, ["study=quickstart"]) == 2
+    assert cli.main("analysis.published", "", KEYS, run, ["study=quickstart"]) == 2
     assert "nothing published is matched" in capsys.readouterr().err
     result = make_result("pea_kd", "rte", "pkd", "first", 1, labels__student="l3", science__student={"sharing": "none"})
     write_run(tmp_path, result)
     write_points(tmp_path, "pea_kd", [result])
-    assert (
-        cli.main("analysis.published", "", cli.COMMON, run, ["study=pea_kd", f"root={tmp_path}", "source=folders"]) == 0
-    )
+    assert cli.main("analysis.published", "", KEYS, run, ["study=pea_kd", f"root={tmp_path}", "source=folders"]) == 0
     assert "| baseline student | RTE (accuracy) | 61.4 |" in capsys.readouterr().out
+    assert (
+        cli.main("analysis.published", "", KEYS, run, ["study=pea_kd", f"root={tmp_path}", "best_of=few"]) == 2
+        and "neither a number of runs nor all" in capsys.readouterr().err
+    )
     assert (tmp_path / "pea_kd" / "tables" / "published.csv").is_file()
