@@ -91,34 +91,37 @@ class HubHandler(Handler):
 
     # --- files ------------------------------------------------------------------------------------------------------
 
-    def _resolve(self, kind: str, id: str, revision: str, name: str) -> None:
-        """Send the way to a file: large ones are on another host, small ones at an address of their own."""
+    def _blob(self, kind: str, id: str, revision: str, name: str) -> tuple[Commit, Blob] | None:
+        """Return a file and the commit it is taken from; None when the refusal has been sent."""
         repository = self._repository(kind, id, files=True)
         commit = self._commit(repository, revision) if repository else None
         if commit is None:
+            return None
+        if name not in commit.files:
+            self.error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit.sha})
+            return None
+        return commit, commit.files[name]
+
+    def _resolve(self, kind: str, id: str, revision: str, name: str) -> None:
+        """Send the way to a file: large ones are on another host, small ones at an address of their own."""
+        at = self._blob(kind, id, revision, name)
+        if at is None:
             return
-        blob, known = commit.files.get(name), {"X-Repo-Commit": commit.sha}
-        if blob is None:
-            self.error(404, "EntryNotFound", "Entry not found", known)
-            return
-        id_of_file = blob.sha256 if is_large(name) else blob.git_id
-        known |= {"X-Linked-Size": blob.size, "X-Linked-ETag": f'"{id_of_file}"', "Content-Length": 0}
+        commit, blob = at
+        etag = blob.sha256 if is_large(name) else blob.git_id
+        headers = {"X-Repo-Commit": commit.sha, "X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(blob.size)}
         if is_large(name):
-            self.head(302, {**known, "Location": f"{self.server.hub.storage}/blobs/{blob.sha256}"})
+            location = f"{self.server.hub.storage}/blobs/{blob.sha256}"
         else:
             location = f"/api/resolve-cache/{kind}/{id}/{commit.sha}/{quote(name, safe='')}"
-            self.head(307, {**known, "Location": location})
+        self.head(302 if is_large(name) else 307, {**headers, "Location": location, "Content-Length": 0})
 
     def _resolved(self, kind: str, id: str, sha: str, name: str) -> None:
         """Send a small file."""
-        repository = self._repository(kind, id, files=True)
-        commit = self._commit(repository, sha) if repository else None
-        if commit is None:
+        at = self._blob(kind, id, sha, name)
+        if at is None:
             return
-        blob = commit.files.get(name)
-        if blob is None:
-            self.error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit.sha})
-            return
+        commit, blob = at
         leaf = name.rpartition("/")[2]
         headers = {"ETag": f'"{blob.git_id}"', "X-Repo-Commit": commit.sha, "Content-Type": "text/plain; charset=utf-8"}
         self.squeezed(blob, {**headers, "Content-Disposition": f'inline; filename="{leaf}";'})

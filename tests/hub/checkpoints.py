@@ -106,7 +106,8 @@ def _save_safely(weights: dict[str, Any], folder: Path, shards: int) -> None:
     if shards == 1:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         return
-    names, placed = list(weights), {}
+    names = list(weights)
+    placed: dict[str, str] = {}
     for i in range(shards):
         file = f"model-{i + 1:05d}-of-{shards:05d}.safetensors"
         part = names[i * len(names) // shards : (i + 1) * len(names) // shards]

@@ -102,23 +102,19 @@ class Hub:
             home: folder of its caches.
             changes: further variables, such as ``HF_HUB_OFFLINE="1"``.
         """
-        names = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE")
-        names += (
-            "HF_DATASETS_CACHE",
-            "HF_HUB_DISABLE_XET",
-            "DISABLE_SAFETENSORS_CONVERSION",
-            "HTTP_PROXY",
-            "HTTPS_PROXY",
+        names = (
+            "HF_HUB_OFFLINE HF_DATASETS_OFFLINE TRANSFORMERS_OFFLINE HF_TOKEN HF_HUB_CACHE HF_DATASETS_CACHE "
+            "HF_HUB_DISABLE_XET DISABLE_SAFETENSORS_CONVERSION HTTP_PROXY HTTPS_PROXY http_proxy https_proxy"
         )
-        unset = dict.fromkeys(names)
+        unset: dict[str, str | None] = dict.fromkeys(names.split())
         return {
             **unset,
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(home / "huggingface"),
             "XDG_CACHE_HOME": str(home),
             "HF_HUB_DISABLE_TELEMETRY": "1",
-            "ALL_PROXY": self.endpoint,
-            "NO_PROXY": "127.0.0.1,localhost",
+            **dict.fromkeys(("ALL_PROXY", "all_proxy"), self.endpoint),
+            **dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1,localhost"),
             **changes,
         }
 
