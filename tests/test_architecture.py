@@ -48,6 +48,17 @@ LAZY = {
     "kdexp/launch/child.py": "a worker sets its environment before the libraries read it",
     "kdexp/launch/preload.py": "the forkserver's list",
     "kdexp/methods/base.py": "the registry of methods and actions",
+    **dict.fromkeys(
+        (
+            "analysis/claims.py",
+            "analysis/compare.py",
+            "analysis/report.py",
+            "analysis/tables.py",
+            "analysis/published/__main__.py",
+            "analysis/studies/__init__.py",
+        ),
+        "a command answers --help and refuses a wrong key before pandas and matplotlib are there",
+    ),
 }
 """Doors that may open late, and why."""
 

@@ -10,6 +10,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from kdexp import __version__
+
 
 @lru_cache(maxsize=1)
 def cpu_flags() -> frozenset[str]:
@@ -106,8 +108,6 @@ def decide_compile(asked: str, device: str, flops: float, threads: int) -> dict[
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     from importlib.metadata import version
-
-    from kdexp import __version__
 
     found = {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
     return {"kdexp": __version__, "python": platform.python_version(), **found}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from kdexp.common import network
 from kdexp.tasks.text import files, hub
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
@@ -155,8 +156,6 @@ class TextTask(SequenceTask):
         fetched = hub.place(cache, self.hub, self.hub_config, self.hub_revision)
         if any(fetched.glob("*.parquet")) or hub.in_library_cache(self.hub, self.hub_config):
             return []
-        from kdexp.common import network
-
         silent = network.silence()
         remedy = "check the network, or give the files with KDEXP_DATA or data.root=..."
         return [f"task={self.name} is read from the hub ({self.hub}), but {silent}: {remedy}"] if silent else []
