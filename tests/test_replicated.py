@@ -7,11 +7,12 @@ import shutil
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from kdexp.common import files
-from kdexp.launch.base import Point
+from kdexp.run.spec import RunSpec
 from kdexp.store import leases, replicated, shared_run, upkeep
 from kdexp.store.remote import RemoteStore
 from kdexp.store.replicated import Replicated
@@ -144,7 +145,8 @@ def test_the_checkpoint_that_got_further_is_continued(tmp_path, url, here, there
 def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, url, monkeypatch):
     where = tmp_path / "multirun" / "study" / "run"
     files.write_json(where / "result.json", {"run": 1})
-    point = Point("id", "run", where, {"runtime": {"remote": url}})
+    config = SimpleNamespace(runtime=SimpleNamespace(remote=url))
+    point = RunSpec(config, "id", "run", where, {}, {}, ())
     with monkeypatch.context() as patch:
         patch.setattr(RemoteStore, "put", lambda *_: (_ for _ in ()).throw(ConnectionError("no route")))
         assert "is finished, but could not be sent" in shared_run.unsent([point])

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
-from transformers.utils import logging
 
 from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
-from kdexp.models import capture as capture  # registers the attention function
-from kdexp.models import shared_layers
+from kdexp.models import capture, shared_layers
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
 from kdexp.models.source import location
 
 
+def _auto(name: str) -> Any:
+    """Return one of transformers' Auto classes; importing it takes seconds, and whoever only checks does without."""
+    import transformers
+
+    return getattr(transformers, name)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keep transformers from reporting what is checked here anyway."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+
+
 def configuration(teacher: Teacher) -> Any:
     """Load the configuration of a teacher's architecture."""
     where, options = location(teacher)
-    return transformers.AutoConfig.from_pretrained(where, trust_remote_code=False, **options)
+    return _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
 
 
 def _attention(teacher: Teacher) -> dict[str, Any]:
-    return {"attn_implementation": families.ATTENTION} if teacher.attention else {}
+    if not teacher.attention:
+        return {}
+    capture.install()
+    return {"attn_implementation": families.ATTENTION}
 
 
 def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> nn.Module:
@@ -46,14 +69,11 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> n
     if weights is not None:
         return load_weights(build(configuration(teacher), head, teacher), weights)
     where, options = location(teacher)
-    quiet = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    model, info = getattr(transformers, head.auto_class).from_pretrained(
-        where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
-        **head.model_config(), **_attention(teacher), **options,
-    )  # fmt: skip
-    logging.set_verbosity(quiet)
+    with _quietly():
+        model, info = _auto(head.auto_class).from_pretrained(
+            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
+            **head.model_config(), **_attention(teacher), **options,
+        )  # fmt: skip
     prefix, pooler = f"{model.base_model_prefix}.", f".{families.of(model).pooler}."
     complete = not teacher.finetune  # its head is its own too and may not stay random
     lost = sorted(k for k in info["missing_keys"] if complete or (k.startswith(prefix) and pooler not in k))
@@ -72,8 +92,7 @@ def build(config: Any, head: Head, teacher: Teacher) -> nn.Module:
     """Make a model with random weights from an architecture's configuration."""
     for key, value in head.model_config().items():
         setattr(config, key, value)
-    made = getattr(transformers, head.auto_class)
-    return made.from_config(config, dtype=torch.float32, **_attention(teacher))
+    return _auto(head.auto_class).from_config(config, dtype=torch.float32, **_attention(teacher))
 
 
 def build_student(teacher: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:
@@ -99,8 +118,9 @@ def build_student(teacher: Teacher, student: Student, head: Head, dropout: float
 
 def restore(folder: Path, head: Head) -> nn.Module:
     """Load a saved student with shared layers; transformers alone would load its own layers without the repetitions."""
-    config = transformers.AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
-    model = getattr(transformers, head.auto_class).from_config(config, attn_implementation=families.ATTENTION)
+    capture.install()
+    config = _auto("AutoConfig").from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    model = _auto(head.auto_class).from_config(config, attn_implementation=families.ATTENTION)
     kind = getattr(config, shared_layers.SHARING, "none")
     if kind != "none":
         shared_layers.share(model, kind)
@@ -118,12 +138,16 @@ def parameters(model: nn.Module) -> int:
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """Save weights and configuration the way transformers loads them (safetensors)."""
-    logging.disable_progress_bar()
+    """Save weights and configuration the way transformers loads them (safetensors).
+
+    Under the names that the model has in memory: some published checkpoints have older ones (BERT's gamma and beta),
+    which transformers would write again, and which no strict loading would find.
+    """
     implementation = model.config._attn_implementation  # type: ignore[union-attr]
     model.config._attn_implementation = "sdpa" if implementation == families.ATTENTION else implementation  # type: ignore[union-attr]
     try:
-        model.save_pretrained(folder)  # type: ignore[operator]
+        with _quietly():
+            model.save_pretrained(folder, save_original_format=False)  # type: ignore[operator]
     finally:
         model.config._attn_implementation = implementation  # type: ignore[union-attr]
 

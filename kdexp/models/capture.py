@@ -15,14 +15,12 @@ Legend: B examples, L padded length, D width, H heads, d = D/H, C classes.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import partial
+from functools import cache, partial
 from typing import Any, ClassVar, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
 
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
@@ -82,8 +80,17 @@ def tapped_attention(
     return context.transpose(1, 2).contiguous(), None
 
 
-AttentionInterface.register(ATTENTION, tapped_attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+@cache
+def install() -> None:
+    """Register the attention function with transformers; before a model that shall use it is made.
+
+    Not when this module is imported: the parent of a grid checks its points without transformers, which takes seconds.
+    """
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import sdpa_mask
+
+    AttentionInterface.register(ATTENTION, tapped_attention)
+    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
 
 
 def wanted(objectives: Iterable[Listener], side: int) -> frozenset[str]:

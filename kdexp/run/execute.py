@@ -21,32 +21,12 @@ from kdexp.common.redact import without_passwords
 from kdexp.common.status import read_status, write_status
 from kdexp.common.stop import Stop
 from kdexp.run import stages
-from kdexp.run.spec import RunSpec, facts
+from kdexp.run.spec import RunSpec
+from kdexp.run.stored import finished, stale
 from kdexp.store import shared_run
 from kdexp.tracking import Tracker
 
 log = logging.getLogger("kdexp")
-
-
-def finished(spec: RunSpec) -> dict[str, Any] | None:
-    """Return a run's result if it is there and belongs to this configuration, else None."""
-    result = files.read_json(spec.run_dir / "result.json")
-    return result if result is not None and result["run"]["id"] == spec.id else None
-
-
-def stale(spec: RunSpec, result: dict[str, Any]) -> str | None:
-    """Say what has changed below a finished run: the data's content or the teacher's weights; None if nothing has."""
-    now = facts(spec.config)
-    pairs = (("data", result["task"]["data_hash"], now.data), ("teacher's weights", result.get("origin"), now.origin))
-    for what, then, here in pairs:
-        if then not in (None, here):
-            far = spec.config.runtime.remote
-            places = f" and {far}/runs/{'/'.join(spec.run_dir.parts[-2:])}" if far else ""
-            return (
-                f"{result['run']['folder']} is finished, but its {what} had another content then ({then[:19]}, now "
-                f"{here[:19]}): give the study another name (study=...), or delete that folder{places} to run it again."
-            )
-    return None
 
 
 def execute(spec: RunSpec) -> dict[str, Any]:
@@ -77,7 +57,7 @@ def _locked(spec: RunSpec, pull: Callable[[], None]) -> dict[str, Any]:
     spec.run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(spec.run_dir / ".lock")
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=1)
     except Timeout as error:
         raise RuntimeError(f"{spec.run_dir} is being run by another process: wait for it, or stop it.") from error
     try:

@@ -24,7 +24,7 @@ from kdexp.config.identity import LABELS, ROOT
 from kdexp.launch.base import Interrupted, Launcher, Outcome, result, score, seconds
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
-from kdexp.run import execute as runs
+from kdexp.run import stored
 from kdexp.run.spec import RunSpec
 from kdexp.store import leases, shared_run
 from kdexp.tracking import following
@@ -98,7 +98,7 @@ def refuse_stale(finished: list[RunSpec]) -> None:
     Raises:
         ConfigError: with every such run.
     """
-    sentences = [runs.stale(point, run_result) for point in finished if (run_result := result(point))]
+    sentences = [stored.stale(point, run_result) for point in finished if (run_result := result(point))]
     if any(sentences):
         raise ConfigError([sentence for sentence in sentences if sentence])
 

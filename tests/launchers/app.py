@@ -5,42 +5,21 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 HERE = Path(__file__).parent
 REAL = HERE.parents[1] / "conf"
 
 
-def problems(config: dict) -> list[str]:
-    """Refuse one combination, and seed 13."""
-    found = []
-    if config["init"]["name"] == "last" and config["student"]["name"] == "tiny":
-        found.append("init=last does not fit student=tiny: choose another init.")
-    if config["seed"] == 13:
-        found.append("seed=13 brings bad luck: choose another.")
-    return found
-
-
-def stages(config: dict, known: Any = None) -> list[Any]:
-    """One teacher a task."""
-    from kdexp.store.stage import Stage
-
-    teacher = Stage("teacher", "", {"task": config["task"]["name"]}, shared=True)
-    return [teacher, Stage("distill.prediction", "", config, {"teacher": teacher})]
-
-
 def main() -> int:
     """Run the command line."""
     import hydra
+    import stub_spec
 
     from kdexp.cli import errors
-    from kdexp.config import resolve as configs
-    from kdexp.methods import base as plan
     from kdexp.sweep import plugins
 
     os.environ["HYDRA_FULL_ERROR"] = "1"
-    configs.problems = problems
-    plan.stages = stages
+    stub_spec.take_over()
     plugins.register()
     from kdexp.launch.local import Local
 

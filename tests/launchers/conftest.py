@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from kdexp.run import execute as runs
+from kdexp.common.status import state
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
@@ -49,7 +49,7 @@ class Shell:
     def states(self, name: str) -> dict[str, str]:
         folder = self.where / "multirun" / name
         points = json.loads((folder / "study.json").read_text())["points"]
-        return {point["name"]: runs.state(folder / point["name"]) for point in points}
+        return {point["name"]: state(folder / point["name"]) for point in points}
 
     def result(self, name: str, run: str) -> dict:
         return json.loads((self.where / "multirun" / name / run / "result.json").read_text())

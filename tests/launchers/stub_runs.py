@@ -13,15 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
-from kdexp.run.execute import Stop, finished, folder, identity
+from kdexp.common.stop import Stop
+from kdexp.run.spec import RunSpec
+from kdexp.run.stored import finished
 
 
-def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+def execute(spec: RunSpec) -> dict[str, Any]:
     """Sleep in small steps that are kept, so that a second attempt goes on where the first was stopped."""
     from filelock import FileLock
 
-    where = folder(config)
-    done = finished(where, config)
+    where, config = spec.run_dir, spec.config.model_dump()
+    done = finished(spec)
     if done is not None:
         return done
     where.mkdir(parents=True, exist_ok=True)
@@ -42,7 +44,7 @@ def execute(config: dict[str, Any], overrides: list[str] | tuple[str, ...] = ())
             mark(where, "failed", "ValueError: this one was meant to fail\nsecond line")
             raise ValueError("this one was meant to fail")
         result = {
-            "run": {"id": identity(config)},
+            "run": {"id": spec.id},
             "task": {"metric": "accuracy"},
             "scores": {"validation": {"accuracy": 0.5}},
             "best": {"scores": {"accuracy": value}},

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from kdexp.launch import slots as machine
-from kdexp.launch.base import Outcome, Point
+from kdexp.launch.base import Outcome
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import RunQueue, expected
+from kdexp.run.spec import RunSpec
 
 
-def point(name: str, task: str = "alpha", objective: str = "kd", folder: Path = Path("nowhere")) -> Point:
-    config = {"task": {"name": task}, "objective": {"name": objective}, "study": "s", "seed": 1}
-    return Point(name, name, folder / name, config)
+def point(name: str, task: str = "alpha", objective: str = "kd", folder: Path = Path("nowhere")) -> RunSpec:
+    config = SimpleNamespace(runtime=SimpleNamespace(device="auto"), study="s", seed=1)
+    labels = {"task": task, "objective": objective, "student": "", "teacher": ""}
+    return RunSpec(config, name, name, folder / name, labels, {}, ())
 
 
 def test_points_of_a_teacher_that_is_being_built_wait_behind_others() -> None:
@@ -43,10 +46,10 @@ def test_a_run_that_trains_its_student_has_its_teacher(tmp_path: Path) -> None:
     needs = {"a1": frozenset({"A"}), "a2": frozenset({"A"}), "b1": frozenset({"B"})}
     schedule = RunQueue([a1, b1, a2, point("a3")], {**needs, "a3": frozenset({"A"})}, {"A": "teacher", "B": "teacher"})
     first = schedule.next([])
-    a1.folder.mkdir()
-    (a1.folder / "metrics.jsonl").write_text('{"stage": "teacher"}\n')
+    a1.run_dir.mkdir()
+    (a1.run_dir / "metrics.jsonl").write_text('{"stage": "teacher"}\n')
     assert schedule.next([first]).name == "b1"
-    (a1.folder / "metrics.jsonl").write_text('{"stage": "teacher"}\n{"stage": "distill.prediction"}\n')
+    (a1.run_dir / "metrics.jsonl").write_text('{"stage": "teacher"}\n{"stage": "distill.prediction"}\n')
     assert schedule.next([first, b1]).name == "a2"
 
 
@@ -58,8 +61,8 @@ def test_longest_first() -> None:
 def test_expected_cost_comes_from_the_nearest_finished_runs(tmp_path: Path) -> None:
     done = [point("x", "alpha", "kd", tmp_path), point("y", "alpha", "att", tmp_path)]
     for one, took in zip(done, (10.0, 30.0), strict=True):
-        one.folder.mkdir()
-        (one.folder / "result.json").write_text(f'{{"cost": {{"seconds": {took}}}}}')
+        one.run_dir.mkdir()
+        (one.run_dir / "result.json").write_text(f'{{"cost": {{"seconds": {took}}}}}')
     todo = [point("1", "alpha", "kd"), point("2", "alpha", "hid"), point("3", "beta", "kd")]
     assert expected(todo, done) == {"1": 10.0, "2": 20.0}
 
