@@ -282,8 +282,8 @@ class Phase:
         train, context, runtime = (data or self.data())["train"], self.context, self.config["runtime"]
         if isinstance(teacher, CachedTeacher) and train is not self.data()["train"]:
             raise ValueError(
-                f"stage {self.stage.name}: the teacher's stored answers belong to the task's own examples, and the stage "
-                "trains on others: pass the same data to Phase.teacher."
+                f"stage {self.stage.name}: the teacher's stored answers belong to the task's own examples, and the "
+                "stage trains on others: pass the same data to Phase.teacher."
             )
         if student.step.want:
             capture.probe(student.model, self.goal.head, self._specimen(train), student.step.want, "student")
