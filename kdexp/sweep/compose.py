@@ -73,7 +73,8 @@ class Composer:
         master: the sweep's own composed configuration, with its ``hydra`` node.
 
     Attributes:
-        tree: the point composed last, interpolations not resolved; the next one changes it.
+        tree: what had to be changed or resolved of the point composed last, interpolations as they are written: all of
+            it where one depends on another group. The next point changes it.
     """
 
     def __init__(self, loader: ConfigLoader, master: DictConfig):
@@ -97,7 +98,11 @@ class Composer:
             choices, values = self._split([self._parse(text) for text in overrides])
             layout = self._layout(choices)
             changed = {str(value.key_or_group).partition(".")[0] for value in values}
-            self._grow(layout.parts, changed, {str(v.key_or_group) for v in values if not isinstance(v.value(), dict)})
+            alone = all(t in w.plain for t, w in layout.parts.items()) and not any(
+                "${" in str(v.input_line) for v in values
+            )
+            parts = {t: whole for t, whole in layout.parts.items() if t in changed} if alone else layout.parts
+            self._grow(parts, changed, {str(v.key_or_group) for v in values if not isinstance(v.value(), dict)})
             for value in values:
                 _set(self.tree, value)
             config = {}
