@@ -153,7 +153,8 @@ class Composer:
         for whole, place in zip(wholes, places, strict=True):
             parts = {top: source for top, source in parts.items() if top not in place or top in whole.config}
             parts |= {str(top): whole for top in whole.config if top in place}
-            choices = {group: option for group, option in choices.items() if group in whole.choices}
+            gone = first.choices.keys() - whole.choices.keys()
+            choices = {group: option for group, option in choices.items() if group not in gone}
             choices |= {g: option for g, option in whole.choices.items() if first.choices.get(g) != option}
         return _Layout(parts, choices)
 

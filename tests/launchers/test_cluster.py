@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.launchers import stub_spec
+
 SUBMITIT = ("hydra/launcher=submitit", "hydra.launcher.executor=local", "hydra.launcher.slots=3")
 
 
@@ -118,9 +120,6 @@ def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypat
         "recipe": {"epochs": 1}, "data": {}, "selection": "heldout", "seed": 1, "study": "s",
         "runtime": {"dtype": "fp32"},
     }  # fmt: skip
-    from kdexp.run import execute as runs
-
-    folder = str(runs.folder(config))
-    order = child.Order(config, [], folder, {"OMP_NUM_THREADS": "1"}, str(tmp_path))
+    order = child.Order.of(stub_spec.restore(config), {"OMP_NUM_THREADS": "1"}, str(tmp_path))
     assert child.in_process(order) == 0
-    assert json.loads((tmp_path / folder / "result.json").read_text())["threads"] == "1"
+    assert json.loads((tmp_path / order.folder / "result.json").read_text())["threads"] == "1"

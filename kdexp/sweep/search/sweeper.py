@@ -93,7 +93,7 @@ class Optuna(Sweeper):
         try:
             source.write()
             if source:
-                with following(plan.folder, plan.raw["tracking"]):
+                with following(plan.folder, plan.raw.get("tracking") or {"enabled": False}):
                     launcher.serve(source, board)
         except Interrupted:
             board.close()
