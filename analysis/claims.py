@@ -59,20 +59,20 @@ class Verdict:
         return self.verdict + (" (partial)" if self.partial else "")
 
 
-def evaluate(found: Collected, claims: list[dict[str, Any]] | None = None) -> list[Verdict]:
+def evaluate(collected: Collected, claims: list[dict[str, Any]] | None = None) -> list[Verdict]:
     """Every claim on a study; claims that it has no runs for say so.
 
     ``claims``: the shipped ones if not given. The study's primary claims are corrected together.
     """
     chosen = statements.load() if claims is None else claims
-    known, delta = studies.entry(found.study)
-    signal, scores = gate.signals(found), Scores(found)
+    known, delta = studies.entry(collected.study)
+    signal, scores = gate.signals(collected), Scores(collected)
     drafts, trials = [], []
     for claim in chosen:
         evidence = gather(scores, claim, signal)
         trial = _trial(evidence, claim, delta)
         trials.append(trial)
-        drafts.append(_verdict(found, claim, evidence, trial, claim["id"] in known.primary))
+        drafts.append(_verdict(collected, claim, evidence, trial, claim["id"] in known.primary))
     primary = [index for index, one in enumerate(drafts) if one.primary]
     family = max(len(known.primary), 1)
     holm = verdicts.corrected([trials[index] for index in primary], len(known.primary))
@@ -92,7 +92,7 @@ def _trial(evidence: Evidence, claim: dict[str, Any], delta: float) -> verdicts.
 
 
 def _verdict(
-    found: Collected, claim: dict[str, Any], evidence: Evidence, trial: verdicts.Trial | None, primary: bool
+    collected: Collected, claim: dict[str, Any], evidence: Evidence, trial: verdicts.Trial | None, primary: bool
 ) -> Verdict:
     """All of a verdict but its word."""
     base = Verdict(
@@ -116,7 +116,7 @@ def _verdict(
         seeds=trial.seeds,
         tasks=tuple(tasks),
         dropped=dropped,
-        partial=bool(partial_tasks(found) & set(tasks)),
+        partial=bool(partial_tasks(collected) & set(tasks)),
         why=_why(weak, trial.seeds),
     )
 
@@ -232,15 +232,15 @@ PURPOSE = "Evaluate the claims of analysis/claims.yaml on a study; writes <root>
 
 def run(options: dict[str, str]) -> None:
     """Collect, evaluate, write, print."""
-    from analysis.tables import collected, write
+    from analysis import tables
 
-    found = collected(options)
-    judged = evaluate(found)
-    text = markdown(judged, found.study)
-    folder = found.folder / "tables"
+    collected = tables.collected(options)
+    judged = evaluate(collected)
+    text = markdown(judged, collected.study)
+    folder = collected.folder / "tables"
     written = [
-        write(folder / "claims.md", text),
-        write(folder / "claims.csv", pd.DataFrame([vars(one) for one in judged]).to_csv(index=False)),
+        tables.write(folder / "claims.md", text),
+        tables.write(folder / "claims.csv", pd.DataFrame([vars(one) for one in judged]).to_csv(index=False)),
     ]
     print(text)
     print("Written:", *written, sep="\n  ")

@@ -57,10 +57,11 @@ def standard_error(metric: str, share: float, rows: float) -> float:
     return 100 * (math.sqrt(share * (1 - share) / rows) if metric == "accuracy" else 1 / math.sqrt(rows))
 
 
-def signals(found: Collected) -> dict[str, Signal]:
+def signals(collected: Collected) -> dict[str, Signal]:
     """The gate on every task of a study."""
-    scores = found.scores[found.scores["split"] == "validation"].merge(
-        found.runs[["run", "task", "metric", "settings_hash", "rows"]].rename(columns={"metric": "chosen"}), on="run"
+    scores = collected.scores[collected.scores["split"] == "validation"].merge(
+        collected.runs[["run", "task", "metric", "settings_hash", "rows"]].rename(columns={"metric": "chosen"}),
+        on="run",
     )
     return {str(task): _signal(str(task), group) for task, group in scores.groupby("task", sort=True)}
 
