@@ -87,8 +87,8 @@ def compare(
         reasons = "; ".join(f"{task}: {why}" for task, why in evidence.dropped.items())
         raise ValueError(f"a and b cannot be compared: {reasons or evidence.absent}")
     first = contrast(list(blocks.values()))
-    notes = [f"left out: {task} ({why})" for task, why in evidence.dropped.items()]
-    notes += [f"{task} has no signal: {signal[task].why}" for task in blocks if signal[task].why]
+    notes = [f"Left out: {task} ({why})." for task, why in evidence.dropped.items()]
+    notes += [f"Without signal: {task} ({signal[task].why})." for task in blocks if signal[task].why]
     answers = {QUESTIONS[0]: first}
     cells = {
         task: dict(zip(scores.of(metric)[task].index, block.weights, strict=True)) for task, block in blocks.items()
@@ -205,7 +205,7 @@ def _notes(result: Comparison) -> list[str]:
     return [
         *out,
         *([result.missing] if result.missing else []),
-        *(f"{note[0].upper()}{note[1:]}." for note in result.notes),
+        *result.notes,
     ]
 
 

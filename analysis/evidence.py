@@ -13,6 +13,8 @@ from analysis.collect import Collected
 from analysis.contrasts import Block, Pool
 from analysis.select import select, settings_columns
 
+NOTHING = "no runs of any side"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -106,7 +108,8 @@ def gather(scores: Scores, claim: dict[str, Any], signal: dict[str, gate.Signal]
                     scores.pool(metric, task), np.array([cells.get(cell, 0.0) for cell in table.index])
                 )
         parts.append(blocks)
-    return Evidence(parts, dropped, _absent(empty))
+    asked = sum(len(part) for part in statements.sides(claim))
+    return Evidence(parts, dropped, NOTHING if len(empty) == asked else _absent(empty))
 
 
 def _absent(empty: list[dict[str, Any]]) -> str:

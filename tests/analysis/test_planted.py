@@ -141,7 +141,7 @@ def test_tasks_without_signal_fall_out_and_are_named(program: Program) -> None:
     assert (one.verdict, one.tasks) == ("supported", ("sst2",)) and one.effect == pytest.approx(4, abs=0.6)
     assert one.dropped == ("rte: its teacher is +2.9 points from the majority answer, 10 are needed",)
     text = claims.markdown([one], "s")
-    assert "Without signal, in no claim: rte: its teacher is +2.9 points" in text
+    assert "Counts in no claim: rte: its teacher is +2.9 points" in text
 
 
 def test_a_good_teacher_is_not_enough(program: Program) -> None:
