@@ -88,7 +88,7 @@ def compare(
         raise ValueError(f"a and b cannot be compared: {reasons or evidence.absent}")
     first = contrast(list(blocks.values()))
     notes = [f"Left out: {task} ({why})." for task, why in evidence.dropped.items()]
-    notes += [f"Without signal: {task} ({signal[task].why})." for task in blocks if signal[task].why]
+    notes += [f"Without signal: {task} ({why})." for task in blocks if (why := signal[task].why())]
     answers = {QUESTIONS[0]: first}
     cells = {
         task: dict(zip(scores.of(metric)[task].index, block.weights, strict=True)) for task, block in blocks.items()

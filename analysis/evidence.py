@@ -99,8 +99,8 @@ def gather(scores: Scores, claim: dict[str, Any], signal: dict[str, gate.Signal]
             table = scores.of(metric).get(task)
             if table is None or not set(cells) <= set(table.index):
                 dropped[task] = f"{metric} was not recorded" if metric != "chosen" else "a run has no finite score"
-            elif task in signal and signal[task].why:
-                dropped[task] = signal[task].why
+            elif task in signal and (why := signal[task].why([cell for cell, w in cells.items() if w])):
+                dropped[task] = why
             elif not np.isfinite(table.loc[[cell for cell, w in cells.items() if w]].to_numpy()).all(axis=0).any():
                 dropped[task] = "its cells share no seed"
             else:
