@@ -87,6 +87,7 @@ STUDIES = {
         "The quickstart: which start and which objective suit a small student of MiniLM.",
         HOWTO,
         ("howto.kd.first_over_spread.all", "howto.att_kl_steadier_than_kd", "distilling_helps"),
+        delta=(1.5, 1.5),
     ),
     "ted_glue": Study(
         "TED: task-aware filters, layer-wise distillation and KD, each from raw and from fine-tuned students.",
