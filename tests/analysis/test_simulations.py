@@ -77,7 +77,10 @@ def test_a_small_design_is_right() -> None:
 
 
 def test_a_small_sample_is_covered() -> None:
-    intervals_hold(3, 277, 400)
+    """Many seeds on few examples: here examples carry most of the doubt, and seeds alone would cover 87 %."""
+    found = intervals_hold(10, 71, 400)
+    assert found["instead: seeds alone, asked about both"] < 0.92
+    assert found["instead: answers as if independent, asked about both"] < 0.9
 
 
 def test_no_verdict_from_two_seeds() -> None:
