@@ -20,7 +20,7 @@ from analysis import cli, gate, statements, studies, verdicts
 from analysis.collect import Collected
 from analysis.contrasts import contrast
 from analysis.estimate import Estimate
-from analysis.evidence import Evidence, Scores, gather, partial_tasks
+from analysis.evidence import NOTHING, Evidence, Scores, gather, partial_tasks
 from analysis.power import detectable
 
 
@@ -60,20 +60,21 @@ class Verdict:
         return self.verdict + (" (partial)" if self.partial else "")
 
 
-def evaluate(found: Collected, claims: list[dict[str, Any]] | None = None) -> list[Verdict]:
+def evaluate(collected: Collected, claims: list[dict[str, Any]] | None = None) -> list[Verdict]:
     """Every claim on a study; claims that it has no runs for say so.
 
     ``claims``: the shipped ones if not given. The study's primary claims are corrected together.
     """
     chosen = statements.load() if claims is None else claims
-    known, delta = studies.entry(found.study)
-    signal, scores = gate.signals(found), Scores(found)
+    known, delta = studies.entry(collected.study)
+    signal, scores = gate.signals(collected), Scores(collected)
     drafts, trials = [], []
     for claim in chosen:
         evidence = gather(scores, claim, signal)
-        trial = _trial(evidence, claim, delta)
+        stated = _stated(claim, claim["id"] in known.primary, delta)
+        trial = _trial(evidence, stated)
         trials.append(trial)
-        drafts.append(_verdict(found, claim, evidence, trial, claim["id"] in known.primary))
+        drafts.append(_draft(collected, stated, evidence, trial))
     primary = [index for index, one in enumerate(drafts) if one.primary]
     family = max(len(known.primary), 1)
     holm = verdicts.corrected([trials[index] for index in primary], len(known.primary))
@@ -83,41 +84,48 @@ def evaluate(found: Collected, claims: list[dict[str, Any]] | None = None) -> li
     return _controlled(decided, chosen)
 
 
-def _trial(evidence: Evidence, claim: dict[str, Any], delta: float) -> verdicts.Trial | None:
+def _stated(claim: dict[str, Any], primary: bool, delta: float) -> Verdict:
+    """What is known of a verdict before any run: the claim, what it must exceed, and below what it does not matter."""
+    above = statements.threshold(claim)
+    return Verdict(
+        claim["id"],
+        claim["says"],
+        "not run",
+        primary,
+        above=above,
+        delta=math.nan if above else float(claim.get("negligible", delta)),
+        paper=claim["paper"],
+        expect=str(claim.get("expect", "")),
+    )
+
+
+def _trial(evidence: Evidence, stated: Verdict) -> verdicts.Trial | None:
     """The claim's estimates; None if a part has no task."""
     if not all(evidence.parts):
         return None
-    above = statements.threshold(claim)
-    too_small = math.nan if above else float(claim.get("negligible", delta))
-    return verdicts.Trial(tuple(contrast(list(blocks.values())) for blocks in evidence.parts), above, too_small)
+    parts = tuple(contrast(list(blocks.values())) for blocks in evidence.parts)
+    return verdicts.Trial(parts, stated.above, stated.delta)
 
 
-def _verdict(
-    found: Collected, claim: dict[str, Any], evidence: Evidence, trial: verdicts.Trial | None, primary: bool
-) -> Verdict:
+def _draft(collected: Collected, stated: Verdict, evidence: Evidence, trial: verdicts.Trial | None) -> Verdict:
     """All of a verdict but its word."""
-    base = Verdict(
-        claim["id"], claim["says"], "not run", primary, paper=claim["paper"], expect=str(claim.get("expect", ""))
-    )
     dropped = tuple(f"{task}: {why}" for task, why in sorted(evidence.dropped.items()))
     if trial is None:
         if not dropped:
-            return replace(base, why=evidence.absent)
-        return replace(base, verdict="undecided", dropped=dropped, why="no task counts")
+            return replace(stated, why=evidence.absent)
+        return replace(stated, verdict="undecided", dropped=dropped, why="no task counts")
     tasks = sorted({task for blocks in evidence.parts for task in blocks})
     weak = trial.weakest
     return replace(
-        base,
+        stated,
         effect=weak.value,
         low=weak.low,
         high=weak.high,
         p=trial.p,
-        above=trial.above,
-        delta=trial.delta,
         seeds=trial.seeds,
         tasks=tuple(tasks),
         dropped=dropped,
-        partial=bool(partial_tasks(found) & set(tasks)),
+        partial=bool(partial_tasks(collected) & set(tasks)),
         why=_why(weak, trial.seeds),
     )
 
@@ -185,7 +193,7 @@ def _row(one: Verdict) -> list[str]:
 def notes(judged: list[Verdict]) -> list[str]:
     """What a reader of the verdicts must know; the tasks that fell out, and the claims that were not run."""
     tested = [one for one in judged if one.verdict != "not run"]
-    deltas = sorted({one.delta for one in tested if not math.isnan(one.delta)})
+    deltas = sorted({one.delta for one in judged if not math.isnan(one.delta)})
     margins = [f"{one.id} above {one.above:+g}" for one in tested if one.above]
     primary = sum(one.primary for one in judged)
     dropped: dict[str, list[str]] = {}
@@ -197,7 +205,7 @@ def notes(judged: list[Verdict]) -> list[str]:
         "Effect in points, positive where the claim points: paired by seed, averaged over the tasks named, its error "
         "pooled over the study's cells; of a claim with several parts, the weakest.",
         f"Supported: the effect lies above 0 (p < {verdicts.ALPHA}, two-sided); refuted: below; negligible: the "
-        f"interval lies inside ± {' or '.join(f'{d:g}' for d in deltas) or 'delta'} points; undecided: none of these. "
+        f"interval lies inside ± {' or '.join(f'{delta:g}' for delta in deltas)} points; undecided: none of these. "
         f"No verdict below {verdicts.SEEDS} seeds. Sees: the effect that would have been found with a power of 0.8.",
         (
             f"Primary: the {primary} claims that the study is run for; their p is corrected by Holm over exactly "
@@ -208,13 +216,16 @@ def notes(judged: list[Verdict]) -> list[str]:
         else "The study has stated no primary claims: all verdicts are exploratory, not corrected for their number.",
     ]
     out += [f"Against another value than 0: {'; '.join(margins)} points."] if margins else []
-    out += [f"Without signal, in no claim: {words}." for words in everywhere]
+    out += [f"Counts in no claim: {words}." for words in everywhere]
     out += [
         f"Left out of {', '.join(f'`{name}`' for name in ids)}: {words}."
         for words, ids in dropped.items()
         if words not in everywhere
     ]
-    rest = [f"`{one.id}` ({one.why})" for one in judged if one.verdict == "not run"]
+    absent = [one for one in judged if one.verdict == "not run"]
+    near = [f"`{one.id}` ({one.why})" for one in absent if one.why != NOTHING]
+    rest = [f"`{one.id}`" for one in absent if one.why == NOTHING]
+    out += [f"Not run here, one side is missing: {', '.join(near)}."] if near else []
     return out + ([f"Not run here: {', '.join(rest)}."] if rest else [])
 
 
@@ -233,15 +244,15 @@ PURPOSE = "Evaluate the claims of analysis/claims.yaml on a study; writes <root>
 
 def run(options: dict[str, str]) -> None:
     """Collect, evaluate, write, print."""
-    from analysis.tables import collected, write
+    from analysis import tables
 
-    found = collected(options)
-    judged = evaluate(found)
-    text = markdown(judged, found.study)
-    folder = found.folder / "tables"
+    collected = tables.collected(options)
+    judged = evaluate(collected)
+    text = markdown(judged, collected.study)
+    folder = collected.folder / "tables"
     written = [
-        write(folder / "claims.md", text),
-        write(folder / "claims.csv", pd.DataFrame([vars(one) for one in judged]).to_csv(index=False)),
+        tables.write(folder / "claims.md", text),
+        tables.write(folder / "claims.csv", pd.DataFrame([vars(one) for one in judged]).to_csv(index=False)),
     ]
     print(text)
     print("Written:", *written, sep="\n  ")

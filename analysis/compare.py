@@ -59,7 +59,7 @@ def selection(words: str, name: str) -> dict[str, Any]:
 
 
 def compare(
-    found: Collected,
+    collected: Collected,
     a: dict[str, Any],
     b: dict[str, Any],
     *,
@@ -80,22 +80,22 @@ def compare(
         "metric": metric,
         "tasks": list(tasks) or "all",
     }
-    scores, signal = Scores(found), gate.signals(found)
+    scores, signal = Scores(collected), gate.signals(collected)
     evidence = gather(scores, claim, {})
     blocks = evidence.parts[0]
     if not blocks:
         reasons = "; ".join(f"{task}: {why}" for task, why in evidence.dropped.items())
         raise ValueError(f"a and b cannot be compared: {reasons or evidence.absent}")
     first = contrast(list(blocks.values()))
-    notes = [f"left out: {task} ({why})" for task, why in evidence.dropped.items()]
-    notes += [f"{task} has no signal: {signal[task].why}" for task in blocks if signal[task].why]
+    notes = [f"Left out: {task} ({why})." for task, why in evidence.dropped.items()]
+    notes += [f"Without signal: {task} ({why})." for task in blocks if (why := signal[task].why())]
     answers = {QUESTIONS[0]: first}
     cells = {
         task: dict(zip(scores.of(metric)[task].index, block.weights, strict=True)) for task, block in blocks.items()
     }
-    seconds = _seconds(found, cells)
+    seconds = _seconds(collected, cells)
     try:
-        by_example = {task: _differences(found, task, weights, metric) for task, weights in cells.items()}
+        by_example = {task: _differences(collected, task, weights, metric) for task, weights in cells.items()}
     except predictions.MissingPredictions as error:
         kept = options(first, {}, list(seconds.values()), first.n)
         return Comparison(tuple(blocks), answers, options=kept, missing=str(error), notes=tuple(notes))
@@ -110,21 +110,21 @@ def compare(
     return Comparison(tuple(blocks), answers, parts, single, kept, notes=tuple(notes))
 
 
-def _runs(found: Collected, task: str, weights: dict[str, float]) -> pd.DataFrame:
+def _runs(collected: Collected, task: str, weights: dict[str, float]) -> pd.DataFrame:
     """The runs of the cells that have a weight, on seeds that all of these cells have."""
     cells = [cell for cell, weight in weights.items() if weight]
-    runs = found.runs[(found.runs["task"] == task) & found.runs["settings_hash"].isin(cells)]
+    runs = collected.runs[(collected.runs["task"] == task) & collected.runs["settings_hash"].isin(cells)]
     seeds = runs.groupby("seed")["settings_hash"].nunique()
     return runs[runs["seed"].isin(seeds[seeds == len(cells)].index)]
 
 
-def _differences(found: Collected, task: str, weights: dict[str, float], metric: str) -> Array:
+def _differences(collected: Collected, task: str, weights: dict[str, float], metric: str) -> Array:
     """What each example contributes to the difference, (seeds, examples), from the predictions that the runs kept."""
-    runs = _runs(found, task, weights)
+    runs = _runs(collected, task, weights)
     name = str(runs["metric"].iloc[0]) if metric == "chosen" else metric
-    kept = [predictions.read(found.folder / one) for one in runs["name"]]
+    kept = [predictions.read(collected.folder / one) for one in runs["name"]]
     rows = predictions.scores_by_example(kept, name)
-    _check(found, runs, rows, name)
+    _check(collected, runs, rows, name)
     seeds = sorted(set(runs["seed"]))
     out = np.zeros((len(seeds), rows.shape[1]))
     share = runs.groupby(["seed", "settings_hash"])["run"].transform(
@@ -135,9 +135,9 @@ def _differences(found: Collected, task: str, weights: dict[str, float], metric:
     return np.round(out, 6)
 
 
-def _check(found: Collected, runs: pd.DataFrame, rows: Array, metric: str) -> None:
+def _check(collected: Collected, runs: pd.DataFrame, rows: Array, metric: str) -> None:
     """``ValueError`` where predictions do not give the score that the run recorded."""
-    scores = found.scores.query("who == 'student' and split == 'validation' and metric == @metric")
+    scores = collected.scores.query("who == 'student' and split == 'validation' and metric == @metric")
     recorded = scores.set_index("run")["value"] * 100
     for name, run, row in zip(runs["name"], runs["run"], rows, strict=True):
         if abs(row.mean() - recorded[run]) > TOLERANCE:
@@ -151,11 +151,11 @@ def _mcnemar(d: Array) -> float:
     return crossed.mcnemar(d[0] > 0, d[0] < 0)
 
 
-def _seconds(found: Collected, cells: dict[str, dict[str, float]]) -> dict[str, float]:
+def _seconds(collected: Collected, cells: dict[str, dict[str, float]]) -> dict[str, float]:
     """Mean seconds that one more seed of the comparison costs, by task."""
     out = {}
     for task, weights in cells.items():
-        runs = _runs(found, task, weights)
+        runs = _runs(collected, task, weights)
         out[task] = float(runs.groupby("settings_hash")["seconds"].mean().sum())
     return out
 
@@ -164,48 +164,48 @@ def _number(value: float, sign: str = "+") -> str:
     return "–" if math.isnan(value) else f"{value:{sign}.2f}"
 
 
-def markdown(found: Comparison, study: str, a: str, b: str) -> str:
+def markdown(result: Comparison, study: str, a: str, b: str) -> str:
     """The comparison as text: answers, where the variance lies, and what the next hour would buy."""
-    effect = found.answers[QUESTIONS[0]].value
+    first = result.answers[QUESTIONS[0]]
     lines = [
         f"### {study}: {a} against {b}",
         "",
-        f"Effect {effect:+.2f} points, averaged over {', '.join(found.tasks)}; {found.answers[QUESTIONS[0]].n} seeds.",
+        f"Effect {first.value:+.2f} points, averaged over {', '.join(result.tasks)}; {first.n} seeds.",
         "",
         "| question | 95 % interval | p |",
         "| --- | --- | ---: |",
     ]
     for question in QUESTIONS:
-        one = found.answers.get(question)
+        one = result.answers.get(question)
         interval = "no answer" if one is None or math.isnan(one.low) else f"[{one.low:+.2f}, {one.high:+.2f}]"
         lines.append(f"| {question} | {interval} | {'–' if one is None or math.isnan(one.p) else f'{one.p:.3g}'} |")
-    if found.components:
+    if result.components:
         lines += ["", "| task | examples | seed | example | rest |", "| --- | ---: | ---: | ---: | ---: |"]
-        for task, part in found.components.items():
+        for task, part in result.components.items():
             stds = (_number(math.sqrt(v) if v == v else v, "") for v in (part.seed, part.example, part.rest))
             lines.append(f"| {task} | {part.examples} | {' | '.join(stds)} |")
-    if found.options:
+    if result.options:
         lines += ["", "| the next hour on | buys | half-width now | then |", "| --- | --- | ---: | ---: |"]
         lines += [
-            f"| {one.what} | {one.buys} | {_number(one.now, '')} | {_number(one.then, '')} |" for one in found.options
+            f"| {one.what} | {one.buys} | {_number(one.now, '')} | {_number(one.then, '')} |" for one in result.options
         ]
-    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in _notes(found)) + "\n"
+    return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in _notes(result)) + "\n"
 
 
-def _notes(found: Comparison) -> list[str]:
+def _notes(result: Comparison) -> list[str]:
     """What a reader must know; the best use of an hour by name."""
-    best = min(found.options, key=lambda one: one.then, default=None)
+    best = min(result.options, key=lambda one: one.then, default=None)
     out = ["New seeds: paired by seed, the error pooled over the study's cells."]
     out += ["New examples: paired on examples. Both: half-widths of seeds and of examples added in squares."]
-    if found.components:
+    if result.components:
         out.append("Components: standard deviations of one example's difference for one seed, in points.")
-    out += [f"McNemar's exact test on {task} (one seed): p = {p:.3g}." for task, p in found.mcnemar.items()]
+    out += [f"McNemar's exact test on {task} (one seed): p = {p:.3g}." for task, p in result.mcnemar.items()]
     if best is not None and best.then < best.now:
         out.append(f"The next hour buys most on {best.what}: {best.buys}.")
     return [
         *out,
-        *([found.missing] if found.missing else []),
-        *(f"{note[0].upper()}{note[1:]}." for note in found.notes),
+        *([result.missing] if result.missing else []),
+        *result.notes,
     ]
 
 
@@ -222,16 +222,16 @@ KEYS = {
 
 def run(options_: dict[str, str]) -> None:
     """Collect, compare, write, print."""
-    from analysis.tables import collected, write
+    from analysis import tables
 
     a, b = (selection(options_[name], name) for name in "ab")
     tasks, within = (list(filter(None, options_[name].split(","))) for name in ("tasks", "within"))
-    found = collected(options_)
-    result = compare(found, a, b, tasks=tasks, within=within, metric=options_["metric"])
-    text = markdown(result, found.study, options_["a"], options_["b"])
+    collected = tables.collected(options_)
+    result = compare(collected, a, b, tasks=tasks, within=within, metric=options_["metric"])
+    text = markdown(result, collected.study, options_["a"], options_["b"])
     stem = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", options_[name]) for name in "ab")
     print(text)
-    print("Written:", write(found.folder / "tables" / "compare" / f"{stem}.md", text))
+    print("Written:", tables.write(collected.folder / "tables" / "compare" / f"{stem}.md", text))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -100,7 +100,7 @@ class _Error:
 
     value: float
     seeds: int
-    own: float
+    paired: float
     pooled: float
     pooled_df: float
     rest: float
@@ -116,10 +116,10 @@ def _error(block: Block) -> _Error:
     differences = block.weights[used] @ scores[used][:, shared]
     value = float(differences.sum()) / seeds
     factor = float((block.weights**2).sum()) / seeds
-    own = float(((differences - value) ** 2).sum()) / (seeds - 1) / seeds if seeds > 1 else math.nan
+    paired = float(((differences - value) ** 2).sum()) / (seeds - 1) / seeds if seeds > 1 else math.nan
     (total, df), (rest, rest_df) = block.pool.residual, block.pool.residual_of(block.pool.kept & ~used)
-    pooled = total / df * factor if df else own
-    return _Error(value, seeds, own, pooled, df or seeds - 1, rest / rest_df * factor if rest_df else 0.0, rest_df)
+    pooled = total / df * factor if df else paired
+    return _Error(value, seeds, paired, pooled, df or seeds - 1, rest / rest_df * factor if rest_df else 0.0, rest_df)
 
 
 def contrast(blocks: Sequence[Block], level: float = 0.95) -> Estimate:
@@ -136,11 +136,11 @@ def contrast(blocks: Sequence[Block], level: float = 0.95) -> Estimate:
     noisier = False
     if tested:
         df, rest_df = sum(part.seeds - 1 for part in tested), sum(part.rest_df for part in tested)
-        ratio = sum((part.seeds - 1) * part.own / part.rest for part in tested) / df
+        ratio = sum((part.seeds - 1) * part.paired / part.rest for part in tested) / df
         noisier = ratio > float(special.fdtri(df, rest_df, 1 - SUSPICION))
     return combine(
         [part.value for part in parts],
-        [part.own if noisier else part.pooled for part in parts],
+        [part.paired if noisier else part.pooled for part in parts],
         [part.seeds - 1 if noisier else part.pooled_df for part in parts],
         n,
         level,
@@ -163,8 +163,8 @@ def tie_groups(pools: Sequence[Pool], alpha: float = ALPHA) -> list[str]:
     Empty words where no pair could be tested.
     """
     cells = len(pools[0].scores) if pools else 0
-    found = {(a, b): pair(pools, a, b) for a, b in combinations(range(cells), 2)}
-    p_values = {both: one.p for both, one in found.items() if one is not None and math.isfinite(one.p)}
+    tested = {(a, b): pair(pools, a, b) for a, b in combinations(range(cells), 2)}
+    p_values = {both: one.p for both, one in tested.items() if one is not None and math.isfinite(one.p)}
     if not p_values:
         return [""] * cells
     means = np.mean([np.nanmean(pool.scores, axis=1) for pool in pools], axis=0)

@@ -13,6 +13,8 @@ from analysis.collect import Collected
 from analysis.contrasts import Block, Pool
 from analysis.select import select, settings_columns
 
+NOTHING = "no runs of any side"
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -30,16 +32,16 @@ class Evidence:
 class Scores:
     """The validation scores of a study (x100) as arrays (cells, seeds) a task, one set a metric."""
 
-    def __init__(self, found: Collected):
-        self.found = found
+    def __init__(self, collected: Collected):
+        self.collected = collected
         self.kept: dict[str, dict[str, pd.DataFrame]] = {}
         self.pools: dict[tuple[str, str], Pool] = {}
 
     def of(self, metric: str) -> dict[str, pd.DataFrame]:
         """Task -> scores, rows cells (``settings_hash``), columns seeds; ``chosen``: each task's own metric."""
         if metric not in self.kept:
-            runs = self.found.runs[["run", "task", "seed", "settings_hash", "metric"]]
-            scores = self.found.scores.query("who == 'student' and split == 'validation'")
+            runs = self.collected.runs[["run", "task", "seed", "settings_hash", "metric"]]
+            scores = self.collected.scores.query("who == 'student' and split == 'validation'")
             scores = scores.merge(runs.rename(columns={"metric": "chosen"}), on="run")
             scores = scores[scores["metric"] == (scores["chosen"] if metric == "chosen" else metric)]
             scores = scores.assign(value=scores["value"] * 100)
@@ -56,9 +58,9 @@ class Scores:
         return self.pools[metric, task]
 
 
-def _side(found: Collected, wanted: dict[str, Any], claim: dict[str, Any]) -> dict[tuple[str, ...], list[str]]:
+def _side(collected: Collected, wanted: dict[str, Any], claim: dict[str, Any]) -> dict[tuple[str, ...], list[str]]:
     """The cells that a side selects, by task and the values of ``within``."""
-    runs = select(found.runs, wanted)
+    runs = select(collected.runs, wanted)
     if claim["tasks"] != "all":
         names = [records.settings_of(text).get("task.name") for text in runs["settings"]]
         runs = runs[pd.Series(names, index=runs.index, dtype=object).isin(claim["tasks"])]
@@ -87,18 +89,18 @@ def _weights(sides: list[tuple[float, dict[tuple[str, ...], list[str]]]]) -> dic
 
 def gather(scores: Scores, claim: dict[str, Any], signal: dict[str, gate.Signal]) -> Evidence:
     """Everything a claim needs from the study's runs."""
-    found, metric = scores.found, claim.get("metric", "chosen")
+    collected, metric = scores.collected, claim.get("metric", "chosen")
     parts, dropped, empty = [], {}, []
     for part in statements.sides(claim):
-        sides = [(sign, _side(found, wanted, claim)) for sign, wanted in part]
+        sides = [(sign, _side(collected, wanted, claim)) for sign, wanted in part]
         empty += [wanted for (_, wanted), (_, side) in zip(part, sides, strict=True) if not side]
         blocks = {}
         for task, cells in _weights(sides).items() if all(side for _, side in sides) else ():
             table = scores.of(metric).get(task)
             if table is None or not set(cells) <= set(table.index):
                 dropped[task] = f"{metric} was not recorded" if metric != "chosen" else "a run has no finite score"
-            elif task in signal and signal[task].why:
-                dropped[task] = signal[task].why
+            elif task in signal and (why := signal[task].why([cell for cell, w in cells.items() if w])):
+                dropped[task] = why
             elif not np.isfinite(table.loc[[cell for cell, w in cells.items() if w]].to_numpy()).all(axis=0).any():
                 dropped[task] = "its cells share no seed"
             else:
@@ -106,7 +108,8 @@ def gather(scores: Scores, claim: dict[str, Any], signal: dict[str, gate.Signal]
                     scores.pool(metric, task), np.array([cells.get(cell, 0.0) for cell in table.index])
                 )
         parts.append(blocks)
-    return Evidence(parts, dropped, _absent(empty))
+    asked = sum(len(part) for part in statements.sides(claim))
+    return Evidence(parts, dropped, NOTHING if len(empty) == asked else _absent(empty))
 
 
 def _absent(empty: list[dict[str, Any]]) -> str:
@@ -118,8 +121,8 @@ def _absent(empty: list[dict[str, Any]]) -> str:
     return f"no runs with {'; '.join(dict.fromkeys(words))}" if words else "the sides share no task and start"
 
 
-def partial_tasks(found: Collected) -> set[str]:
+def partial_tasks(collected: Collected) -> set[str]:
     """Labels of the tasks that are not what their name promises: the program marks them (``qnli_partial``)."""
-    tasks = found.runs[["task", "settings"]].drop_duplicates("task")
+    tasks = collected.runs[["task", "settings"]].drop_duplicates("task")
     names = [records.settings_of(text).get("task.name") for text in tasks["settings"]]
     return {label for label, name in zip(tasks["task"], names, strict=True) if name is not None and label != name}

@@ -4,7 +4,9 @@ A student that answers with the most frequent class, whatever is done to it, has
 tasks with such a one in it is precise and empty. A task counts only if
 
 * its best teacher beats the majority answer by at least ``TEACHER`` points, and
-* at least one arm of the study (the mean over its seeds) beats it by at least ``ERRORS`` standard errors.
+* at least one arm of the study (the mean over its seeds) beats it by at least ``ERRORS`` standard errors. The arms that
+  a claim compares count together, as their mean: a gate that the better of the two could open alone would let those
+  tasks through where they happen to differ.
 
 Measured in accuracy where that was recorded, else in the task's chosen metric. The standard error is that of a share on
 the validation examples, sqrt(p (1 - p) / n), for accuracies; for other metrics 1 / sqrt(n), that of a correlation
@@ -14,7 +16,9 @@ where there is none and more than that of any share.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from statistics import mean
 
 import pandas as pd
 
@@ -26,30 +30,33 @@ ERRORS = 2.0
 
 @dataclass(frozen=True)
 class Signal:
-    """What the gate saw of one task, in points; ``why`` it falls out, empty where it counts. NaN: not recorded."""
+    """What the gate sees of one task, in points; NaN: not recorded (a teacher: the study has none for this task).
+
+    ``arms``: the mean over seeds of every cell (``settings_hash``).
+    """
 
     task: str
     metric: str
     majority: float
     teacher: float
-    best: float
     error: float
-    why: str
+    arms: Mapping[str, float]
 
-
-def judge(majority: float, teacher: float, best: float, error: float) -> str:
-    """Why a task falls out, empty where it counts. All in points; ``teacher`` NaN: the study has none for this task."""
-    if math.isnan(majority):
-        return "its majority answer was not recorded"
-    if math.isnan(error):
-        return "the number of its validation examples was not recorded"
-    if teacher - majority < TEACHER:
-        return f"its teacher is {teacher - majority:+.1f} points from the majority answer, {TEACHER:.0f} are needed"
-    if math.isnan(best) or best - majority < ERRORS * error:
-        return (
-            f"its best arm is {best - majority:+.1f} points from the majority answer, {ERRORS * error:.1f} are needed"
-        )
-    return ""
+    def why(self, together: Collection[str] = ()) -> str:
+        """Why the task falls out, empty where it counts; ``together``: cells that count as their mean."""
+        if math.isnan(self.majority):
+            return "its majority answer was not recorded"
+        if math.isnan(self.error):
+            return "the number of its validation examples was not recorded"
+        gain = self.teacher - self.majority
+        if gain < TEACHER:
+            return f"its teacher is {gain:+.1f} points from the majority answer, {TEACHER:.0f} are needed"
+        compared = [value for cell, value in self.arms.items() if cell in together]
+        others = [value for cell, value in self.arms.items() if cell not in together]
+        lead = max([*others, *([mean(compared)] if compared else [])]) - self.majority
+        if lead < ERRORS * self.error:
+            return f"its best arm is {lead:+.1f} points from the majority answer, {ERRORS * self.error:.1f} are needed"
+        return ""
 
 
 def standard_error(metric: str, share: float, rows: float) -> float:
@@ -57,10 +64,11 @@ def standard_error(metric: str, share: float, rows: float) -> float:
     return 100 * (math.sqrt(share * (1 - share) / rows) if metric == "accuracy" else 1 / math.sqrt(rows))
 
 
-def signals(found: Collected) -> dict[str, Signal]:
+def signals(collected: Collected) -> dict[str, Signal]:
     """The gate on every task of a study."""
-    scores = found.scores[found.scores["split"] == "validation"].merge(
-        found.runs[["run", "task", "metric", "settings_hash", "rows"]].rename(columns={"metric": "chosen"}), on="run"
+    scores = collected.scores[collected.scores["split"] == "validation"].merge(
+        collected.runs[["run", "task", "metric", "settings_hash", "rows"]].rename(columns={"metric": "chosen"}),
+        on="run",
     )
     return {str(task): _signal(str(task), group) for task, group in scores.groupby("task", sort=True)}
 
@@ -72,12 +80,12 @@ def _signal(task: str, scores: pd.DataFrame) -> Signal:
     students, teachers, floors = (of[of["who"] == who] for who in ("student", "teacher", "majority"))
     majority = float(floors["value"].max()) * 100
     teacher = float(teachers["value"].max()) * 100
-    best = float(students.groupby("settings_hash")["value"].mean().max()) * 100
+    arms = {str(cell): float(value) * 100 for cell, value in students.groupby("settings_hash")["value"].mean().items()}
     error = standard_error(metric, majority / 100, float(scores["rows"].max()))
-    return Signal(task, metric, majority, teacher, best, error, judge(majority, teacher, best, error))
+    return Signal(task, metric, majority, teacher, error, arms)
 
 
 def note(gate: dict[str, Signal]) -> str:
     """The tasks that fall out, in one sentence; empty if there is none."""
-    out = [f"{one.task} ({one.why})" for one in gate.values() if one.why]
+    out = [f"{one.task} ({one.why()})" for one in gate.values() if one.why()]
     return f"Without signal, and so in no claim: {'; '.join(out)}." if out else ""

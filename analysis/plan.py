@@ -45,9 +45,9 @@ class Sight:
         return f"{self.id} ({role}, {', '.join(self.tasks)}): {seen}{enough}"
 
 
-def spread(found: Collected, metric: str = "chosen") -> dict[str, float]:
+def spread(collected: Collected, metric: str = "chosen") -> dict[str, float]:
     """Standard deviation of a run around its cell and its seed, in points, a task of a finished study."""
-    scores, out = Scores(found), {}
+    scores, out = Scores(collected), {}
     for task in scores.of(metric):
         total, df = scores.pool(metric, task).residual
         if df:

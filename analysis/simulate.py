@@ -117,7 +117,11 @@ def gated(rng: np.random.Generator, seeds: int, tasks: int) -> Events:
     """All arms alike and where the signal gate opens for some tasks: it must not make a verdict likelier."""
     floor, error = 50.0, 2.0
     pools = study(rng, seeds, tasks, shift=dict.fromkeys(range(ARMS), floor + 2 * error - 1.3 / math.sqrt(seeds)))
-    open_ = [p for p in pools if not gate.judge(floor, floor + 20, float(p.scores.mean(axis=1).max()), error)]
+    open_ = []
+    for pool in pools:
+        arms = {str(arm): float(score) for arm, score in enumerate(pool.scores.mean(axis=1))}
+        if not gate.Signal("t", "accuracy", floor, floor + 20, error, arms).why(("0", "1")):
+            open_.append(pool)
     return {
         "arms at the edge of the signal gate: a contrast decided": bool(open_) and _decided(_said(_estimate(open_)))
     }

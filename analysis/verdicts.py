@@ -15,7 +15,6 @@ from analysis.stats import holm
 
 ALPHA = 0.05
 SEEDS = 3  # no verdict below
-PRIMARY = 4  # claims a study at the most that are corrected together
 
 
 @dataclass(frozen=True)

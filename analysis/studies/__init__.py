@@ -15,6 +15,8 @@ from types import ModuleType
 
 from analysis import cli
 
+PRIMARY = 4  # claims a study at the most: more of them, and none could be decided
+
 
 @dataclass(frozen=True)
 class Study:
@@ -33,6 +35,12 @@ class Study:
     primary: tuple[str, ...] = ()
     layout: str = "grid"
     delta: tuple[float, float] = (1.0, 1.5)
+
+    def __post_init__(self) -> None:
+        if len(self.primary) > PRIMARY:
+            raise ValueError(
+                f"{len(self.primary)} primary claims ({', '.join(self.primary)}); at most {PRIMARY} a study"
+            )
 
 
 HOWTO = ("howto", "distilling", "intermediate")
@@ -79,6 +87,7 @@ STUDIES = {
         "The quickstart: which start and which objective suit a small student of MiniLM.",
         HOWTO,
         ("howto.kd.first_over_spread.all", "howto.att_kl_steadier_than_kd", "distilling_helps"),
+        delta=(1.5, 1.5),
     ),
     "ted_glue": Study(
         "TED: task-aware filters, layer-wise distillation and KD, each from raw and from fine-tuned students.",

@@ -66,6 +66,11 @@ def test_what_was_not_run_is_said(tmp_path: Path) -> None:
     one = verdict(found, a={"objective": "kd"}, b={"objective": ["att_kl", "att_mse"]})
     assert (one.verdict, one.why) == ("not run", "no runs with objective=att_kl|att_mse")
     assert verdict(found, a={"objective": "kd"}, b={"objective": "kd"}, tasks=["qnli"]).verdict == "not run"
+    far = verdict(found, a={"objective": "ted"}, b={"objective": "lwd"})
+    assert (far.verdict, far.why) == ("not run", "no runs of any side")
+    notes = claims.notes([one, far])
+    assert notes[-2].startswith("Not run here, one side is missing: `x` (no runs with objective=att_kl|att_mse)")
+    assert notes[-1] == "Not run here: `x`."
 
 
 def test_equal_starts_are_compared_only_with_each_other(tmp_path: Path) -> None:

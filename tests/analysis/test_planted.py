@@ -141,7 +141,7 @@ def test_tasks_without_signal_fall_out_and_are_named(program: Program) -> None:
     assert (one.verdict, one.tasks) == ("supported", ("sst2",)) and one.effect == pytest.approx(4, abs=0.6)
     assert one.dropped == ("rte: its teacher is +2.9 points from the majority answer, 10 are needed",)
     text = claims.markdown([one], "s")
-    assert "Without signal, in no claim: rte: its teacher is +2.9 points" in text
+    assert "Counts in no claim: rte: its teacher is +2.9 points" in text
 
 
 def test_a_good_teacher_is_not_enough(program: Program) -> None:
@@ -149,9 +149,19 @@ def test_a_good_teacher_is_not_enough(program: Program) -> None:
     cell(program, 52.0, "task=rte", "objective=finetune", rows=277, majority=0.527, teacher=0.7)
     found = gate.signals(collected(program))["rte"]
     assert found.error == pytest.approx(100 * (0.527 * 0.473 / 277) ** 0.5)
-    assert found.why.startswith("its best arm is +") and "6.0 are needed" in found.why
+    assert found.why().startswith("its best arm is +") and "6.0 are needed" in found.why()
     one = verdicts(program, "distilling_helps")["distilling_helps"]
     assert (one.verdict, one.why, one.tasks) == ("undecided", "no task counts", ())
+
+
+def test_the_better_of_two_arms_does_not_open_the_gate_alone(program: Program) -> None:
+    """KD is 8 points above the majority and fine-tuning 2, of 6.0 that are needed; a third arm above opens it."""
+    for objective, value in (("kd", 60.7), ("finetune", 54.7)):
+        cell(program, value, "task=rte", f"objective={objective}", rows=277, majority=0.527)
+    one = verdicts(program, "distilling_helps")["distilling_helps"]
+    assert one.why == "no task counts" and not gate.signals(collected(program))["rte"].why()
+    cell(program, 62.0, "task=rte", "objective=att_kl", rows=277, majority=0.527)
+    assert verdicts(program, "distilling_helps")["distilling_helps"].verdict == "supported"
 
 
 def test_a_control_that_does_not_agree_takes_its_claims_back(tmp_path: Path) -> None:

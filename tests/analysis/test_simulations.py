@@ -4,6 +4,7 @@ intervals that hold the truth of their own question. A small version always, all
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,10 +26,21 @@ def at_least(share: float, repeats: int) -> float:
     return 1 - at_most(1 - share, repeats)
 
 
-def no_wrong_verdicts(seeds: int, tasks: int, repeats: int) -> None:
+def no_wrong_verdicts(seeds: int, tasks: int, repeats: int) -> dict[str, float]:
+    rates = {}
     for scenario in simulate.WRONG:
-        for name, rate in simulate.rates(scenario, seeds, tasks, repeats).items():
-            assert rate <= at_most(0.05, repeats), (name, seeds, tasks, rate)
+        rates |= simulate.rates(scenario, seeds, tasks, repeats)
+    for name, rate in rates.items():
+        assert rate <= at_most(0.05, repeats), (name, seeds, tasks, rate)
+    return rates
+
+
+def as_documented(rates: dict[str, float], column: int) -> None:
+    """docs/evidence.md prints these rates: what ``python -m analysis.simulate`` prints."""
+    page = (Path(__file__).parents[2] / "docs" / "evidence.md").read_text(encoding="utf-8")
+    rows = {cells[1].strip(): cells[2:] for line in page.splitlines() if len(cells := line.split("|")) == 15}
+    for name, rate in rates.items():
+        assert rows[name][column].strip() == f"{100 * rate:.1f}", (name, column)
 
 
 def detectable_effect_is_detected(seeds: int, tasks: int, repeats: int) -> None:
@@ -42,7 +54,7 @@ def detectable_effect_is_detected(seeds: int, tasks: int, repeats: int) -> None:
     assert at_least(0.7, repeats) <= found <= at_most(0.82, repeats), (seeds, tasks, found)
 
 
-def intervals_hold(seeds: int, examples: int, repeats: int) -> None:
+def intervals_hold(seeds: int, examples: int, repeats: int) -> dict[str, float]:
     found = simulate.rates(simulate.questions, seeds, examples, repeats)
     for name in (
         *QUESTIONS,
@@ -50,7 +62,9 @@ def intervals_hold(seeds: int, examples: int, repeats: int) -> None:
         "McNemar's test, one seed, no difference: p >= 0.05",
     ):
         assert found[name] >= at_least(0.94, repeats), (name, seeds, examples, found[name])
-    assert found[QUESTIONS[2]] <= 0.995
+    if examples > 100:  # on few examples and seeds, scores are so coarse that many pairs show no spread
+        assert found[QUESTIONS[2]] <= 0.99
+    return found
 
 
 def test_a_small_design_is_right() -> None:
@@ -63,7 +77,10 @@ def test_a_small_design_is_right() -> None:
 
 
 def test_a_small_sample_is_covered() -> None:
-    intervals_hold(3, 277, 400)
+    """Many seeds on few examples: here examples carry most of the doubt, and seeds alone would cover 87 %."""
+    found = intervals_hold(10, 71, 400)
+    assert found["instead: seeds alone, asked about both"] < 0.92
+    assert found["instead: answers as if independent, asked about both"] < 0.9
 
 
 def test_no_verdict_from_two_seeds() -> None:
@@ -97,27 +114,25 @@ def test_the_command_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> No
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("seeds", "tasks"), simulate.DESIGNS)
-def test_verdicts_in_all_designs(seeds: int, tasks: int) -> None:
-    no_wrong_verdicts(seeds, tasks, 2000)
-    if seeds > 2:
-        detectable_effect_is_detected(seeds, tasks, 2000)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("design", range(len(simulate.DESIGNS)))
+def test_verdicts_in_all_designs(design: int) -> None:
+    seeds, tasks = simulate.DESIGNS[design]
+    as_documented(no_wrong_verdicts(seeds, tasks, 2000), design)
     noisy = simulate.rates(simulate.noisy, seeds, tasks, 2000)
     assert max(noisy.values()) <= at_most(0.1, 2000)
-    found = simulate.rates(simulate.effect, seeds, tasks, 500)
+    found = simulate.rates(simulate.effect, seeds, tasks, 2000)
+    as_documented(noisy | found, design)
     if seeds > 2:
-        pooled, paired = (
-            found[name] for name in ("an effect of 1.5 supported", "the same by a paired t-test of these two arms")
-        )
-        assert pooled >= paired - 0.02
+        detectable_effect_is_detected(seeds, tasks, 2000)
+        assert found["an effect of 1.5 supported"] >= found["the same by a paired t-test of these two arms"] - 0.01
     if (seeds, tasks) in ((5, 2), (8, 2), (3, 7), (5, 7), (8, 7)):
         assert found["an effect of 1.5 supported"] > 0.8
         assert found["a gap of 3 supported"] > 0.9 and found[NEGLIGIBLE] > 0.6
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize(("seeds", "examples"), simulate.SAMPLES)
-def test_intervals_in_all_samples(seeds: int, examples: int) -> None:
-    intervals_hold(seeds, examples, 2000)
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("sample", range(len(simulate.SAMPLES)))
+def test_intervals_in_all_samples(sample: int) -> None:
+    as_documented(intervals_hold(*simulate.SAMPLES[sample], 2000), sample)
