@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +23,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from kdexp.choices import is_base, missing
+from kdexp import choices
 
 Groups = dict  # dict[str, str]: group -> override text
 
@@ -157,13 +157,19 @@ class Composer:
         """Return the one top-level key that a choice changes against the base; None when it changes more."""
         if (key, text) not in self._places:
             assert self._base is not None
-            base, part = self._part(self._base), self._part(self._changed([key], {key: text} if text else {}))
+            base = self._part(self._base)
+            try:
+                part = self._part(self._changed([key], {key: text} if text else {}))
+            except (HydraException, CompositionError):  # not beside the base's other choices: they change with it
+                self._places[key, text] = None
+                return None
             other = (base.files - part.files) + (part.files - base.files)
             tops = {package.split(".")[0] for _, package, _ in other} or {key.lstrip("+~").split("/")[0].split("@")[0]}
             self._places[key, text] = tops.pop() if len(tops) == 1 and "" not in tops else None
         return self._places[key, text]
 
     def _part(self, groups: Groups) -> _Part:
+        """Compose a choice of groups in full, once."""
         mark = tuple(groups.values())
         if mark not in self._parts:
             parsed = self._parser.parse_overrides([*self._hydra, *groups.values()])
@@ -174,10 +180,7 @@ class Composer:
                 prepend_hydra=True,
                 skip_missing=False,
             )
-            for group, option in listed.overrides.known_choices.items():
-                if is_base(option):
-                    known = self._repository.get_group_options(group.split("@")[0])
-                    raise CompositionError(missing(f"{group}={option}", option, group, known))
+            self._refuse_bases(listed.overrides.known_choices | _values(groups))
             defaults = [d for d in listed.defaults if (d.package or "").split(".")[0] != "hydra"]
             config = self._loader._compose_config_from_defaults_list(defaults=defaults, repo=self._repository)
             with open_dict(config):
@@ -186,6 +189,19 @@ class Composer:
             files = Counter((str(d.config_path), d.package or "", bool(d.is_self)) for d in defaults)
             self._parts[mark] = _Part(config, dict(listed.overrides.known_choices), files)
         return self._parts[mark]
+
+    def _refuse_bases(self, chosen: Mapping[str, Any]) -> None:
+        for group, value in chosen.items():
+            base = choices.base(str(value))
+            if base:
+                known = self._repository.get_group_options(group.split("@")[0])
+                raise CompositionError(choices.missing(f"{group}={value}", base, group, known))
+
+
+def _values(groups: Groups) -> dict[str, str]:
+    """Return what is chosen of each group: the texts of ``groups`` without their keys."""
+    parted = (text.partition("=") for text in groups.values())
+    return {key.lstrip("+~"): value for key, _, value in parted}
 
 
 def _put(config: DictConfig, key: str, node: Any) -> None:
