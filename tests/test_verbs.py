@@ -37,7 +37,7 @@ def study(tmp_path: Path) -> Path:
             {"id": r["run"]["id"], "name": r["run"]["name"], "labels": r["labels"], "seed": seed, "overrides": []}
             for seed, r in enumerate(results if name == "small" else results[:1], start=1)
         ]
-        studies.write_rows(tmp_path / name, name, "full", f"python -m kdexp +experiment={name}", rows)
+        studies.write(tmp_path / name, name, "full", f"python -m kdexp +experiment={name}", rows)
         write_run(tmp_path, results[0] | {"run": results[0]["run"] | {"study": name}})
     return tmp_path
 

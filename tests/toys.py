@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from kdexp.heads.classification import Classification
+from kdexp.models import capture
 from kdexp.models.families.base import ATTENTION
 from kdexp.tasks.text.encoding import Encoded
 
@@ -21,6 +22,7 @@ def network(layers: int, seed: int, dropout: float = 0.1) -> torch.nn.Module:
         max_position_embeddings=32, problem_type="single_label_classification", num_labels=3,
         hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
     )  # fmt: skip
+    capture.install()
     return AutoModelForSequenceClassification.from_config(config, attn_implementation=ATTENTION)
 
 

@@ -76,7 +76,7 @@ def stages(spec: RunSpec) -> None:
         )
         roles = ", ".join(f"{role} from {parent.name}" for role, parent in stage.parents.items())
         print(f"{number:>3}. {stage.name:<24} {stage.key[:12]}  {what}" + (f"   ({roles})" if roles else ""))
-    past = _seconds(store, {stage.name for stage in planned})
+    past = _seconds(store.store, {stage.name for stage in planned})
     new = [stage for stage in planned if there[stage.key] is None]
     if not new:
         guess = "nothing to do"

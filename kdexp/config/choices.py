@@ -16,9 +16,10 @@ def names(group: Path) -> list[str]:
     return sorted(path.stem for path in group.glob("[!_]*.yaml"))
 
 
-def is_base(option: Any) -> bool:
-    """Tell whether a name is that of a base."""
-    return str(option).startswith("_")
+def base(value: str) -> str | None:
+    """Return the base that a choice names, also one in a list or a sweep (``rte,_base``); None if there is none."""
+    found = re.search(r"(?<!\w)_\w*", value)
+    return found.group() if found else None
 
 
 def refused(arguments: list[str], conf: str) -> list[str]:
@@ -32,9 +33,9 @@ def refused(arguments: list[str], conf: str) -> list[str]:
     for argument in arguments:
         key, _, value = argument.lstrip("+~").partition("=")
         group = Path(conf) / key.split("@")[0]
-        base = re.search(r"(?<!\w)_\w*", value)  # also in a list or a sweep: task=rte,_base
-        if base and group.is_dir() and not value.startswith("{"):  # a mapping is no choice
-            found.append(missing(argument, base.group(), key, names(group)))
+        hidden = base(value)
+        if hidden and group.is_dir() and not value.startswith("{"):  # a mapping is no choice
+            found.append(missing(argument, hidden, key, names(group)))
     return found
 
 
@@ -56,7 +57,7 @@ def hide_bases() -> None:
         """Hydra's reader of configuration folders, which does not list bases."""
 
         def list(self, config_path: str, results_filter: Any) -> Any:
-            return [name for name in super().list(config_path, results_filter) if not is_base(name)]
+            return [name for name in super().list(config_path, results_filter) if not name.startswith("_")]
 
     Plugins.instance()  # registers the reader that is replaced here
     SourcesRegistry.instance().types[FileConfigSource.scheme()] = Choices

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from kdexp.config.choices import is_base, missing
+from kdexp.config.choices import base, missing
 
 FIXED = re.compile(r"\$\{(oc\.env:[^${}]*|\.\w[\w.]*)\}")
 """Interpolations in a group that no other group can change: of the environment, and of a sibling in the same group."""
@@ -182,11 +182,11 @@ class Composer:
     def _by_hydra(self, choices: Texts) -> _Whole:
         composed = self._loader.load_configuration(self._name, [*self._hydra, *choices], RunMode.RUN)
         for group, option in composed.hydra.runtime.choices.items():
-            if is_base(option):
+            hidden = base(str(option))
+            if hidden:
                 known = self._loader.get_group_options(str(group).split("@")[0], None, self._name, self._hydra)
-                raise CompositionError(
-                    missing(f"{group}={option}", option, str(group), [k for k in known if not is_base(k)])
-                )
+                named = [name for name in known if not name.startswith("_")]
+                raise CompositionError(missing(f"{group}={_listed(option)}", hidden, str(group), named))
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         raw = OmegaConf.to_container(config, resolve=False)
         assert isinstance(raw, dict)
@@ -215,6 +215,11 @@ class Composer:
                 if wanted:
                     self.tree.merge_with(OmegaConf.masked_copy(whole.config, wanted))
         self._held = {top: whole for top, whole in parts.items() if top not in changed}
+
+
+def _listed(option: Any) -> str:
+    """Return a choice, or a list of them, as it is written on the command line."""
+    return str(option).replace("'", "").replace(" ", "")
 
 
 def _same_place(one: Override, other: Override) -> bool:

@@ -15,12 +15,14 @@ def _configuration(overrides: tuple[str, ...]) -> dict[str, Any]:
     """A configuration composed and resolved as the command line does it."""
     from hydra import compose, initialize_config_dir
 
-    from kdexp import __main__, config, launchers
+    from kdexp.cli import main
+    from kdexp.config.resolve import resolve
+    from kdexp.sweep import plugins
 
-    launchers.register()
-    __main__.resolvers()
-    with initialize_config_dir(__main__.CONFIG_PATH, version_base="1.3"):
-        return config.resolve(compose("config", overrides=list(overrides)))
+    plugins.register()
+    main.resolvers()
+    with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
+        return resolve(compose("config", overrides=list(overrides)))
 
 
 class Program:
@@ -48,21 +50,23 @@ class Program:
         rows: int = 2000,
     ) -> dict[str, Any]:
         """One finished run with ``scores`` on validation (fractions); ``majority`` and ``teacher`` in each metric."""
-        from kdexp import config as configs
-        from kdexp import runs, targets
+        from kdexp.common import registry
+        from kdexp.config import identity
+        from kdexp.run import spec
 
         config = copy.deepcopy(_configuration(overrides))
         config["seed"], config["study"], config["data"]["root"] = seed, self.study, str(self.root / "data")
-        task = targets.build(config["task"])
-        science = configs.science(config)
+        task = registry.build(config["task"])
+        typed, wrong = spec.typed(config)
+        assert typed is not None, wrong
+        science = identity.science(typed.model_dump())
         result = make_result(self.study, "any", science["objective"]["name"], science["init"]["name"], seed)
-        labels = {group: runs.label(config, group) for group in runs.LABELS}
-        result["labels"] = {**labels, "task": task.shown_name(config["data"]["root"])}
+        result["labels"] = {**identity.labels(typed), "task": task.shown_name(config["data"]["root"])}
         result["science"], result["selection"] = science, config["selection"]
-        name = runs.run_name(config)
+        name = identity.run_name(typed, identity.run_id(science))
         folder = f"multirun/{self.study}/{name}"
         result["run"] = {
-            "id": runs.identity(config), "name": name, "study": self.study, "seed": seed, "folder": folder
+            "id": identity.run_id(science), "name": name, "study": self.study, "seed": seed, "folder": folder
         }  # fmt: skip
         result["task"] |= {
             "metric": task.metric,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,12 +146,15 @@ def test_choices_that_are_made_from_bases(loader: Any) -> None:
     both(loader, grid({"objective": objectives[::-1], "student": ["small", "l2_sps1"]}))
     both(loader, grid({"objective": ["tinybert", "pkd"], "objective/intermediate": ["hid_cls", "[att_kl,hid_seq]"]}))
     both(loader, grid({"task": ["mnli", "alpha", "rte"], "init": ["last", "layers_1_4_6"]}))
+    terms = "objective/intermediate=[att_kl,hid_seq]"
+    both(loader, [["objective=att_kl", terms], ["objective=kd"], ["objective=hid_cls"], ["objective=hid_cls", terms]])
 
 
 def test_a_base_is_no_choice(loader: Any) -> None:
     composer = Composer(loader, loader.load_configuration("config", [], RunMode.MULTIRUN))
-    for wrong in (["task=_glue"], ["objective=att_kl", "objective/prediction=_base"]):
-        with pytest.raises(CompositionError, match=f"{wrong[-1]}: there is no _"):
+    terms = "objective/intermediate=[att_kl,_base]"
+    for wrong in (["task=_glue"], ["objective=att_kl", "objective/prediction=_base"], ["objective=att_kl", terms]):
+        with pytest.raises(CompositionError, match=f"{re.escape(wrong[-1])}: there is no _"):
             composer.compose(wrong)
 
 

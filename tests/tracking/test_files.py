@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from kdexp.config.resolve import resolve, science
+from kdexp.config.identity import science
+from kdexp.config.resolve import resolve
 from kdexp.tracking import files
 from kdexp.tracking.describe import clean, final_metrics, params_of, tags_of
 from kdexp.tracking.files import Facts, MetricsFile, lines
