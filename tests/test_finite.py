@@ -79,7 +79,7 @@ def test_bad_weights_are_never_written(tmp_path):
 
 def test_the_gradient_norm_is_logged(tmp_path):
     written = []
-    one = student(tmp_path, recipe={**RECIPE, "clip": None})
+    one = student(tmp_path, recipe=RECIPE.model_copy(update={"clip": None}))
     one.write = lambda step, epoch, values: written.append(values)
     norms = []
     honest = one.update

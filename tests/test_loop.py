@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdexp.config.schema import Recipe
 from kdexp.models import capture
 from kdexp.models.families.base import Shape
 from kdexp.objectives.att_kl import AttKL
@@ -20,15 +21,11 @@ from kdexp.train.step import Step, Term, run_step
 from kdexp.train.student import Student
 from tests.toys import HEAD, examples, network
 
-RECIPE = {
-    "epochs": 2, "steps": None, "batch_size": 8, "accumulation": 1, "learning_rate": 1e-2, "warmup": 0.1,
-    "schedule": "linear", "betas": [0.9, 0.999], "eps": 1e-6, "weight_decay": 0.01, "clip": 1.0, "eval_every": None,
-    "patience": None, "keep": "best", "bucket": True, "shuffle": True, "examples": None, "dropout_epochs": None,
-}  # fmt: skip
+RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-2)
 WEIGHTS = {"att_kl": 1.0, "hid_seq": 0.5, "kd": 2.0}
 
 
-def student(folder: Path, seed: int = 1, recipe: dict | None = None, dropout: float = 0.1, run=run_step) -> Student:
+def student(folder: Path, seed: int = 1, recipe: Recipe | None = None, dropout: float = 0.1, run=run_step) -> Student:
     folder.mkdir(parents=True, exist_ok=True)
     model = network(2, seed, dropout)
     terms = []
@@ -58,7 +55,7 @@ def weights(m: Student) -> dict[str, torch.Tensor]:
     return {k: v.detach().clone() for k, v in m.model.state_dict().items()}
 
 
-def schedule(recipe: dict | None = None, **more) -> loop.LoopSettings:
+def schedule(recipe: Recipe | None = None, **more) -> loop.LoopSettings:
     return loop.LoopSettings(recipe or RECIPE, 7, torch.device("cpu"), **more)
 
 
@@ -110,7 +107,7 @@ def test_a_cohort_equals_its_students_alone(tmp_path):
 def test_accumulation_equals_one_batch(tmp_path):
     found = []
     for parts in (1, 2, 4):
-        recipe = {**RECIPE, "accumulation": parts, "epochs": 1, "clip": None}
+        recipe = RECIPE.model_copy(update={"accumulation": parts, "epochs": 1, "clip": None})
         m = student(tmp_path / str(parts), recipe=recipe, dropout=0.0)
         m.model.double(), m.objectives.double()
         target = teachers.LiveTeacher(network(4, 99).double(), HEAD, capture.wanted(m.objectives.values(), 1), None)
@@ -132,7 +129,7 @@ def test_each_matched_layers_loss_is_logged(tmp_path):
 
 
 def test_early_stopping_and_best_weights(tmp_path):
-    recipe = {**RECIPE, "epochs": 12, "patience": 2, "learning_rate": 0.1, "clip": None}
+    recipe = RECIPE.model_copy(update={"epochs": 12, "patience": 2, "learning_rate": 0.1, "clip": None})
     m = student(tmp_path, recipe=recipe)
     loop.train([m], teacher([m]), examples(), schedule(recipe))
     assert m.progress.stopped and m.progress.step < 48

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from kdexp.check import combinations
+from kdexp.config.schema import Data, Student, Teacher
 from kdexp.heads.base import unanswered
 from kdexp.heads.classification import Classification
 from kdexp.heads.regression import Regression
@@ -18,7 +19,7 @@ from kdexp.methods import distill
 from kdexp.methods.base import Facts
 from kdexp.objectives.clkd import CLKD
 from kdexp.objectives.kd import KD
-from kdexp.run import execute, result
+from kdexp.run import result, stages
 from kdexp.store.stage import Stage
 from kdexp.tasks.base import Relabelled, Subset
 from kdexp.tasks.text.table import TextTask
@@ -33,15 +34,16 @@ def test_a_teacher_is_known_by_its_role_whatever_its_name(monkeypatch):
     assert stage.key == replace(stage, role="").key == replace(stage, name="teacher").key
     summary = {"scores": {}, "parameters": 1, "layers": 2}
     have = SimpleNamespace(summary=summary, whole=True)
-    told = result._teacher({"teacher": {"name": "t"}}, [(stage, have, False)], None)
+    config: Any = SimpleNamespace(teacher=SimpleNamespace(name="t"))
+    told = result._teacher(config, [(stage, have, False)], None)
     assert told is not None and told["key"] == stage.key
 
     heard: list[Any] = []
-    monkeypatch.setattr(evaluate, "floor", lambda *given: heard.append(given[0]))
-    run = SimpleNamespace(task=lambda: None, config={"teacher": {}})
-    execute._stages([replace(stage, role="")], SimpleNamespace(seek=lambda key: have), run, True)
+    monkeypatch.setattr(stages, "floor", lambda *given: heard.append(given[0]))
+    run: Any = SimpleNamespace(task=lambda: None, config=config)
+    stages.build([replace(stage, role="")], SimpleNamespace(seek=lambda key: have), run, True)
     assert heard == []
-    execute._stages([stage], SimpleNamespace(seek=lambda key: have), run, True)
+    stages.build([stage], SimpleNamespace(seek=lambda key: have), run, True)
     assert heard == [summary]
 
 
@@ -55,9 +57,9 @@ class Elsewhere(TextTask):
 
 def test_a_tasks_own_locations_stay_out_of_keys(monkeypatch):
     monkeypatch.setenv("KDEXP_TARGETS", "tests.")
-    sizes = dict.fromkeys(("family", "num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size"))
     task = {"_target_": "tests.test_seams.Elsewhere", "name": "x", "url": "somewhere", "folder": "here", "label": "y"}
-    config = {"task": task, "data": {"heldout": 0.1}, "selection": "last", "teacher": {**sizes, "finetune": True}}
+    teacher = Teacher(name="t", source="path:nowhere")
+    config: Any = SimpleNamespace(task=task, data=Data(), selection="last", teacher=teacher)
     kept = distill.common(config, Facts("d", "o", "fp32"))["task"]
     assert kept == {"_target_": "tests.test_seams.Elsewhere", "name": "x", "label": "y"}
 
@@ -71,11 +73,11 @@ def test_objectives_ask_heads_for_abilities():
 @pytest.mark.parametrize(("init", "refused"), [("ptp.PTP", False), ("first.First", False), ("last.Last", True)])
 def test_layers_that_differ_in_kind_stay_in_their_places(init, refused):
     sizes = {"hidden_size": 8, "num_heads": 2, "intermediate_size": 16}
-    config = {
-        "init": {"_target_": f"kdexp.inits.{init}", "name": "it", "source": "finetuned"},
-        "teacher": {**sizes, "family": "modernbert", "num_layers": 6}, "student": {**sizes, "num_layers": 3},
-        "data": {"heldout": 0.1}, "selection": "heldout", "task": {"name": "x"},
-    }  # fmt: skip
+    config: Any = SimpleNamespace(
+        init={"_target_": f"kdexp.inits.{init}", "name": "it", "source": "finetuned"},
+        teacher=Teacher(name="t", source="path:nowhere", family="modernbert", num_layers=6, **sizes),
+        student=Student(name="s", num_layers=3, **sizes), data=Data(), selection="heldout", task={"name": "x"},
+    )  # fmt: skip
     found = combinations._init(config, Classification(["a", "b"]))
     assert bool(found) == refused, found
     assert not refused or "copies layers [4, 5, 6]" in found[0]
@@ -96,7 +98,7 @@ def test_subsets_and_new_labels_keep_inputs_and_ids_apart():
 
 def test_stored_answers_are_not_used_for_other_examples(tmp_path):
     whole = examples()
-    config = {"runtime": {}, "teacher": {"recipe": {"max_length": 16}}}
+    config = SimpleNamespace(runtime=None, teacher=Teacher(name="t", source="path:nowhere"))
     context: Any = SimpleNamespace(config=config, task=lambda: None, data=lambda length: {"train": whole})
     phase = Phase(Stage("odd", "x", {}), {}, tmp_path, context)
     student: Any = SimpleNamespace(step=SimpleNamespace(want=frozenset()))

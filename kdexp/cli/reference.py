@@ -10,15 +10,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.heads.classification import cross_entropy
+from kdexp.heads.batch import Batch
+from kdexp.heads.classification import LABEL, Classification, cross_entropy
 from kdexp.inits.ptp import ptp_confidence, ptp_labels
-from kdexp.objectives.common import scaled_scores, split_heads, wide
+from kdexp.objectives.common import over_layers, scaled_scores, split_heads, wide
+from kdexp.objectives.continuation import continuation_soft
 from kdexp.objectives.dpk import ema_step
 from kdexp.objectives.hid_cls_contrast import contrastive_step
 from kdexp.objectives.kd import kd_total, logit_kl
+from kdexp.objectives.lgtm import teacher_loss
 from kdexp.objectives.patience import patience
 from kdexp.objectives.ted import ted_layer_mse
 
@@ -151,3 +155,37 @@ def bert_parameter_count(
     layer = 4 * (hidden * hidden + hidden) + (hidden * ffn + ffn) + (ffn * hidden + hidden) + 4 * hidden
     top = (hidden * hidden + hidden if pooler else 0) + num_labels * (hidden + 1)
     return embeddings + layers * layer + top
+
+
+def annealing_mse(student_logits: Tensor, teacher_logits: Tensor, factor: float | Tensor) -> Tensor:
+    """Mean over all B*C logits of (student - factor * teacher)^2."""
+    return (wide(student_logits) - factor * wide(teacher_logits)).square().mean()
+
+
+def continuation_total(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    psi: float | Tensor,
+    phi: float | Tensor,
+    margin: float,
+    variant: str = "per_sample_squared_norm",
+) -> Tensor:
+    """psi * cross entropy (mean) + (1 - psi) * :func:`continuation_soft`."""
+    soft = continuation_soft(student_logits, teacher_logits, phi, margin, variant)
+    return psi * cross_entropy(student_logits, labels) + (1 - psi) * soft
+
+
+def lgtm_teacher_loss(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor, a_t: float = 0.4, temperature: float = 1.0
+) -> Tensor:
+    """:func:`teacher_loss` of classes: a_t * KL(student || teacher) (mean over sentences) + (1-a_t) * CE(teacher)."""
+    head = Classification([str(c) for c in range(teacher_logits.shape[-1])])
+    batch = Batch({}, None, {LABEL: labels}, torch.arange(len(labels)))
+    return teacher_loss(head, {"logits": student_logits}, {"logits": teacher_logits}, batch, a_t, temperature)
+
+
+def ted_stage1(filter_logits: list[Tensor], labels: Tensor) -> Tensor:
+    """Mean over filters of the mean cross entropy of each filter head's logits (B, C)."""
+    losses = [cross_entropy(logits, labels) for logits in filter_logits]
+    return over_layers(losses, "mean", losses[0])

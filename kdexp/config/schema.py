@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
@@ -202,6 +203,48 @@ def parse(raw: dict[str, Any], objective: type[Objective] = Objective) -> tuple[
         return Config.model_validate(values), []
     except ValidationError as error:
         return None, sentences(error, Config, "")
+
+
+def mended(raw: dict[str, Any], objective: type[Objective] = Objective) -> Config | None:
+    """Return the configuration with every wrong value left out or replaced by an allowed one; None if that fails too.
+
+    For one purpose: to look for further problems, so that a person hears of all of them at once.
+    """
+    tries = (_mended(raw, objective, number) for number in (1, 0.5))  # one of them is within any bounds there are
+    return next((config for config in tries if config is not None), None)
+
+
+def _mended(raw: dict[str, Any], objective: type[Objective], number: float) -> Config | None:
+    plain = copy.deepcopy({key: value for key, value in raw.items() if key in Config.model_fields})
+    kinds: dict[str, Any] = {
+        **{key: info.annotation for key, info in Config.model_fields.items()},
+        "objective": objective,
+    }
+    for key, kind in kinds.items():
+        if not (isinstance(kind, type) and issubclass(kind, Group)) or not isinstance(plain.get(key), dict):
+            continue
+        try:
+            kind.model_validate(plain[key])
+        except ValidationError as error:
+            for item in error.errors():
+                _mend(plain[key], item, number)
+    return parse(plain, objective)[0]
+
+
+def _mend(group: dict[str, Any], item: Any, number: float) -> None:
+    *path, last = [part for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    for part in path:
+        inner = group.get(part)
+        if not isinstance(inner, dict):
+            group.pop(part, None)
+            return
+        group = inner
+    if item["type"] == "literal_error":
+        group[last] = str(item["ctx"]["expected"]).split("'")[1]
+    elif item["type"] in ("greater_than", "greater_than_equal", "less_than", "less_than_equal"):
+        group[last] = number
+    else:
+        group.pop(last, None)
 
 
 def sentences(error: ValidationError, group: type[BaseModel], prefix: str) -> list[str]:

@@ -151,18 +151,3 @@ def is_being_run(point: RunSpec) -> bool:
 def result(point: RunSpec) -> dict[str, Any] | None:
     """Return a finished point's result.json, or None."""
     return files.read_json(point.run_dir / "result.json")
-
-
-def score(run_result: dict[str, Any] | None) -> tuple[str, float] | None:
-    """Return (metric, value on validation) of a result, or None where there is none."""
-    if not run_result:
-        return None
-    metric = (run_result.get("task") or {}).get("metric")
-    value = ((run_result.get("scores") or {}).get("validation") or {}).get(metric)
-    return None if value is None else (str(metric), float(value))
-
-
-def seconds(run_result: dict[str, Any] | None) -> float | None:
-    """Return the wall-clock cost of a result, or None."""
-    value = ((run_result or {}).get("cost") or {}).get("seconds")
-    return None if value is None else float(value)

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
-from kdexp.launch.base import Outcome, result, score
+from kdexp.common.results import score
+from kdexp.launch.base import Outcome, result
 from kdexp.run.spec import RunSpec
 
 SHOWN = {  # state of an outcome -> what a person reads

@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import takewhile
 
-from kdexp.launch.base import Outcome, Source, devices, result, seconds
+from kdexp.common.results import seconds
+from kdexp.launch.base import Outcome, Source, devices, result
 from kdexp.run.spec import RunSpec
 
 

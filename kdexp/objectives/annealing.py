@@ -6,12 +6,6 @@ import torch
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features, Objective
-from kdexp.objectives.common import wide
-
-
-def annealing_mse(student_logits: Tensor, teacher_logits: Tensor, factor: float | Tensor) -> Tensor:
-    """Mean over all B*C logits of (student - factor * teacher)^2."""
-    return (wide(student_logits) - factor * wide(teacher_logits)).square().mean()
 
 
 def annealing_factors(epochs: int, tau_max: int, clamp: bool = True) -> list[float]:

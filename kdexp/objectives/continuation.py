@@ -7,7 +7,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from kdexp.heads.classification import cross_entropy
 from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice, wide
 
@@ -58,20 +57,6 @@ def continuation_soft(
     if variant == "mean_mse":
         return (gap.mean() - margin * phi).clamp(min=0)
     return (gap.sum(-1) - margin * phi).clamp(min=0).mean()
-
-
-def continuation_total(
-    student_logits: Tensor,
-    teacher_logits: Tensor,
-    labels: Tensor,
-    psi: float | Tensor,
-    phi: float | Tensor,
-    margin: float,
-    variant: str = "per_sample_squared_norm",
-) -> Tensor:
-    """psi * cross entropy (mean) + (1 - psi) * :func:`continuation_soft`."""
-    soft = continuation_soft(student_logits, teacher_logits, phi, margin, variant)
-    return psi * cross_entropy(student_logits, labels) + (1 - psi) * soft
 
 
 class Continuation(Objective):

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.heads.classification import cross_entropy
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import (
     all_tokens,
@@ -60,12 +59,6 @@ def _filtered(layer: dict[str, Tensor], side: str) -> Tensor:
         return hidden
     with exact(hidden):
         return F.linear(hidden, weight, layer.get(f"{side}_bias"))
-
-
-def ted_stage1(filter_logits: list[Tensor], labels: Tensor) -> Tensor:
-    """Mean over filters of the mean cross entropy of each filter head's logits (B, C)."""
-    losses = [cross_entropy(logits, labels) for logits in filter_logits]
-    return over_layers(losses, "mean", losses[0])
 
 
 class Filter(nn.Module):

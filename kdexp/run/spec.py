@@ -73,8 +73,21 @@ def prepare_resolved(
 ) -> tuple[RunSpec | None, list[str]]:
     """As :func:`prepare`, for a configuration whose dependent values are filled in already."""
     config, problems = typed(raw)
-    problems = problems if config is None else combinations.problems(config)
-    return (None, problems) if config is None or problems else (_spec(config, tuple(overrides), trial), [])
+    if config is None:
+        return None, problems + _further(raw, problems)
+    problems = combinations.problems(config)
+    return (None, problems) if problems else (_spec(config, tuple(overrides), trial), [])
+
+
+def _further(raw: dict[str, Any], problems: list[str]) -> list[str]:
+    """Look for problems of combinations beside values that are wrong by themselves; what touches those is left out."""
+    try:
+        rest = schema.mended(raw, methods.method(str(raw["objective"].get("method") or "distill")).Settings)
+        found = [] if rest is None else combinations.problems(rest)
+    except (ValueError, KeyError, AttributeError, TypeError):  # too little is left to say more
+        return []
+    wrong = [text.partition("=")[0].partition(" ")[0] for text in problems]
+    return [text for text in found if not any(key in text for key in wrong)]
 
 
 def typed(raw: dict[str, Any]) -> tuple[Config | None, list[str]]:

@@ -1,7 +1,7 @@
-"""A study: what happens to its points once they stand, and how far they are on disk.
+"""A study: what happens to its points once they stand.
 
 ``multirun/<study>/study.json`` lists all points of the last form of the study that was started; the runs' own folders
-lie beside it. ``python -m kdexp status NAME`` prints where it stands, at any time and from any shell.
+lie beside it. How far they are: :mod:`kdexp.sweep.status`.
 """
 
 from __future__ import annotations
@@ -14,23 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from kdexp.common import files
 from kdexp.common.problems import ConfigError
 from kdexp.common.redact import without_passwords
-from kdexp.common.status import read_status, state
-from kdexp.config.identity import LABELS, ROOT
-from kdexp.launch.base import Interrupted, Launcher, Outcome, result, score, seconds
+from kdexp.common.status import state
+from kdexp.config.identity import LABELS
+from kdexp.launch.base import Interrupted, Launcher, Outcome, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
 from kdexp.run import stored
 from kdexp.run.spec import RunSpec
 from kdexp.store import leases, shared_run
+from kdexp.sweep.status import counted
 from kdexp.tracking import following
-
-COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "pruned": "blue"}
-STATES = ("finished", "pruned", "running", "failed", "interrupted", "new")
 
 
 def command() -> str:
@@ -107,7 +104,7 @@ def show(name: str, points: list[RunSpec], states: dict[str, str]) -> None:
     """Print a grid without running it: states, shared stages, expected cost."""
     console = Console(soft_wrap=True, highlight=False)
     counts = Counter(states.values())
-    console.print(f"study {name}: {len(points)} runs ({_counted(counts)})", markup=False)
+    console.print(f"study {name}: {len(points)} runs ({counted(counts)})", markup=False)
     for key in LABELS:
         values = dict.fromkeys(point.labels[key] for point in points)
         console.print(f"  {key:<10} {len(values):>3}  {', '.join(values)}", markup=False)
@@ -145,72 +142,3 @@ def write(folder: Path, name: str, scale: str, command: str, rows: list[dict[str
         more: further keys; ``pruned`` has the rows of runs that a search gave up, which no table waits for.
     """
     files.write_json(folder / "study.json", {"study": name, "scale": scale, "command": command, "points": rows, **more})
-
-
-def read(name: str, root: str | Path = ROOT) -> dict[str, Any]:
-    """Return a study's study.json.
-
-    Raises:
-        ValueError: there is no such study; the known ones are named.
-    """
-    listed = files.read_json(Path(root) / name / "study.json")
-    if listed is None:
-        known = sorted(path.parent.name for path in Path(root).glob("*/study.json"))
-        others = f"; there are: {', '.join(known)}" if known else "; no study was started below it yet"
-        raise ValueError(f"no study {name} in {Path(root)}/{others}. Start one: python -m kdexp +experiment={name}")
-    return dict(listed)
-
-
-def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
-    """Return one row a point.
-
-    Its keys: ``name``, ``labels``, ``seed``, ``state``, ``metric``, ``score``, ``seconds``, ``error``.
-    """
-    out, listed = [], read(name, root)
-    for point in [*listed["points"], *listed.get("pruned", [])]:
-        folder = Path(root) / name / point["name"]
-        now = state(folder)
-        run_result = files.read_json(folder / "result.json") if now == "finished" else None
-        status = read_status(folder)
-        if now == "interrupted" and status.get("pruned"):
-            now = "pruned"
-        metric, value = score(run_result) or (None, None)
-        out.append(
-            {
-                "name": point["name"], "labels": point["labels"], "seed": point["seed"], "state": now,
-                "metric": metric, "score": value, "seconds": seconds(run_result),
-                "error": next(iter(str(status.get("error") or "").splitlines()), "") if now == "failed" else None,
-            }
-        )  # fmt: skip
-    return out
-
-
-def status(name: str, root: str | Path = ROOT) -> int:
-    """Print a study's runs and their states; returns 0 when all are finished (or pruned by a search), else 1."""
-    listed, console = rows(name, root), Console(soft_wrap=False, highlight=False)
-    table = Table(title=f"study {name}", title_justify="left")
-    for column in ("run", "state"):
-        table.add_column(column, overflow="fold")
-    for column in ("score", "seconds"):
-        table.add_column(column, justify="right")
-    for row in listed:
-        colour = COLOURS.get(row["state"])
-        value = "" if row["score"] is None else f"{row['metric']} {100 * row['score']:.1f}"
-        took = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
-        table.add_row(row["name"], f"[{colour}]{row['state']}[/]" if colour else row["state"], value, took)
-    console.print(table)
-    for row in listed:
-        if row["state"] == "failed":
-            console.print(f"failed: {row['name']}: {row['error']}", markup=False, style="red", soft_wrap=True)
-            console.print(f"        log: {Path(root) / name / row['name'] / 'run.log'}", markup=False, soft_wrap=True)
-    counts = Counter(row["state"] for row in listed)
-    whole = counts["finished"] + counts["pruned"] == len(listed)
-    spent = sum(row["seconds"] or 0.0 for row in listed)
-    console.print(f"{len(listed)} runs: {_counted(counts)}; {spent:.0f} s of runs so far", markup=False)
-    if not whole:
-        console.print(f"continue: {read(name, root)['command']}", markup=False, soft_wrap=True)
-    return 0 if whole else 1
-
-
-def _counted(counts: Counter[str]) -> str:
-    return ", ".join(f"{counts[state]} {state}" for state in STATES if counts[state])

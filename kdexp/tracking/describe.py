@@ -6,6 +6,7 @@ import json
 import re
 from typing import TYPE_CHECKING, Any
 
+from kdexp.common.registry import by_name
 from kdexp.config.identity import PLACES, SCIENCE
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ def params_of(config: dict[str, Any]) -> dict[str, str]:
     """
     flat: dict[str, str] = {}
     for group in SCIENCE:
-        flat |= _flat(config[group], group) if group in config else {}
+        flat |= _flat(by_name(config[group]), group) if group in config else {}
     dtype = (config.get("runtime") or {}).get("dtype")
     flat |= {} if dtype is None else {"runtime.dtype": str(dtype)}
     places = {f"{group}.{key}" for group, keys in PLACES.items() for key in keys}

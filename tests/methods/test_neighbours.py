@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from kdexp.config.schema import Recipe
 from kdexp.methods.lgtm_step import Together, adam_ahead, moved
 from kdexp.tasks.base import Subset
 from tests.toys import examples
@@ -107,8 +108,8 @@ def test_the_influence_is_the_derivative_it_stands_for():
     with torch.no_grad():
         for model in (student, teacher):
             model.classifier.weight.mul_(20)
-    recipe = {"learning_rate": 0.0, "warmup": 0.0, "schedule": "constant", "clip": None, "batch_size": 12}
-    recipe |= {"weight_decay": 0.0, "betas": [0.9, 0.999], "eps": 1e-6, "keep": "last"}
+    settled = {"learning_rate": 0.0, "warmup": 0.0, "schedule": "constant", "clip": None, "batch_size": 12}
+    recipe = Recipe().model_copy(update={**settled, "weight_decay": 0.0, "keep": "last"})
     own = {"a_t": 0.4, "temperature": 1.0, "learning_rate": 1e-3, "epsilon": 0.01, "influence_rate": "teacher"}
     loss = KD(alpha=1.0, temperature=1.0, times_T2=False)
     loss.head = HEAD

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import SimpleNamespace
 
 import pytest
 
+from kdexp.config.schema import Recipe
 from kdexp.methods import pro_kd
 from kdexp.objectives.pro_kd import checkpoint_temperature
 from kdexp.train import optim
@@ -52,7 +53,7 @@ def test_controls_share_the_trajectory(distil, store):
     assert len(stages["teacher"]) == 1
     chosen = stages["pro_kd.choose"][0]["summary"]
     assert chosen["candidates"][chosen["chosen"]] == max(chosen["candidates"].values())
-    assert stages["pro_kd.part2.checkpoint1"][0]["settings"]["recipe"]["span"] == [1, 2]
+    assert stages["pro_kd.part2.checkpoint1"][0]["settings"]["span"] == [1, 2]
 
 
 @pytest.mark.slow
@@ -91,15 +92,16 @@ def test_orders():
 )
 def test_the_plan_knows_the_number_of_checkpoints(kept, recipe, expected):
     total = recipe["steps"] or 10 * recipe["epochs"]
-    assert pro_kd.marks(total, 10, kept, recipe) == expected
-    config = {"objective": {"trajectory": {**kept, "dtype": "fp32"}}, "teacher": {"recipe": recipe}}
+    assert pro_kd.marks(total, 10, kept, Recipe(**recipe)) == expected
+    objective = pro_kd.Settings(name="pro_kd", schedule="two_phase", trajectory=pro_kd.Trajectory(**kept))
+    config = SimpleNamespace(objective=objective, teacher=SimpleNamespace(recipe=Recipe(**recipe)))
     assert pro_kd.checkpoints(config) == len(expected)
 
 
 def test_one_schedule_runs_through_all_parts():
-    recipe: dict[str, Any] = {"warmup": 0.1, "learning_rate": 1.0, "schedule": "linear"}
+    recipe = Recipe(warmup=0.1, learning_rate=1.0, schedule="linear")
     whole = [optim.rate(step, 20, recipe) for step in range(20)]
-    halves = [optim.rate(step, 10, {**recipe, "span": [part, 2]}) for part in range(2) for step in range(10)]
+    halves = [optim.rate(step, 10, recipe, (part, 2)) for part in range(2) for step in range(10)]
     assert halves == whole
 
 

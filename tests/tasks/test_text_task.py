@@ -208,7 +208,11 @@ def test_hub_is_fetched_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 def test_yaml_builds_and_every_key_is_explained(name: str) -> None:
     task = from_yaml(name)
     assert task.name == name
-    lines = [line for file in ("_base", "_text") for line in (CONF / "task" / f"{file}.yaml").read_text().splitlines()]
+    lines = [
+        line
+        for file in ("_base", "_sequence", "_text")
+        for line in (CONF / "task" / f"{file}.yaml").read_text().splitlines()
+    ]
     explained = {line.partition(":")[0] for above, line in pairwise(lines) if above.startswith("#")}
     assert {field.name for field in fields(task)} <= explained
 

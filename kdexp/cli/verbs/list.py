@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common.arguments import JSON, ROOT, Command, print_json
-from kdexp.sweep import study as studies
+from kdexp.sweep import status as studies
 
 
 def summary(name: str, root: str) -> dict[str, Any]:

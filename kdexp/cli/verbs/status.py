@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from kdexp.common.arguments import JSON, ROOT, STUDY, Command, print_json
-from kdexp.sweep import study as studies
+from kdexp.sweep import status as studies
 
 
 def run(study: str, root: str, json: bool) -> int:
