@@ -16,8 +16,9 @@ import json
 import math
 from typing import Any
 
-SCHEMA = 1
-LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
+from kdexp.common.results import LAYOUT
+from kdexp.config.identity import LABELS
+
 REQUIRED = ("run", "labels", "science", "task", "selection", "scores", "student", "cost")
 FINETUNE = "finetune"  # the objective that distils nothing
 
@@ -28,10 +29,10 @@ def read(text: str | bytes, where: str) -> dict[str, Any]:
         result = json.loads(text)
     except ValueError as error:
         raise ValueError(f"{where}: not readable as JSON ({error}); run the study again to repair it") from None
-    if not isinstance(result, dict) or result.get("schema") != SCHEMA:
+    if not isinstance(result, dict) or result.get("schema") != LAYOUT:
         found = result.get("schema") if isinstance(result, dict) else type(result).__name__
         raise ValueError(
-            f"{where}: schema {found}, but this analysis reads schema {SCHEMA}; use the kdexp that wrote it"
+            f"{where}: schema {found}, but this analysis reads schema {LAYOUT}; use the kdexp that wrote it"
         )
     missing = [key for key in REQUIRED if key not in result] + [
         f"labels.{k}" for k in LABELS if k not in result.get("labels", {})

@@ -1,8 +1,11 @@
-"""What is asked of a run's ``result.json`` again and again."""
+"""A run's ``result.json``: the number of its layout, and what is asked of it again and again."""
 
 from __future__ import annotations
 
 from typing import Any
+
+LAYOUT = 1
+"""Raised by hand when the layout of result.json changes, so that nobody reads it wrongly."""
 
 
 def score(run_result: dict[str, Any] | None) -> tuple[str, float] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kdexp.common import machine
 from kdexp.common.registry import build
+from kdexp.common.results import LAYOUT
 from kdexp.config.identity import SCHEMA
 from kdexp.config.schema import Config
 from kdexp.methods.base import Facts
@@ -43,9 +44,10 @@ def assemble(
     students = [(s, f) for s, f, _ in summaries if s.role != "teacher"]
     efficiency = _efficiency(config, task, summaries, run)
     return {
-        "schema": SCHEMA,
+        "schema": LAYOUT,
         "run": {
             "id": spec.id,
+            "schema": SCHEMA,
             "name": spec.name,
             "study": config.study,
             "seed": config.seed,

@@ -19,7 +19,7 @@ from kdexp.common import files
 from kdexp.common.problems import ConfigError
 from kdexp.common.redact import without_passwords
 from kdexp.common.status import state
-from kdexp.config.identity import LABELS
+from kdexp.config.identity import LABELS, SCHEMA
 from kdexp.launch.base import Interrupted, Launcher, Outcome, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
@@ -55,6 +55,9 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
     if dry:
         show(name, points, states)
         return []
+    older = made_before(run_dirs, {point.name for point in points})
+    if older:
+        print(older, file=sys.stderr)
     ready = [point for point in points if states[point.id] == "finished"]
     refuse_stale(ready)
     write(run_dirs, name, scale, command(), [row(point) for point in points])
@@ -87,6 +90,23 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
 def store_root(point: RunSpec) -> Path:
     """Return the place of the store that a point's stages are kept in."""
     return Path(point.config.runtime.store).expanduser().absolute()
+
+
+def made_before(study_dir: Path, known: set[str]) -> str:
+    """Say that a study holds results of an older kdexp, which named runs otherwise; '' if it holds none.
+
+    Args:
+        study_dir: ``multirun/<study>``.
+        known: names of the study's runs as they are called now.
+    """
+    results = [path for path in study_dir.glob("*/result.json") if path.parent.name not in known]
+    old = [path for path in results if (files.read_json(path) or {}).get("run", {}).get("schema", 1) != SCHEMA]
+    if not old:
+        return ""
+    return (
+        f"{len(old)} finished runs in {study_dir} were made by an older kdexp, which identified runs otherwise: they are "
+        "not taken for these and stay out of tables (extra=include takes them in); study=NAME keeps the two apart."
+    )
 
 
 def refuse_stale(finished: list[RunSpec]) -> None:

@@ -92,7 +92,7 @@ def test_typing_errors_are_named(kdexp, arguments):
     for word, told in (
         ("objective.filters.backbone=evl", "choose one of: eval, train"),
         ("+objective.filters.epoch=3", "objective.filters.epoch is unknown"),
-        ("objective.start=finetuned", "choose raw"),
+        ("objective.start=finetuned", "choose one of: raw, fine_tuned"),
         ("objective.schedule=two_phase", "use joint"),
     ):
         done = kdexp([*arguments, "objective=ted", word])
