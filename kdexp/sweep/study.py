@@ -104,8 +104,8 @@ def made_before(study_dir: Path, known: set[str]) -> str:
     if not old:
         return ""
     return (
-        f"{len(old)} finished runs in {study_dir} were made by an older kdexp, which identified runs otherwise: "
-        "they are not taken for these and stay out of tables (extra=include takes them in); study=NAME keeps the two apart."
+        f"{len(old)} finished runs in {study_dir} were made by an older kdexp, which identified runs otherwise: they "
+        "are not taken for these and stay out of tables (extra=include takes them in); study=NAME keeps the two apart."
     )
 
 
