@@ -58,11 +58,12 @@ test: env ## the test suite but its slow part; JOBS=n processes, ARGS="-k name" 
 test-slow: env ## the slow tests (minutes)
 	@$(PYTEST) -m slow $(ARGS)
 
-lint: env ## ruff (rules and format) and mypy
+lint: env ## ruff (rules and format), mypy, and the layers of imports (import-linter)
 	@status=0; \
 	$(PY) -m ruff check --output-format concise . || status=1; \
 	$(PY) -m ruff format --check --output-format concise . || status=1; \
 	$(PY) -m mypy || status=1; \
+	$(VENV)/bin/lint-imports --no-logo || status=1; \
 	exit $$status
 
 format: env ## let ruff rewrite what it can
@@ -74,4 +75,4 @@ ui: env ## open the tracking UI on this machine
 
 clean: ## remove caches and build leftovers; .venv and multirun/ stay
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import cli, gate, statements, studies, verdicts
+from analysis import cli, designs, gate, statements, verdicts
 from analysis.collect import Collected
 from analysis.contrasts import contrast
 from analysis.estimate import Estimate
@@ -66,7 +66,7 @@ def evaluate(collected: Collected, claims: list[dict[str, Any]] | None = None) -
     ``claims``: the shipped ones if not given. The study's primary claims are corrected together.
     """
     chosen = statements.load() if claims is None else claims
-    known, delta = studies.entry(collected.study)
+    known, delta = designs.entry(collected.study)
     signal, scores = gate.signals(collected), Scores(collected)
     drafts, trials = [], []
     for claim in chosen:

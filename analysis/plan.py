@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import records, statements, studies
+from analysis import designs, records, statements
 from analysis.collect import Collected
 from analysis.contrasts import Block
 from analysis.evidence import Scores, gather
@@ -66,7 +66,7 @@ def sights(points: Sequence[Mapping[str, Any]], study: str, std: Mapping[str, fl
     Raises:
         ValueError: a task has no std.
     """
-    known, delta = studies.entry(study)
+    known, delta = designs.entry(study)
     scores = Scores(_as_if_run(points, study))
     out = []
     for claim in statements.load():

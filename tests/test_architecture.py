@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -78,3 +80,16 @@ def test_first_party_imports_stand_at_the_top():
                 names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 late += [f"{name}:{node.lineno} {n}" for n in names if n.split(".")[0] in ("kdexp", "analysis")]
     assert not late, "first-party imports inside functions:\n  " + "\n  ".join(late)
+
+
+def test_no_module_imports_itself_by_a_detour():
+    """Late imports count too; what only type checkers import does not."""
+    graph = grimp.build_graph("kdexp", "analysis", exclude_type_checking_imports=True, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    doors = {"kdexp.methods.base"}  # finds methods by their names, which know it as their interface
+    assert len(imports) > 200
+    order = TopologicalSorter({module: found for module, found in imports.items()})
+    try:
+        order.prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' -> '.join(reversed(error.args[1]))}", pytrace=False)

@@ -1,6 +1,6 @@
 """The studies whose tables, claims and paper are known: ``python -m analysis.studies.NAME`` makes them all at once.
 
-One table, :data:`STUDIES`; every entry is a command of its own. ``study=NAME_desk`` reads a smaller form of the study,
+One table, :data:`analysis.designs.STUDIES`; every entry is a command of its own. ``study=NAME_desk`` reads a smaller form of the study,
 for which the same entry holds.
 """
 
@@ -8,106 +8,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from analysis import cli
-
-PRIMARY = 4  # claims a study at the most: more of them, and none could be decided
-
-
-@dataclass(frozen=True)
-class Study:
-    """What belongs to a study, stated before its runs.
-
-    Attributes:
-        purpose: one sentence for the command's help.
-        claims: beginnings of the claims' ids that it prints; the report prints all that have runs.
-        primary: ids of the claims that it is run for: at most four, corrected together. The others are exploratory.
-        layout: shape of its table, see ``analysis.tables``.
-        delta: points within which an effect is too small to matter, in the full form and in smaller ones.
-    """
-
-    purpose: str
-    claims: tuple[str, ...] = ()
-    primary: tuple[str, ...] = ()
-    layout: str = "grid"
-    delta: tuple[float, float] = (1.0, 1.5)
-
-    def __post_init__(self) -> None:
-        if len(self.primary) > PRIMARY:
-            raise ValueError(
-                f"{len(self.primary)} primary claims ({', '.join(self.primary)}); at most {PRIMARY} a study"
-            )
-
-
-HOWTO = ("howto", "distilling", "intermediate")
-STUDIES = {
-    "init_ablation": Study(
-        "How to Distill your BERT, Table 3: objectives by the teacher layers that a 3-layer student starts from.",
-        HOWTO,
-        (
-            "howto.kd.first_over_spread.qnli",
-            "howto.kd.first_over_spread.all",
-            "howto.att_kl_steadier_than_kd",
-            "howto.att_kl_over_kd.spread",
-        ),
-    ),
-    "objective_study": Study(
-        "How to Distill your BERT, Table 1: all objectives from every k-th teacher layer.",
-        HOWTO,
-        (
-            "howto.att_kl_over_kd.spread",
-            "howto.att_mse_over_kd.spread",
-            "howto.att_kl_over_hid_seq.spread",
-            "distilling_helps",
-        ),
-    ),
-    "pea_kd": Study(
-        "Pea-KD: parameter sharing and PTP, equal parameters but not equal cost.",
-        ("pea",),
-        ("pea.sps_ptp_over_pkd", "pea.sharing_alone", "pea.shuffle_over_plain_sharing", "pea.ptp_alone"),
-        "methods",
-    ),
-    "pkd_glue": Study(
-        "PKD: Skip and Last against vanilla KD and fine-tuning, with sizes and cost.",
-        ("pkd", "distilling"),
-        ("pkd.over_kd", "pkd.skip_over_last", "distilling_helps"),
-        "methods",
-    ),
-    "pro_kd_glue": Study(
-        "Pro-KD (our reading): following the teacher's checkpoints, with its controls.",
-        ("pro_kd", "continuation", "distilling"),
-        ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
-        "methods",
-    ),
-    "quickstart": Study(
-        "The quickstart: which start and which objective suit a small student of MiniLM.",
-        HOWTO,
-        ("howto.kd.first_over_spread.all", "howto.att_kl_steadier_than_kd", "distilling_helps"),
-        delta=(1.5, 1.5),
-    ),
-    "ted_glue": Study(
-        "TED: task-aware filters, layer-wise distillation and KD, each from raw and from fine-tuned students.",
-        ("ted", "distilling"),
-        ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
-        "methods",
-    ),
-}
-
-
-def entry(study: str) -> tuple[Study, float]:
-    """The entry of a study, or of the study that ``NAME_desk`` is a smaller form of, and its delta.
-
-    A study that is not in the table has no primary claims.
-    """
-    names = [name for name in STUDIES if study == name or study.startswith(f"{name}_")]
-    if not names:
-        return Study("A study of your own."), 1.0
-    known = STUDIES[max(names, key=len)]
-    return known, known.delta[study not in STUDIES]
+from analysis.designs import STUDIES, Study
 
 
 def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from analysis import statements, studies
+from analysis import designs, statements
 from tests.analysis.synthetic import make_result, write_points, write_run
 
-SCRIPTS = sorted(studies.STUDIES)
+SCRIPTS = sorted(designs.STUDIES)
 
 
 def test_all_are_there() -> None:
@@ -56,17 +56,17 @@ def test_python_finds_the_commands() -> None:
 
 def test_primary_claims_are_few_and_there() -> None:
     known = {claim["id"] for claim in statements.load()}
-    for name, study in studies.STUDIES.items():
+    for name, study in designs.STUDIES.items():
         assert 1 <= len(study.primary) <= 4 and set(study.primary) <= known, name
         assert len(set(study.primary)) == len(study.primary) and 0 < study.delta[0] <= study.delta[1]
 
 
 def test_a_fifth_primary_claim_is_refused() -> None:
     with pytest.raises(ValueError, match=r"5 primary claims \(a, b, c, d, e\); at most 4"):
-        studies.Study("p", primary=tuple("abcde"))
+        designs.Study("p", primary=tuple("abcde"))
 
 
 def test_smaller_forms_share_the_entry_with_a_delta_of_their_own() -> None:
-    full, delta = studies.entry("ted_glue")
-    assert studies.entry("ted_glue_desk") == (full, 1.5) and delta == 1.0
-    assert studies.entry("mine")[0].primary == ()
+    full, delta = designs.entry("ted_glue")
+    assert designs.entry("ted_glue_desk") == (full, 1.5) and delta == 1.0
+    assert designs.entry("mine")[0].primary == ()
