@@ -73,12 +73,12 @@ def sights(points: Sequence[Mapping[str, Any]], study: str, std: Mapping[str, fl
         parts = gather(scores, claim, {}).parts
         if all(parts):
             primary = claim["id"] in known.primary
-            designs = [_design(part, std, max(len(known.primary), 1) if primary else 1) for part in parts]
+            forms = [_design(part, std, max(len(known.primary), 1) if primary else 1) for part in parts]
             matters = float(claim.get("negligible", delta))
-            needed = [seeds_for(design, matters) for design in designs]
+            needed = [seeds_for(design, matters) for design in forms]
             most = None if None in needed else max(one for one in needed if one is not None)
             tasks = tuple(sorted({task for part in parts for task in part}))
-            seen = max(minimum_effect(design) for design in designs)
+            seen = max(minimum_effect(design) for design in forms)
             out.append(Sight(claim["id"], primary, tasks, seen, matters, most))
     return sorted(out, key=lambda one: not one.primary)
 
