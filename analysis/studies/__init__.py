@@ -1,7 +1,7 @@
 """The studies whose tables, claims and paper are known: ``python -m analysis.studies.NAME`` makes them all at once.
 
-One table, :data:`analysis.designs.STUDIES`; every entry is a command of its own. ``study=NAME_desk`` reads a smaller form
-of the study, for which the same entry holds.
+One table, :data:`analysis.designs.STUDIES`; every entry is a command of its own. ``study=NAME_desk`` reads a smaller
+form of the study, for which the same entry holds.
 """
 
 from __future__ import annotations
