@@ -181,7 +181,9 @@ class Composer:
 
     def _by_hydra(self, choices: Texts) -> _Whole:
         composed = self._loader.load_configuration(self._name, [*self._hydra, *choices], RunMode.RUN)
-        for group, option in composed.hydra.runtime.choices.items():
+        parsed = [self._parse(text) for text in choices]
+        lists = {str(o.key_or_group): o.value() for o in parsed if self._chooses(o)}  # Hydra's choices lack lists
+        for group, option in {**composed.hydra.runtime.choices, **lists}.items():
             hidden = base(str(option))
             if hidden:
                 known = self._loader.get_group_options(str(group).split("@")[0], None, self._name, self._hydra)
