@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import shutil
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -280,3 +281,4 @@ def test_real_width(name: str, tmp_path: Path):
     assert set(info["missing_keys"]) == set(LOADED[name][0])
     kept = [tensor for key, tensor in model.named_parameters() if key not in LOADED[name][0]]
     assert contents(kept) <= contents(in_file(written).values())
+    shutil.rmtree(written.folder)  # up to a gigabyte each, which pytest would keep
