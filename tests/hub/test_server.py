@@ -98,7 +98,10 @@ def test_revisions(hub: Hub, repository: Repository):
 
 def test_listings_come_in_pages(hub: Hub, repository: Repository):
     tree = "api/models/owner/model/tree/main"
-    names = lambda path: [entry["path"] for entry in said(hub, path)]  # noqa: E731
+
+    def names(path: str) -> list[str]:
+        return [entry["path"] for entry in said(hub, path)]
+
     assert names(tree) == ["config.json", "model.safetensors", "onnx"]
     assert names(f"{tree}/onnx") == ["onnx/a.txt", "onnx/b"]
     everything = names(f"{tree}?recursive=true")
@@ -114,7 +117,11 @@ def test_listings_come_in_pages(hub: Hub, repository: Repository):
 
 def test_who_may_see_what(hub: Hub, repository: Repository):
     config = f"{hub.endpoint}/owner/model/resolve/main/config.json"
-    answer = lambda address, **more: (lambda a: (a[0], a[1].get("x-error-code")))(ask(address, **more))  # noqa: E731
+
+    def answer(address: str, **more: str) -> tuple[int, str | None]:
+        status, headers, _ = ask(address, **more)
+        return status, headers.get("x-error-code")
+
     hub.tokens |= {"reader", "stranger"}
     repository.readers.add("reader")
     assert answer(config, Authorization="Bearer nonsense") == (401, None)
