@@ -102,6 +102,22 @@ def test_damaged_entry_is_made_anew(tmp_path: Path, bert: Any, caplog: pytest.Lo
     assert not list((tmp_path / "encoded").glob(".new-*"))
 
 
+@pytest.mark.parametrize("array", ["tokens", "labels", "offsets", "types"])
+def test_a_flipped_bit_is_found(tmp_path: Path, bert: Any, caplog: pytest.LogCaptureFixture, array: str) -> None:
+    """The arrays keep their shapes, so that nothing else would tell: a run would train on another text or label."""
+
+    def once() -> Encoded:
+        return encode_once(bert, 16, "k", lambda: {"train": PAIRS}, tmp_path)["train"]
+
+    wanted = getattr(once(), array).tolist()
+    [path] = (tmp_path / "encoded").glob(f"*/train.{array}.npy")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    assert getattr(once(), array).tolist() == wanted
+    assert f"train.{array}.npy is not what was written" in caplog.text
+
+
 def test_digest_ignores_earlier_calls(tiny_bert_dir: Path, tiny_roberta_dir: Path, bert: Any) -> None:
     before = tokenizers.digest(bert)
     bert(["a", "b c"], padding=True, truncation=True, max_length=4)

@@ -15,18 +15,21 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from kdexp.common import files
 from kdexp.tasks.base import Batch, Dataset, Targets
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.tokenizer import digest
 
 log = logging.getLogger(__name__)
 
-SCHEMA = 1
+SCHEMA = 2
 """Raise it when the meaning of the arrays changes."""
+
+T = TypeVar("T")
 
 CHUNK = 4096
 """Texts a call of the tokenizer."""
@@ -121,36 +124,33 @@ def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], di
     """
     if cache is None:
         return compute()
+    path = Path(cache) / kind / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
+    return _once(path, _read_json, lambda: files.write_json(path, compute()))
+
+
+def _once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
+    """Return what ``load`` finds at ``entry``, made if it is missing; one process makes it, the others wait."""
     from filelock import FileLock
 
-    path = Path(cache) / kind / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
-    found = _read_json(path)
-    if found is not None:
-        return found
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
-        found = _read_json(path)
-        if found is None:
-            found = compute()
-            _write_json(path, found)
+    found = load(entry)
+    if found is None:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_suffix(".lock")):
+            found = load(entry)
+            if found is None:
+                make()
+                found = load(entry)
+    if found is None:
+        raise OSError(f"{entry} cannot be read back: is the disk full or shared without locks?")
     return found
 
 
 def _read_json(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        return files.read_json(path)
     except ValueError:
         log.warning("%s is damaged and is made anew", path)
         return None
-
-
-def _write_json(path: Path, value: dict) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(value, file, ensure_ascii=True)
-    os.replace(name, path)
 
 
 def encode_once(
@@ -168,23 +168,13 @@ def encode_once(
     Raises:
         ValueError: ``max_length`` leaves no room for text.
     """
-    from filelock import FileLock
-
     parts = f"{SCHEMA} {key} {digest(tokenizer)} {max_length}"
     folder = Path(cache) / "encoded" / hashlib.sha256(parts.encode()).hexdigest()[:32]
-    found = load(folder)
-    if found is not None:
-        return found
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
-        found = load(folder)
-        if found is None:
-            made = {name: encode(tokenizer, rows, max_length) for name, rows in make().items()}
-            _save(folder, made)
-            found = load(folder)
-    if found is None:
-        raise OSError(f"{folder} cannot be read back: is the disk full or shared without locks?")
-    return found
+
+    def write() -> None:
+        _save(folder, {name: encode(tokenizer, rows, max_length) for name, rows in make().items()})
+
+    return _once(folder, load, write)
 
 
 def encode(tokenizer: Any, rows: Rows, max_length: int) -> Encoded:
@@ -251,9 +241,9 @@ def _save(folder: Path, splits: dict[str, Encoded]) -> None:
                 np.save(file, value, allow_pickle=False)
                 file.flush()
                 os.fsync(file.fileno())
-        shapes = {a: list(v.shape) for a, v in arrays.items()}
-        meta[name] = {"pad": split.pad, "truncated": split.truncated, "shapes": shapes}
-    _write_json(aside / "meta.json", meta)
+        sums = {array: files.checksum(aside / f"{name}.{array}.npy") for array in arrays}
+        meta[name] = {"pad": split.pad, "truncated": split.truncated, "sha256": sums}
+    files.write_json(aside / "meta.json", meta)
     if folder.exists():  # damaged: load() has just refused it
         shutil.rmtree(folder)
     os.replace(aside, folder)
@@ -268,10 +258,14 @@ def load(folder: Path) -> dict[str, Encoded] | None:
         out = {}
         for name, info in meta.items():
             arrays: dict[str, Any] = {"types": None}
-            for array, shape in info["shapes"].items():
-                arrays[array] = np.load(folder / f"{name}.{array}.npy", mmap_mode="r" if shape[0] else None)
-                if list(arrays[array].shape) != shape:
-                    raise ValueError(f"{name}.{array}: shape {arrays[array].shape}, not {shape}")
+            for array, expected in info["sha256"].items():
+                path = folder / f"{name}.{array}.npy"
+                if files.checksum(path) != expected:
+                    raise ValueError(f"{path.name} is not what was written")
+                try:
+                    arrays[array] = np.load(path, mmap_mode="r")
+                except ValueError:  # an empty array cannot be mapped
+                    arrays[array] = np.load(path)
             out[name] = Encoded(**arrays, pad=info["pad"], truncated=info["truncated"])
         return out
     except (OSError, ValueError, KeyError) as error:
