@@ -122,7 +122,11 @@ def _differences(collected: Collected, task: str, weights: dict[str, float], met
     """What each example contributes to the difference, (seeds, examples), from the predictions that the runs kept."""
     runs = _runs(collected, task, weights)
     name = str(runs["metric"].iloc[0]) if metric == "chosen" else metric
-    kept = [predictions.read(collected.folder / one) for one in runs["name"]]
+    sums = runs["predictions"] if "predictions" in runs else [""] * len(runs)
+    kept = [
+        predictions.read(collected.folder / one, sha256=sha256 or None)
+        for one, sha256 in zip(runs["name"], sums, strict=True)
+    ]
     rows = predictions.scores_by_example(kept, name)
     _check(collected, runs, rows, name)
     seeds = sorted(set(runs["seed"]))

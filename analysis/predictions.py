@@ -1,11 +1,12 @@
-"""Predictions that a run kept: ``<run>/predictions/<split>.safetensors`` (or ``.npz``) with logits, labels, ids.
+"""Predictions that a run kept: ``<run>/predictions/<split>.safetensors``, as ``kdexp.train.predictions`` writes it.
 
-``logits`` (examples, classes) in half precision, ``labels`` (examples,), ``ids`` (examples,) whole numbers that name
-the examples, so that two runs can be compared example by example whatever order they were read in.
+``logits`` (examples, classes), ``label`` (examples,), ``ids`` (examples,) whole numbers that name the examples, so that
+two runs can be compared example by example whatever order they were read in.
 """
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from analysis.examples import contributions
 
-NAMES = ("logits", "labels", "ids")
+NAMES = ("logits", "label", "ids")
 
 
 class MissingPredictions(ValueError):
@@ -30,21 +31,23 @@ class Predictions:
     ids: np.ndarray
 
 
-def read(run_folder: Path, split: str = "validation") -> Predictions:
+def read(run_folder: Path, split: str = "validation", sha256: str | None = None) -> Predictions:
     """A run's predictions.
+
+    Args:
+        sha256: of the file, as the run's result has it; None = not known.
 
     Raises:
         MissingPredictions: there are none.
         ValueError: the file is damaged or lacks something; it is named.
     """
-    stem = run_folder / "predictions" / split
-    path = next((p for p in (stem.with_suffix(".safetensors"), stem.with_suffix(".npz")) if p.is_file()), None)
-    if path is None:
+    path = run_folder / "predictions" / f"{split}.safetensors"
+    if not path.is_file():
         raise MissingPredictions(
-            f"{stem}.safetensors is not there: the run kept no predictions of {split}, and without them nothing can be "
-            "said about new examples."
+            f"{path} is not there: the run kept no predictions of {split}, and without them nothing can be said about "
+            "new examples."
         )
-    arrays = _arrays(path)
+    arrays = _arrays(path, sha256)
     lacking = [name for name in NAMES if name not in arrays]
     if lacking:
         raise ValueError(f"{path} lacks {', '.join(lacking)}; it needs {', '.join(NAMES)}")
@@ -56,17 +59,22 @@ def read(run_folder: Path, split: str = "validation") -> Predictions:
     return Predictions(path, np.asarray(logits, dtype=np.float64)[order], labels[order], ids[order])
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    """The arrays of a file; neither format can run code."""
-    try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as file:
-                return {name: file[name] for name in file.files}
-        from safetensors.numpy import load_file
+def _arrays(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
+    """The arrays of a file; the format cannot run code."""
+    from safetensors.numpy import load
 
-        return dict(load_file(path))
+    content = path.read_bytes()
+    if sha256 not in (None, hashlib.sha256(content).hexdigest()):
+        raise ValueError(
+            f"{path} is damaged or of another run: its sha256 is not the one that the run's result.json has. Delete the "
+            "run's folder and run the study again to write it anew"
+        )
+    try:
+        return dict(load(content))
     except Exception as error:
-        raise ValueError(f"{path} cannot be read ({error}); run the study again to write it anew") from error
+        raise ValueError(
+            f"{path} cannot be read ({error}); delete the run's folder and run the study again to write it anew"
+        ) from error
 
 
 def scores_by_example(runs: list[Predictions], metric: str) -> np.ndarray:

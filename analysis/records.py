@@ -86,6 +86,7 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
         "versions": _canonical(runtime.get("versions") or {}),
         "finished": str(result.get("finished", "")),
         "folder": str(run.get("folder", "")),
+        "predictions": str((result.get("predictions") or {}).get("validation", "")),
         **settings_row(result["science"]),
     }
 

@@ -162,6 +162,9 @@ def test_a_run_is_never_repeated_on_another_machine(machines, kdexp, overrides):
     assert not list((b / "multirun" / ".store").glob("*/meta.json")), "nothing was carried out there"
     (log,) = (b / "multirun" / "adhoc").glob("*/metrics.jsonl")
     assert log.stat().st_size
+    (result,) = results(b, "adhoc").values()
+    kept = {path.stem: files.checksum(path) for path in (log.parent / "predictions").iterdir()}
+    assert kept == result["predictions"] and "validation" in kept
     other = kdexp([*command, "seed=2"], cwd=b)
     assert other.returncode == 0, other.stderr
     stages = {r["run"]["seed"]: r["stages"] for r in results(b, "adhoc").values()}[2]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
-from kdexp.common import machine
+from kdexp.common import files, machine
 from kdexp.common.registry import build
 from kdexp.common.results import LAYOUT
 from kdexp.config.identity import SCHEMA
@@ -16,6 +17,7 @@ from kdexp.models import cost
 from kdexp.run.spec import RunSpec
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished
+from kdexp.train import predictions
 from kdexp.train.context import RunContext
 
 Summaries = list[tuple[Stage, Finished, bool]]
@@ -61,6 +63,7 @@ def assemble(
         "selection": config.selection,
         "best": last["best"],
         "scores": last["scores"],
+        "predictions": _predictions(done[stages[-1].key][0], spec.run_dir),
         "teacher": _teacher(config, summaries, efficiency.get("teacher")),
         "student": _student(config, last, summaries, efficiency.get("student")),
         "mapping": {name: pairs for _, f, _ in summaries for name, pairs in f.summary.get("mapping", {}).items()},
@@ -81,6 +84,14 @@ def assemble(
         },
         "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
     }
+
+
+def _predictions(student: Finished, run_dir: Path) -> dict[str, str]:
+    """Copy what the student answered into the run's folder, where it stays; returns the sha256 of each split's file."""
+    kept = {name: sha256 for name, sha256 in student.meta["files"].items() if name.startswith(f"{predictions.FOLDER}/")}
+    for name in kept:
+        files.copy(student.folder / name, run_dir / name)
+    return {Path(name).stem: sha256 for name, sha256 in kept.items()}
 
 
 def _cost(summary: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,10 @@ from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, RemoteStore, of
 T = TypeVar("T")
 log = logging.getLogger("kdexp")
 RUN = (".hydra/config.yaml", ".hydra/overrides.yaml", "run.log", "metrics.jsonl", "status.json", "result.json")
-"""What is shared of a run's folder, in the order in which it is written; locks and tracking marks stay at home."""
+"""What is shared of a run's folder, in the order in which it is written; locks and tracking marks stay at home.
+
+The predictions that a result names go before it.
+"""
 GROWING = ("run.log", "metrics.jsonl")
 STOP = ".stop"
 
@@ -49,13 +52,14 @@ class SharedRun:
         further = status.get("attempt", 0) > read_status(self.run_dir).get("attempt", 0)
         if not further and not remote.fs.exists(f"{there}/result.json"):
             return False
-        for name in RUN:
+        result = remote.read_json(f"{there}/result.json") or {}
+        for name in [*_predictions(result), *RUN]:
             content = remote.read(f"{there}/{name}")
             if content is not None and name in GROWING:
                 self.run_dir.mkdir(parents=True, exist_ok=True)
                 (self.run_dir / name).write_bytes(content)  # in place: this process may be writing to its end
             elif content is not None:
-                files.write_text(self.run_dir / name, content.decode())
+                files.write_bytes(self.run_dir / name, content)
         return True
 
     def push(self) -> None:
@@ -63,7 +67,8 @@ class SharedRun:
         self._do(SEND_S, self._push)
 
     def _push(self, remote: RemoteStore, there: str) -> None:
-        for path in (self.run_dir / name for name in RUN):
+        result = files.read_json(self.run_dir / "result.json") or {}
+        for path in (self.run_dir / name for name in [*_predictions(result), *RUN]):
             if path.is_file():
                 content = path.read_bytes()
                 if path.name in GROWING:  # whole lines
@@ -102,6 +107,11 @@ class SharedRun:
         """Carry out ``call(remote, place of the run there)`` in time, if there is a storage."""
         remote, name = self.remote, self.run_dir.parts[-2:]
         return None if remote is None else remote.limited(seconds, lambda: call(remote, remote.at("runs", *name)))
+
+
+def _predictions(result: dict[str, Any]) -> list[str]:
+    """Return the files of predictions that a result names, below the run's folder."""
+    return [f"predictions/{split}.safetensors" for split in result.get("predictions", {})]
 
 
 @contextmanager

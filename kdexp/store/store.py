@@ -34,6 +34,9 @@ SCRAP = (
 )
 """What a phase leaves behind while it runs; no part of its result."""
 
+RECORD = ("predictions/",)
+"""What of a finished stage's files belongs to its record: it stays when the weights go."""
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -187,7 +190,7 @@ class Store:
             yield
 
     def drop_weights(self, key: str) -> None:
-        """Delete a finished stage's files but keep its record (summary, settings), so its work is not repeated.
+        """Delete a finished stage's weights but keep its record (summary, settings, predictions): its work is not repeated.
 
         Nothing happens while another run uses the stage (it will drop them itself).
         """
@@ -201,9 +204,12 @@ class Store:
 
     def _drop(self, key: str) -> None:
         found = self.get(key, verify=False)
-        if found is None or not found.meta["files"]:
+        if found is None:
             return
-        meta = {**found.meta, "files": {}, "dropped": sorted(found.meta["files"])}
+        kept = {name: sha for name, sha in found.meta["files"].items() if name.startswith(RECORD)}
+        if len(kept) == len(found.meta["files"]):
+            return
+        meta = {**found.meta, "files": kept, "dropped": sorted(found.meta["files"].keys() - kept)}
         files.write_json(found.folder / "meta.json", meta)
         for name in meta["dropped"]:
             (found.folder / name).unlink(missing_ok=True)

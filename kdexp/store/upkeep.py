@@ -23,7 +23,7 @@ def list_stages(store: Store) -> int:
     stages = store.entries()
     for stage in stages:
         meta = stage.meta
-        state = f"{size(stage.folder) / 1e6:.1f} MB" if meta["files"] else "record only"
+        state = f"{size(stage.folder) / 1e6:.1f} MB" if stage.whole else "record only"
         print(f"{meta['key'][:12]}  {meta['finished']}  {meta['seconds']:8.1f} s  {state:>12}  {meta['name']}")
     print(f"{len(stages)} finished stages in {store.root}")
     return 0
@@ -88,7 +88,7 @@ def collect(store: Store, everything: bool) -> int:
     freed, keep = 0, set() if everything else wanted(store)
     waiting = 0 if everything else leases.waiting(store.root)
     for found in [] if waiting else store.entries():
-        if not found.meta["shared"] and found.meta["files"] and found.meta["key"] not in keep:
+        if not found.meta["shared"] and found.whole and found.meta["key"] not in keep:
             before = size(found.folder)
             store.drop_weights(found.meta["key"])
             freed += before - size(found.folder)

@@ -33,6 +33,7 @@ log = logging.getLogger("kdexp.tracking")
 
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "running": "RUNNING"}
 ARTIFACTS = ("result.json", ".hydra/config.yaml", "run.log")
+PREDICTIONS = "predictions"
 STATUS_TAG = "kdexp.status"  # "finished" only once all the rest is there
 BATCH_METRICS = 900  # MLflow takes 1,000 items a batch
 BATCH_PARAMS = 90  # ... of which 100 params
@@ -165,6 +166,8 @@ class View:
             for path in (facts.folder / name for name in ARTIFACTS):
                 if path.exists():
                     self.store.client.log_artifact(self.run_id, str(path))
+            for path in sorted((facts.folder / PREDICTIONS).glob("*.safetensors")):
+                self.store.client.log_artifact(self.run_id, str(path), PREDICTIONS)
         self.store.client.set_terminated(self.run_id, STATUS.get(facts.state, "FAILED"), end_time=ended)
         self._batch(tags={**tags_of(facts), "kdexp.closed": facts.stamp})
         return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features, Predictions
 from kdexp.models import capture
 from kdexp.tasks.base import Dataset, Goal
+from kdexp.train import predictions
 from kdexp.train.batching import evaluation_batches
 from kdexp.train.context import RunContext
 
@@ -85,13 +87,20 @@ def measured(data: Mapping[str, Dataset]) -> dict[str, Dataset]:
 
 
 def scores(
-    model: nn.Module, data: Mapping[str, Dataset], goal: Goal, context: RunContext
+    model: nn.Module, data: Mapping[str, Dataset], goal: Goal, context: RunContext, keep: Path | None = None
 ) -> dict[str, dict[str, float]]:
-    """Return every metric on every split but train."""
-    return {
-        name: goal.evaluate(predict(model, split, goal.head, context), split.targets)
-        for name, split in measured(data).items()
-    }
+    """Return every metric on every split but train.
+
+    Args:
+        keep: the folder of a stage, to keep the predictions in.
+    """
+    out = {}
+    for name, split in measured(data).items():
+        answered = predict(model, split, goal.head, context)
+        out[name] = goal.evaluate(answered, split.targets)
+        if keep is not None:
+            predictions.write(keep, name, answered, split.targets, goal)
+    return out
 
 
 def trivial(data: Mapping[str, Dataset], goal: Goal) -> dict[str, dict[str, float]]:

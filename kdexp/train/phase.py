@@ -387,11 +387,13 @@ class Phase:
     def measure(self, model: nn.Module, data: Mapping[str, Dataset] | None = None) -> dict[str, dict[str, float]]:
         """Score a model, and the trivial answer, on every split but train; both go into the summary.
 
+        What the model answered is kept beside its weights (:mod:`kdexp.train.predictions`).
+
         Returns:
             The model's metrics by split.
         """
         data = data or self.data()
-        self.summary.scores = evaluate.scores(model, data, self.goal, self.context)
+        self.summary.scores = evaluate.scores(model, data, self.goal, self.context, self.work)
         self.summary.majority = evaluate.trivial(data, self.goal)
         return self.summary.scores
 

@@ -29,7 +29,7 @@ class Study:
         self.hard = self.rng.normal(0, 1.0, EXAMPLES)
         self.correct: dict[tuple[str, int], np.ndarray] = {}
 
-    def run(self, objective: str, seed: int, skill: float, *, keep: str = "safetensors", **more: Any) -> None:
+    def run(self, objective: str, seed: int, skill: float, **more: Any) -> None:
         right = self.rng.normal(skill, 1.0, EXAMPLES) > self.hard
         self.correct[objective, seed] = right
         logits = np.zeros((EXAMPLES, 2), dtype=np.float16)
@@ -40,12 +40,9 @@ class Study:
         )
         folder = write_run(self.program.root, result) / "predictions"
         order = self.rng.permutation(EXAMPLES)
-        arrays = {"logits": logits[order], "labels": self.labels[order], "ids": 1000 + order}
+        arrays = {"logits": logits[order], "label": self.labels[order], "ids": 1000 + order}
         folder.mkdir(exist_ok=True)
-        if keep == "safetensors":
-            save_file(arrays, folder / "validation.safetensors")
-        elif keep == "npz":
-            np.savez(folder / "validation.npz", **arrays)
+        save_file(arrays, folder / "validation.safetensors")
 
     def collected(self) -> Collected:
         write_points(self.program.root, self.program.study, self.program.results)
@@ -56,7 +53,7 @@ class Study:
 def study(tmp_path: Path) -> Study:
     out = Study(tmp_path)
     for seed in (1, 2, 3, 4):
-        out.run("kd", seed, 1.4, keep="npz" if seed == 3 else "safetensors")
+        out.run("kd", seed, 1.4)
         out.run("finetune", seed, 0.7)
     return out
 
@@ -111,19 +108,19 @@ def test_without_predictions_one_question_is_answered_and_one_sentence_says_why(
 def test_predictions_that_do_not_fit_are_refused(study: Study, tmp_path: Path) -> None:
     found = study.collected()
     path = found.folder / str(found.runs["name"].iloc[0]) / "predictions" / "validation.safetensors"
-    arrays = {"logits": np.zeros((3, 2), np.float16), "labels": np.zeros(3, int), "ids": np.arange(3)}
+    arrays = {"logits": np.zeros((3, 2), np.float16), "label": np.zeros(3, int), "ids": np.arange(3)}
     save_file(arrays, path)
     with pytest.raises(ValueError, match="do not hold the same examples"):
         compare.compare(found, KD, FINETUNE)
     for changed, words in (
         ({"ids": np.zeros(3, int)}, "1 different ids of 3"),
-        ({"labels": np.zeros(2, int)}, "2 labels"),
+        ({"label": np.zeros(2, int)}, "2 labels"),
     ):
         save_file({**arrays, **changed}, path)
         with pytest.raises(ValueError, match=words):
             predictions.read(path.parent.parent)
     save_file({"logits": arrays["logits"]}, path)
-    with pytest.raises(ValueError, match="lacks labels, ids"):
+    with pytest.raises(ValueError, match="lacks label, ids"):
         predictions.read(path.parent.parent)
     path.write_bytes(b"{")
     with pytest.raises(ValueError, match="cannot be read"):

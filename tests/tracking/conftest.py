@@ -98,6 +98,8 @@ def finish() -> Callable[..., None]:
         (folder / "status.json").write_text(json.dumps({**me, **times, **status}))
         (folder / "run.log").write_text("a line\n")
         if state == "finished":
+            (folder / "predictions").mkdir(exist_ok=True)
+            (folder / "predictions" / "validation.safetensors").write_bytes(b"kept")
             (folder / "result.json").write_text(json.dumps(RESULT))
         if config is not None:
             (folder / ".hydra").mkdir(exist_ok=True)

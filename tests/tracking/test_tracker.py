@@ -49,8 +49,9 @@ def test_a_finished_run_is_all_there(run_dir, config, train, end, shown, tmp_pat
     assert {step for name, step in points if name == "distill.prediction/train/loss"} == set(range(1, 21))
     assert set(points.values()) == {1}
     assert shown.rows("select name, digest from datasets") == [("rte", "d" * 36)]
-    kept = {p.name for p in (tmp_path / "multirun" / "mlartifacts" / "toy" / run_id / "artifacts").iterdir()}
-    assert kept == {"result.json", "config.yaml", "run.log"}
+    artifacts = tmp_path / "multirun" / "mlartifacts" / "toy" / run_id / "artifacts"
+    kept = {str(p.relative_to(artifacts)) for p in artifacts.rglob("*") if p.is_file()}
+    assert kept == {"result.json", "config.yaml", "run.log", "predictions/validation.safetensors"}
     note = marker(run_dir)
     assert note["state"] == "synced"
     assert note["position"] == (run_dir / "metrics.jsonl").stat().st_size

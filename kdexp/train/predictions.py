@@ -1,0 +1,67 @@
+"""What a model answered on the examples of a split, kept for whoever compares two runs example by example.
+
+``predictions/<split>.safetensors`` holds the head's predictions and the labels by their own names (``logits`` (n, C)
+and ``label`` (n,) for classes) and ``ids`` (n,), the examples' positions in the split. Where examples differ in length
+the rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdexp.heads.batch import Predictions, Targets
+from kdexp.tasks.base import Goal
+
+FOLDER = "predictions"
+IDS = "ids"
+
+
+def write(folder: Path, split: str, predictions: Predictions, targets: Targets, goal: Goal) -> None:
+    """Write what a model answered on a split.
+
+    Half precision if the scores are the same numbers with it, else as it is: whoever computes them from the file gets
+    exactly what the run reports. Labels that are no numbers (texts) are not written.
+
+    Args:
+        folder: of the stage.
+        split: its name.
+        predictions: by name, arrays (n, ...) or lists of n arrays.
+        targets: the labels, likewise.
+        goal: judges them.
+    """
+    from safetensors.numpy import save_file
+
+    halved = {name: _halved(values) for name, values in predictions.items()}
+    if goal.evaluate(halved, targets) != goal.evaluate(predictions, targets):
+        halved = dict(predictions)
+    labels = {name: values for name, values in targets.items() if _numbers(values)}
+    arrays = {IDS: np.arange(len(next(iter(predictions.values()))), dtype=np.int32)}
+    for name, values in [*halved.items(), *labels.items()]:
+        if name in arrays:
+            raise ValueError(f"a head's predictions and the labels of {goal.name} both have the name {name}: rename one.")
+        arrays |= _flat(name, values)
+    path = folder / FOLDER / f"{split}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
+
+
+def _halved(values: Any) -> Any:
+    """Round float arrays to half precision."""
+    if not isinstance(values, np.ndarray):
+        return [_halved(np.asarray(value)) for value in values]
+    return values.astype(np.float16) if values.dtype.kind == "f" else values
+
+
+def _numbers(values: Any) -> bool:
+    return all(np.asarray(value).dtype.kind in "biuf" for value in values)
+
+
+def _flat(name: str, values: Any) -> Mapping[str, np.ndarray]:
+    if isinstance(values, np.ndarray):
+        return {name: values}
+    rows = [np.asarray(value) for value in values]
+    return {name: np.concatenate(rows), f"{name}.lengths": np.array([len(row) for row in rows], dtype=np.int32)}
