@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from kdexp.inits.spread import Spread
 from kdexp.models.shared_layers import effective_layers
 from kdexp.objectives import layer_maps
 
@@ -29,7 +30,10 @@ class Logits:
     [
         ("uniform", "attention", 3, 12, [(1, 4), (2, 8), (3, 12)]),
         ("uniform", "hidden", 3, 12, [(0, 0), (1, 4), (2, 8), (3, 12)]),
-        ("uniform", "attention", 4, 6, [(1, 1), (2, 2), (3, 3), (4, 4)]),
+        ("uniform", "attention", 4, 6, [(1, 2), (2, 3), (3, 5), (4, 6)]),
+        ("uniform", "hidden", 4, 6, [(0, 0), (1, 2), (2, 3), (3, 5), (4, 6)]),
+        ("skip", "attention", 4, 6, [(1, 2), (2, 3), (3, 5)]),
+        ("one_to_many", "attention", 2, 5, [(1, 1), (1, 2), (1, 3), (2, 4), (2, 5)]),
         ("uniform", "attention", 12, 12, [(j, j) for j in range(1, 13)]),
         ("skip", "attention", 3, 12, [(1, 4), (2, 8)]),
         ("last", "attention", 3, 12, [(1, 10), (2, 11)]),
@@ -62,6 +66,19 @@ def test_shared_parameters(own, effective, expected):
     assert effective_layers(own, "sps1") == effective_layers(own, "sps2") == effective
     assert effective_layers(own) == own
     assert layer_maps.resolve("pea_kd", Patience, effective, 12, own_layers=own) == expected
+
+
+@pytest.mark.parametrize(("k", "n"), [(k, n) for n in range(1, 25) for k in range(1, n + 1)])
+def test_starts_and_matches_follow_one_rule(k, n):
+    ends = Spread(name="spread").layers(k, n)
+    assert [t for _, t in layer_maps.uniform(k, n, kind="attention")] == ends
+    assert [t for _, t in layer_maps.skip(k, n, kind="attention")] == ends[:-1]
+    covered = [t for _, t in layer_maps.one_to_many(k, n, kind="attention")]
+    assert covered == list(range(1, n + 1)), "every teacher layer belongs to one block"
+    sizes = [b - a for a, b in zip([0, *ends], ends, strict=False)]
+    assert max(sizes) - min(sizes) <= 1 and ends[-1] == n
+    if n % k == 0:
+        assert ends == [j * (n // k) for j in range(1, k + 1)], "the papers' rows"
 
 
 def test_auto_is_the_objectives_own():

@@ -39,7 +39,7 @@ class Settings(schema.Objective):
     """Group ``objective``."""
 
     order: Literal["forward", "final", "best", "reversed", "shuffled"] = "forward"
-    optimiser: Literal["fresh", "one_schedule"] = "fresh"
+    optimiser: Literal["fresh", "one_schedule"] = "one_schedule"
     stage2_start: Literal["last", "best"] = "last"
     trajectory: Trajectory = Trajectory()
 

@@ -3,7 +3,7 @@
 Layers count from 1, as people do; 0 stands for the embedding output and is printed as ``emb``. A strategy is a
 function ``(student_layers, teacher_layers, *, kind, ...) -> [(student layer, teacher layer), ...]``; ``kind`` is
 ``"attention"`` (layers only) or ``"hidden"`` (the embedding output can take part). k student layers, N teacher
-layers, block length b = N // k.
+layers, which fall into k blocks that end at b(j) = j * N / k, halves rounded up.
 """
 
 from __future__ import annotations
@@ -11,34 +11,35 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kdexp.models.depths import end_of_block
 from kdexp.models.shared_layers import sps_plan
 
 Pairs = list[tuple[int, int]]
 
 
 def map_uniform_attention(teacher_layers: int, student_layers: int) -> list[int]:
-    """0-based teacher layers of attention losses: (j+1)*b - 1 for j = 0..k-1, the last layer of each block."""
-    block = _block(student_layers, teacher_layers)
-    return [(j + 1) * block - 1 for j in range(student_layers)]
+    """0-based teacher layers of attention losses: b(j) - 1 for j = 1..k, the last layer of each block."""
+    _fits(student_layers, teacher_layers)
+    return [end_of_block(j, student_layers, teacher_layers) - 1 for j in range(1, student_layers + 1)]
 
 
 def map_uniform_hidden(teacher_layers: int, student_layers: int) -> list[int]:
-    """0-based positions in a hidden-state list that starts with the embedding output: j*b for j = 0..k."""
-    block = _block(student_layers, teacher_layers)
-    return [j * block for j in range(student_layers + 1)]
+    """0-based positions in a hidden-state list that starts with the embedding output: b(j) for j = 0..k."""
+    _fits(student_layers, teacher_layers)
+    return [end_of_block(j, student_layers, teacher_layers) for j in range(student_layers + 1)]
 
 
 def map_pkd(teacher_layers: int, student_layers: int, strategy: str, base: int = 1) -> list[int]:
-    """Teacher layers of PKD's student layers 1..k-1: ``skip`` j*b, ``last`` N-k+j.
+    """Teacher layers of PKD's student layers 1..k-1: ``skip`` b(j), ``last`` N-k+j.
 
     Args:
         base: 1 for layer numbers, 0 for positions in a list without the embedding output.
     """
-    block = _block(student_layers, teacher_layers)
+    _fits(student_layers, teacher_layers)
     if strategy not in ("skip", "last"):
         raise ValueError(f"strategy={strategy!r} is not PKD's; choose skip or last")
-    shift = teacher_layers - student_layers
-    ones = [j * block if strategy == "skip" else shift + j for j in range(1, student_layers)]
+    inner, shift = range(1, student_layers), teacher_layers - student_layers
+    ones = [end_of_block(j, student_layers, teacher_layers) if strategy == "skip" else shift + j for j in inner]
     return [layer - 1 + base for layer in ones]
 
 
@@ -54,8 +55,8 @@ def peakd_patience_map(student_layers: int, model: str, teacher_layers: int = 12
     effective = _peakd_effective(student_layers, model)
     layers = peakd_student_patience_layers(student_layers, model)
     if layers == [3, 6] and model == "sps":
-        _block(effective, teacher_layers)
-        return [j * teacher_layers // effective for j in layers]
+        _fits(effective, teacher_layers)
+        return [end_of_block(j, effective, teacher_layers) for j in layers]
     return map_pkd(teacher_layers, effective, "skip")
 
 
@@ -66,18 +67,13 @@ def _peakd_effective(student_layers: int, model: str) -> int:
     return len(sps_plan(student_layers)) if model == "sps" else student_layers
 
 
-def _block(student_layers: int, teacher_layers: int) -> int:
-    """b = N // k.
-
-    Raises:
-        ValueError: if the student is deeper than its teacher.
-    """
+def _fits(student_layers: int, teacher_layers: int) -> None:
+    """Refuse a student that is deeper than its teacher."""
     if student_layers < 1 or student_layers > teacher_layers:
         raise ValueError(
             f"this mapping needs 1 to {teacher_layers} student layers for a teacher of {teacher_layers}; the student "
             f"has {student_layers}. Take a shallower student, or mapping=last_only or mapping=explicit"
         )
-    return teacher_layers // student_layers
 
 
 def _embeddings(kind: str, wanted: bool = True) -> Pairs:
@@ -86,7 +82,7 @@ def _embeddings(kind: str, wanted: bool = True) -> Pairs:
 
 
 def uniform(student_layers: int, teacher_layers: int, *, kind: str, embeddings: bool = True) -> Pairs:
-    """The last layer of each block: (j, j*b) for j = 1..k; hidden losses also match the embedding outputs."""
+    """The last layer of each block: (j, b(j)) for j = 1..k; hidden losses also match the embedding outputs."""
     if kind == "hidden":
         positions = list(enumerate(map_uniform_hidden(teacher_layers, student_layers)))
         return positions if embeddings else positions[1:]
@@ -94,7 +90,7 @@ def uniform(student_layers: int, teacher_layers: int, *, kind: str, embeddings: 
 
 
 def skip(student_layers: int, teacher_layers: int, *, kind: str) -> Pairs:
-    """PKD-Skip: (j, j*b) for j = 1..k-1."""
+    """PKD-Skip: (j, b(j)) for j = 1..k-1."""
     return list(enumerate(map_pkd(teacher_layers, student_layers, "skip"), start=1))
 
 
@@ -153,14 +149,15 @@ def last_only(student_layers: int, teacher_layers: int, *, kind: str, teacher_la
 
 def first(student_layers: int, teacher_layers: int, *, kind: str, embeddings: bool = True) -> Pairs:
     """Layer j with layer j, from the bottom; hidden losses also match the embedding outputs."""
-    _block(student_layers, teacher_layers)
+    _fits(student_layers, teacher_layers)
     return _embeddings(kind, embeddings) + [(j, j) for j in range(1, student_layers + 1)]
 
 
 def one_to_many(student_layers: int, teacher_layers: int, *, kind: str, embeddings: bool = True) -> Pairs:
-    """Student layer j with every teacher layer of its block, (j-1)*b+1 to j*b."""
-    block = _block(student_layers, teacher_layers)
-    pairs = [(j, (j - 1) * block + i) for j in range(1, student_layers + 1) for i in range(1, block + 1)]
+    """Student layer j with every teacher layer of its block, b(j-1)+1 to b(j)."""
+    _fits(student_layers, teacher_layers)
+    ends = [end_of_block(j, student_layers, teacher_layers) for j in range(student_layers + 1)]
+    pairs = [(j, t) for j in range(1, student_layers + 1) for t in range(ends[j - 1] + 1, ends[j] + 1)]
     return _embeddings(kind, embeddings) + pairs
 
 

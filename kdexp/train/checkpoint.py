@@ -51,16 +51,11 @@ def save(
     """Write a checkpoint; an older one is replaced only when the new one is complete."""
     from safetensors.torch import save_file
 
-    tensors = {f"model.{k}": v for k, v in _unique(model).items()}
-    tensors |= {f"parts.{k}": v for k, v in parts.state_dict().items()}
-    scalars: dict[str, Any] = {}
-    for index, entry in optimizer.state_dict()["state"].items():
-        for key, value in entry.items():
-            tensors[f"optimizer.{index}.{key}"] = value if torch.is_tensor(value) else torch.tensor(value)
+    tensors = {f"model.{k}": v for k, v in _unique(model).items()} | _around(parts, optimizer)
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
-    save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, new / "state.safetensors")
+    save_file(_plain(tensors), new / "state.safetensors")
     files.sync(new / "state.safetensors")
     scalars = {"progress": asdict(progress), "sha256": files.checksum(new / "state.safetensors")}
     files.write_json(new / "state.json", scalars)
@@ -94,13 +89,45 @@ def load(folder: Path, model: nn.Module, parts: nn.Module, optimizer: torch.opti
     missing = set(_unique(model)) - set(_below(tensors, "model."))
     if missing:
         raise ValueError(f"{path} has no weights for {sorted(missing)[:5]}: it belongs to another model.")
+    _put_around(tensors, parts, optimizer)
+    return Progress(**scalars["progress"])
+
+
+def hand_on(path: Path, parts: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Write what the next part of one schedule needs beside the weights: moments, and what is learned beside."""
+    from safetensors.torch import save_file
+
+    save_file(_plain(_around(parts, optimizer)), path)
+
+
+def take_over(path: Path, parts: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load what :func:`hand_on` wrote, in place."""
+    from safetensors.torch import load_file
+
+    _put_around(load_file(path), parts, optimizer)
+
+
+def _around(parts: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return the state beside a model's own weights as named tensors."""
+    tensors = {f"parts.{k}": v for k, v in parts.state_dict().items()}
+    for index, entry in optimizer.state_dict()["state"].items():
+        for key, value in entry.items():
+            tensors[f"optimizer.{index}.{key}"] = value if torch.is_tensor(value) else torch.tensor(value)
+    return tensors
+
+
+def _put_around(tensors: dict[str, torch.Tensor], parts: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Load what :func:`_around` named, in place."""
     parts.load_state_dict(_below(tensors, "parts."))
     state: dict[int, dict[str, Any]] = {}
     for name, value in _below(tensors, "optimizer.").items():
         index, _, key = name.partition(".")
         state.setdefault(int(index), {})[key] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return Progress(**scalars["progress"])
+
+
+def _plain(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

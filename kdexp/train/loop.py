@@ -33,7 +33,8 @@ class LoopSettings:
         recipe: how to optimise.
         seed: of batch order and dropout.
         device: where batches go.
-        span: (i, n): part i (from 0) of n phases under one learning-rate schedule.
+        span: (i, n): part i (from 0) of n equal phases that are one: the learning rate, the order of the data and
+            everything drawn at random go on from the part before.
         pad_multiple: widths of batches are multiples of it, so that few shapes are compiled.
         log_every: updates between two lines of metrics.
         checkpoint_s: seconds between two checkpoints.
@@ -73,9 +74,10 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
     total = optim.updates(len(rows), recipe)
     epochs = -(-total // -(-len(rows) // recipe.batch_size))
     costs, saved, first = data.costs, time.monotonic(), cohort[0].progress
+    before = settings.span[0]  # parts of the same length
     for epoch in range(first.epoch, epochs):
         order = {"shuffle": recipe.shuffle, "bucket": recipe.bucket}
-        stream = batches(costs[rows], recipe.batch_size, settings.seed, epoch, **order)
+        stream = batches(costs[rows], recipe.batch_size, settings.seed, before * epochs + epoch, **order)
         for student in cohort:
             student.begin_epoch(epoch, epochs)
         for number in range(first.batch, len(stream)):
@@ -83,11 +85,12 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
             if not active:
                 break
             step = active[0].progress.step
-            for micro, (batch, whole) in enumerate(_micro_batches(data, rows[stream[number]], settings, step)):
-                torch.manual_seed(seed_of(settings.seed, step, micro) + 1)  # for a teacher that keeps its dropout on
+            draw = before * total + step
+            for micro, (batch, whole) in enumerate(_micro_batches(data, rows[stream[number]], settings, draw)):
+                torch.manual_seed(seed_of(settings.seed, draw, micro) + 1)  # for a teacher that keeps its dropout on
                 target = teacher(batch) if teacher else None
                 for student in active:
-                    student.backward(batch, target, whole, settings.seed, step, micro)
+                    student.backward(batch, target, whole, settings.seed, draw, micro)
             for student in active:
                 student.update(optim.rate(step, total, recipe, settings.span), recipe.clip)
                 last = number + 1 == len(stream)

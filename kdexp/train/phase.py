@@ -39,7 +39,7 @@ from kdexp.store.stage import Stage
 from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import check_labels
-from kdexp.train import evaluate, loop, optim, teachers
+from kdexp.train import checkpoint, evaluate, loop, optim, teachers
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
 from kdexp.train.step import Step, Term, run_step
@@ -48,6 +48,9 @@ from kdexp.train.teachers import CachedTeacher, LiveTeacher, Teacher
 
 FINETUNE = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
 """The task's own loss alone."""
+
+HANDED_ON = "optimizer.safetensors"
+"""What a part of one schedule leaves for the next one, beside the student's weights."""
 
 
 @dataclass
@@ -208,7 +211,15 @@ class Phase:
         )
         parts = {name: p.numel() for name, p in student.objectives.named_parameters()}
         self.summary.learned_parts = parts
+        if self._part[0] and not student.progress.step:
+            checkpoint.take_over(self.inputs["start"].folder / HANDED_ON, student.parts, student.optimizer)
         return student
+
+    @property
+    def _part(self) -> tuple[int, int]:
+        """Which part (from 0) of how many this stage is: parts share one schedule and the optimiser's moments."""
+        part, parts = self.settings.get("span", (0, 1))
+        return part, parts
 
     def _term(self, name: str, spec: dict[str, Any], model: nn.Module, data: Mapping[str, Dataset]) -> Term:
         """Build and set up one objective."""
@@ -295,7 +306,7 @@ class Phase:
             self.recipe,
             self.settings["seed"],
             context.device,
-            span=tuple(self.settings.get("span", (0, 1))),
+            span=self._part,
             log_every=runtime.log_every,
             checkpoint_s=runtime.checkpoint_s,
             stop=context.stop,
@@ -305,6 +316,8 @@ class Phase:
         )
         loop.train([student], teacher, train, settings)
         student.log(student.progress.epoch - 1)
+        if self._part[0] + 1 < self._part[1]:
+            checkpoint.hand_on(self.work / HANDED_ON, student.parts, student.optimizer)
         student.finish()
         progress, summary = student.progress, self.summary
         summary.steps, summary.examples = progress.step, progress.step * self.recipe.batch_size

@@ -56,6 +56,29 @@ def test_controls_share_the_trajectory(distil, store):
     assert stages["pro_kd.part2.checkpoint1"][0]["settings"]["span"] == [1, 2]
 
 
+def test_following_the_final_teacher_is_annealing(distil, store):
+    """Parts of one schedule are one phase: the same student, bit for bit, as Annealing-KD's first phase makes."""
+    same = ["objective.epochs.prediction=1", "teacher.recipe.keep=last", "runtime.keep_weights=all", "recipe.warmup=0.1"]
+    control = distil("objective=pro_kd_final", *same)
+    annealing = distil("objective=annealing", "objective.epochs.intermediate=2", *same)
+    stages = store()
+    parts_ = [stages[f"pro_kd.part{n}.checkpoint2"][0] for n in (1, 2)]
+    (whole,) = stages["distill.intermediate"]
+    assert "optimizer.safetensors" in parts_[0]["files"] and "optimizer.safetensors" not in parts_[1]["files"]
+    assert parts_[0]["files"]["model.safetensors"] != parts_[1]["files"]["model.safetensors"]
+    assert parts_[1]["files"]["model.safetensors"] == whole["files"]["model.safetensors"]
+    assert control["scores"] == annealing["scores"]
+
+
+def test_fresh_parts_are_not(distil, store):
+    same = ["objective.epochs.prediction=1", "teacher.recipe.keep=last", "runtime.keep_weights=all", "recipe.warmup=0.1"]
+    distil("objective=pro_kd_final", "objective.optimiser=fresh", *same)
+    distil("objective=annealing", "objective.epochs.intermediate=2", *same)
+    stages = store()
+    last, (whole,) = stages["pro_kd.part2.checkpoint2"][0], stages["distill.intermediate"]
+    assert last["files"]["model.safetensors"] != whole["files"]["model.safetensors"]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("softening", ["none", "kl_temperature"])
 def test_other_softenings_and_the_best_part(distil, softening):
