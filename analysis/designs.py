@@ -44,6 +44,12 @@ STUDIES = {
             "howto.att_kl_over_kd.spread",
         ),
     ),
+    "lgtm_glue": Study(
+        "LGTM: a teacher that learns beside its student, steered or not, against vanilla KD and fine-tuning.",
+        ("lgtm", "distilling"),
+        ("lgtm.over_kd", "lgtm.over_prokt", "distilling_helps"),
+        "methods",
+    ),
     "objective_study": Study(
         "How to Distill your BERT, Table 1: all objectives from every k-th teacher layer.",
         HOWTO,

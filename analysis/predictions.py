@@ -66,8 +66,8 @@ def _arrays(path: Path, sha256: str | None) -> dict[str, np.ndarray]:
     content = path.read_bytes()
     if sha256 not in (None, hashlib.sha256(content).hexdigest()):
         raise ValueError(
-            f"{path} is damaged or of another run: its sha256 is not the one that the run's result.json has. Delete the "
-            "run's folder and run the study again to write it anew"
+            f"{path} is damaged or of another run: its sha256 is not the one that the run's result.json has. Delete "
+            "the run's folder and run the study again to write it anew"
         )
     try:
         return dict(load(content))

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from kdexp.check import remote as check
+from kdexp.common import files
 from kdexp.store.remote import RemoteStore
 from kdexp.store.replicated import Replicated
 from kdexp.store.shared_run import SharedRun

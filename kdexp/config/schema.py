@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from kdexp.common.problems import near
 
@@ -41,10 +41,14 @@ class Recipe(Group):
     learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-5
     warmup: NotNegative = 0.1
     schedule: Literal["linear", "constant"] = "linear"
+    layout_epochs: Count | None = None
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.999])
     eps: Amount = 1e-6
+    bias_correction: bool = True
     weight_decay: NotNegative = 0.01
+    decay: Literal["matrices", "all"] = "matrices"
     clip: Amount | None = 1.0
+    clip_by: Literal["global", "tensor"] = "global"
     dropout: Share | None = None
     max_length: Count = 128
     eval_every: Count | None = None
@@ -54,6 +58,17 @@ class Recipe(Group):
     shuffle: bool = True
     examples: Count | None = None
     dropout_epochs: Count | None = None
+
+    @model_validator(mode="after")
+    def _layout(self) -> Recipe:
+        """Refuse a schedule that is laid out for less than what is trained."""
+        if self.layout_epochs is not None and (self.steps is not None or self.layout_epochs < self.epochs):
+            length = f"epochs={self.epochs}" if self.steps is None else f"steps={self.steps}"
+            raise ValueError(
+                f"layout_epochs={self.layout_epochs} with {length}: the schedule is laid out for at least as many "
+                "epochs as are trained; raise it, or set it to null (and count epochs, not steps)"
+            )
+        return self
 
 
 class Teacher(Group):

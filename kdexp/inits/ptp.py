@@ -24,6 +24,7 @@ class PTP(First):
     Attributes:
         t1, t2: thresholds of confidence for correct and for wrong examples; None = the median of each on train.
         epochs, learning_rate, batch_size: of this stage; None = as the student's recipe.
+        layout_epochs: its learning-rate schedule is laid out for so many epochs; None = for ``epochs``.
         select: ``heldout_train`` (best epoch on the held-out part of train), ``fixed_epochs`` (the last one) or
             ``legacy_dev`` (as released: best on the validation split, whose labels leak in).
     """
@@ -37,6 +38,7 @@ class PTP(First):
     epochs: int | None = None
     learning_rate: float | None = None
     batch_size: int | None = None
+    layout_epochs: int | None = None
     select: str = "heldout_train"
 
     @property
@@ -49,6 +51,11 @@ class PTP(First):
         found = super().problems()
         if self.select not in SELECT:
             found.append(f"init.select={self.select} is unknown; choose one of {', '.join(SELECT)}.")
+        if self.layout_epochs is not None and (self.epochs is None or self.layout_epochs < self.epochs):
+            found.append(
+                f"init.layout_epochs={self.layout_epochs} with init.epochs={self.epochs}: the schedule is laid out for "
+                "at least as many epochs as are trained; give both."
+            )
         for name, value in (("t1", self.t1), ("t2", self.t2)):
             if value is not None and not 0 <= value <= 1:
                 found.append(f"init.{name}={value}: a confidence between 0 and 1 (or null for the median).")

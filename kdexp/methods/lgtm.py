@@ -34,6 +34,7 @@ class CoTeacher(Group):
     rows: Literal["train_split", "legacy_dev"]
     share: Annotated[float, Field(gt=0, lt=1)]
     zero_head: bool
+    modes: Literal["released", "quiet"]
 
 
 class Settings(schema.Objective):
@@ -55,6 +56,10 @@ class LGTM(Method):
         lacking = unanswered(("classes",), build(config.task).head)  # the teacher's loss is a divergence
         if lacking:
             problems.append(f"objective=lgtm {lacking} (task={config.task.get('name')}): use kd.")
+        if not config.recipe.bias_correction:
+            problems.append(
+                "recipe.bias_correction=false: LGTM looks one step of AdamW ahead, with its correction; use true."
+            )
         if config.recipe.accumulation != 1:
             problems.append(
                 f"recipe.accumulation={config.recipe.accumulation}: LGTM's teacher moves between micro-batches; use 1 "

@@ -105,6 +105,7 @@ class Together(Student):
         super().__init__(step, recipe, folder, evaluate, metric, write, run, beside)
         self.head = step.head
         self.teacher, self.rows, self.own, self.seed, self.total = beside, rows, own, seed, total
+        self.released = own["modes"] == "released"
         self.teacher_recipe = recipe.model_copy(update={"learning_rate": own["learning_rate"]})
         self.student_weights = [p for p in self.model.parameters() if p.requires_grad]
         self.teacher_weights = [p for p in beside.parameters() if p.requires_grad]
@@ -134,44 +135,46 @@ class Together(Student):
     def _move_teacher(self, batch: Batch, step: int) -> None:
         """One step of the teacher on its loss, less its influence times a learning rate."""
         rate = optim.rate(step, self.total, self.teacher_recipe)
+        self.model.train(self.own["influence"] or not self.released)
         with torch.no_grad():
             student = self._forward(self.model, batch)
+        self.model.train()
         self.teacher.train()
-        loss = self._teacher_loss(student, self._forward(self.teacher, batch), batch)
+        answers = self._forward(self.teacher, batch)
+        loss = self._teacher_loss(student, answers, batch)
         gradients = list(torch.autograd.grad(loss, self.teacher_weights, allow_unused=True))
         if self.own["influence"]:
+            seen = {name: answer.detach() for name, answer in answers.items()} if self.released else None
             scale = rate if self.own["influence_rate"] == "teacher" else optim.rate(step, self.total, self.recipe)
-            for i, influence in enumerate(self.influence(batch, step)):
+            for i, influence in enumerate(self.influence(batch, step, seen)):
                 if gradients[i] is not None:
                     gradients[i] = gradients[i] - scale * influence
         for parameter, gradient in zip(self.teacher_weights, gradients, strict=True):
             parameter.grad = gradient
-        self._step(self.teacher_weights, rate)
-
-    def _step(self, parameters: Sequence[Tensor], rate: float) -> None:
-        """Let the optimiser move these parameters (only they have gradients now)."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        if self.recipe.clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, self.recipe.clip)
-        self.optimizer.step()
+        optim.clip([p for p in self.teacher_weights if p.grad is not None], self.recipe)
+        optim.step(self.optimizer, self.recipe, rate)  # only the teacher has gradients now
         self.optimizer.zero_grad(set_to_none=True)
 
-    def influence(self, batch: Batch, step: int) -> list[Tensor]:
-        """Return the finite difference of the teacher's gradients along the student's held-out gradient."""
+    def influence(self, batch: Batch, step: int, answers: Features | None = None) -> list[Tensor]:
+        """Return the finite difference of the teacher's gradients along the student's held-out gradient.
+
+        Args:
+            answers: of the teacher, for the student's trial step; None = without its dropout.
+        """
         held = self._held_out(step, batch.device)
-        answers = self._answers(batch)
+        answers = answers or self._answers(batch)
         self.model.train()
         soft = sum(
             self.weights[n] * o(self._forward(self.model, batch), answers, batch) for n, o in self.objectives.items()
         )
         gradients = torch.autograd.grad(soft, self.student_weights)
         ahead = adam_ahead(self.optimizer, self.student_weights, gradients, optim.rate(step, self.total, self.recipe))
-        self.model.eval()
+        self.model.train(self.released)
         self.teacher.eval()
         with moved(self.student_weights, ahead):
             hard = self.head.loss(self._forward(self.model, held, True), held)
             direction = torch.autograd.grad(hard, self.student_weights)
+        self.model.eval()
         norm = torch.stack([v.square().sum() for v in direction]).sum().sqrt()
         epsilon = float(self.own["epsilon"] / norm.clamp(min=1e-12))
         sides = []

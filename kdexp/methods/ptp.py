@@ -40,7 +40,8 @@ class PTP(Method):
     def init_stage(self, config: Config, facts: Facts, teacher: Stage | None) -> Stage:
         """Return the stage that pretrains the student's encoder."""
         init = config.init
-        own = {key: init[key] for key in ("epochs", "learning_rate", "batch_size") if init.get(key) is not None}
+        keys = ("epochs", "learning_rate", "batch_size", "layout_epochs")
+        own = {key: init[key] for key in keys if init.get(key) is not None}
         select = JUDGED[init.get("select", "heldout_train")]
         settings = {
             **distill.common(config, facts),

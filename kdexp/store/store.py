@@ -190,7 +190,9 @@ class Store:
             yield
 
     def drop_weights(self, key: str) -> None:
-        """Delete a finished stage's weights but keep its record (summary, settings, predictions): its work is not repeated.
+        """Delete a finished stage's weights but keep its record, so its work is not repeated.
+
+        The record is its summary, its settings and :data:`RECORD`.
 
         Nothing happens while another run uses the stage (it will drop them itself).
         """

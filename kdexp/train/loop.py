@@ -92,7 +92,7 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
                 for student in active:
                     student.backward(batch, target, whole, settings.seed, draw, micro)
             for student in active:
-                student.update(optim.rate(step, total, recipe, settings.span), recipe.clip)
+                student.update(optim.rate(step, total, recipe, settings.span), draw + 1)
                 last = number + 1 == len(stream)
                 if (recipe.eval_every and (step + 1) % recipe.eval_every == 0) or last or step + 1 == total:
                     student.evaluate(epoch, recipe.patience)

@@ -42,7 +42,9 @@ def write(folder: Path, split: str, predictions: Predictions, targets: Targets, 
     arrays = {IDS: np.arange(len(next(iter(predictions.values()))), dtype=np.int32)}
     for name, values in [*halved.items(), *labels.items()]:
         if name in arrays:
-            raise ValueError(f"a head's predictions and the labels of {goal.name} both have the name {name}: rename one.")
+            raise ValueError(
+                f"a head's predictions and the labels of {goal.name} both have the name {name}: rename one."
+            )
         arrays |= _flat(name, values)
     path = folder / FOLDER / f"{split}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -78,6 +78,7 @@ class Student:
         self._count = 0
         self._bad: dict[str, Tensor] = {}  # the first step at which something was not finite, 0 = none
         self._rates: dict[int, float] = {}
+        self._rate = 0.0  # of the last update
         self._since = time.monotonic()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -101,21 +102,22 @@ class Student:
         self._sums = values if self._sums is None else self._sums + values
         self._mark("terms", values)
 
-    def update(self, rate: float, clip: float | None) -> None:
-        """Clip, step, clear; ``rate`` is this update's learning rate."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def update(self, rate: float, number: int) -> None:
+        """Clip, step, clear.
+
+        Args:
+            rate: this update's learning rate.
+            number: of this update, from 1, since the optimiser's moments were 0.
+        """
         parameters = [p for g in self.optimizer.param_groups for p in g["params"] if p.grad is not None]
-        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
-        if clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(parameters, clip, norm)
-        self.optimizer.step()
+        norm = optim.clip(parameters, self.recipe)
+        optim.step(self.optimizer, self.recipe, rate, number)
         self.optimizer.zero_grad(set_to_none=True)
         self._norms = norm if self._norms is None else self._norms + norm
         self._mark("norm", norm)
         self.progress.step += 1
         self._count += 1
-        self._rates[self.progress.step] = rate
+        self._rate = self._rates[self.progress.step] = rate
 
     def _mark(self, what: str, values: Tensor) -> None:
         """Remember, without waiting for the device, which of these values were first not finite in this update."""
@@ -142,7 +144,7 @@ class Student:
             tensors = {**dict(self.model.named_parameters()), **dict(self.parts.named_parameters())}
             if not bool(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all()):
                 lost = next(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
-                self._stop(self.progress.step, f"the weight {lost}", self.optimizer.param_groups[0]["lr"])
+                self._stop(self.progress.step, f"the weight {lost}", self._rate)
 
     def _stop(self, step: int, what: str, rate: float | None) -> None:
         at = "" if rate is None else f" at a learning rate of {rate:.3g}"
@@ -165,7 +167,7 @@ class Student:
         means = (self._sums / self._count).tolist()
         values = {f"train/{name}": v for name, v in zip(self.objectives, means, strict=True)}
         values["train/loss"] = sum(self.weights[name] * v for name, v in zip(self.objectives, means, strict=True))
-        values["train/rate"] = self.optimizer.param_groups[0]["lr"]
+        values["train/rate"] = self._rate
         if self._norms is not None:
             values["train/grad_norm"] = float(self._norms / self._count)
         for name, objective in zip(self.objectives, self.step.listeners(), strict=True):

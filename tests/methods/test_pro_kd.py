@@ -58,7 +58,12 @@ def test_controls_share_the_trajectory(distil, store):
 
 def test_following_the_final_teacher_is_annealing(distil, store):
     """Parts of one schedule are one phase: the same student, bit for bit, as Annealing-KD's first phase makes."""
-    same = ["objective.epochs.prediction=1", "teacher.recipe.keep=last", "runtime.keep_weights=all", "recipe.warmup=0.1"]
+    same = [
+        "objective.epochs.prediction=1",
+        "teacher.recipe.keep=last",
+        "runtime.keep_weights=all",
+        "recipe.warmup=0.1",
+    ]
     control = distil("objective=pro_kd_final", *same)
     annealing = distil("objective=annealing", "objective.epochs.intermediate=2", *same)
     stages = store()
@@ -71,7 +76,12 @@ def test_following_the_final_teacher_is_annealing(distil, store):
 
 
 def test_fresh_parts_are_not(distil, store):
-    same = ["objective.epochs.prediction=1", "teacher.recipe.keep=last", "runtime.keep_weights=all", "recipe.warmup=0.1"]
+    same = [
+        "objective.epochs.prediction=1",
+        "teacher.recipe.keep=last",
+        "runtime.keep_weights=all",
+        "recipe.warmup=0.1",
+    ]
     distil("objective=pro_kd_final", "objective.optimiser=fresh", *same)
     distil("objective=annealing", "objective.epochs.intermediate=2", *same)
     stages = store()
