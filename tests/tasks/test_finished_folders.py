@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from kdexp.config import schema
-from kdexp.config.resolve import resolve
+from kdexp.common.problems import ConfigError
+from kdexp.models import build as models
+from kdexp.run.execute import execute
+from kdexp.run.spec import make
 from kdexp.tasks.labels import agreement, check_answers
 from kdexp.train import evaluate
 from kdexp.train.context import RunContext
@@ -58,18 +60,15 @@ def overrides(teacher: Path, pairs: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def result(root: Path, study: str) -> dict[str, Any]:
-    [path] = (root / "multirun" / study).glob("*/result.json")
-    return json.loads(path.read_text())
-
-
 def test_a_student_is_a_whole_model_and_the_next_teacher(
-    kdexp: RunProgram, tiny_bert_dir: Path, pairs: Path, tmp_path: Path, compose: Callable[..., Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    done = kdexp([*overrides(tiny_bert_dir, pairs), "study=first"])
-    assert done.returncode == 0, done.stderr
-    first = result(tmp_path, "first")
+    tiny_bert_dir: Path, pairs: Path, tmp_path: Path, compose: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def run(teacher: Path, *more: str) -> dict[str, Any]:
+        return execute(make(compose(*overrides(teacher, pairs), *more)))
+
+    first = run(tiny_bert_dir, "study=first")
     student, teacher = Path(first["student"]["weights"]), tmp_path / "multirun" / ".store" / first["teacher"]["key"]
     score = first["scores"]["validation"]["accuracy"]
     assert score > 0.8 and first["task"]["truncated"]["validation"] > 0, first["scores"]
@@ -80,33 +79,22 @@ def test_a_student_is_a_whole_model_and_the_next_teacher(
 
     # By transformers alone, from a copy somewhere else.
     elsewhere = shutil.copytree(student, tmp_path / "elsewhere" / "model")
-    command = [sys.executable, "-I", "-c", STRANGER, str(elsewhere), str(pairs / "validation.csv")]
-    told = subprocess.run(
-        command, capture_output=True, text=True, check=False, cwd="/", env=program_environment({"PYTHONPATH": None})
-    )
-    assert told.returncode == 0, told.stderr
-    answers, labels, knows_kdexp = json.loads(told.stdout)
+    answers, labels, knows_kdexp = by_a_stranger(elsewhere, pairs / "validation.csv")
     assert not knows_kdexp
     right = [max(answer, key=answer.get) == label for answer, label in zip(answers, labels, strict=True)]
     assert np.mean(right) == pytest.approx(score)
-    monkeypatch.chdir(tmp_path)
-    config, _ = schema.parse(resolve(compose(*overrides(tiny_bert_dir, pairs))))
-    assert config is not None
-    run = RunContext(config, torch.device("cpu"), "fp32", 1, tmp_path / "multirun" / ".store" / "cache")
-    from kdexp.models import build as models
-
-    head = run.task().head
-    model = models.load_weights(models.build_student(config.teacher, config.student, head, None, 0), student)
-    logits = evaluate.predict(model, run.data(LENGTH)["validation"], head, run)["logits"]
-    expected = torch.from_numpy(logits).softmax(-1).numpy()
+    spec = make(compose(*overrides(tiny_bert_dir, pairs)))
+    context = RunContext(spec.config, torch.device("cpu"), "fp32", 1, tmp_path / "multirun" / ".store" / "cache")
+    head = context.task().head
+    built = models.build_student(spec.config.teacher, spec.config.student, head, None, 0)
+    model = models.load_weights(built, student)
+    logits = evaluate.predict(model, context.data(LENGTH)["validation"], head, context)["logits"]
     found = np.array([[answer["bad"], answer["good"]] for answer in answers])
-    assert np.abs(found - expected).max() < 1e-5
+    assert np.abs(found - torch.from_numpy(logits).softmax(-1).numpy()).max() < 1e-5
 
     # As the next teacher: the same score. Of its own student nothing is kept.
-    smaller = ["student.num_layers=1", "teacher.finetune=false", "study=second", "runtime.keep_weights=none"]
-    done = kdexp([*overrides(student, pairs), *smaller])
-    assert done.returncode == 0, done.stderr
-    second = result(tmp_path, "second")
+    smaller = ["student.num_layers=1", "teacher.finetune=false", "runtime.keep_weights=none"]
+    second = run(student, *smaller, "study=second")
     assert second["teacher"]["scores"] == first["scores"] and second["student"]["weights"] is None
     log = (tmp_path / second["run"]["folder"] / "run.log").read_text()
     assert log.count("task toy: train has 96 rows: 'bad' 48, 'good' 48\n") == 1
@@ -115,11 +103,19 @@ def test_a_student_is_a_whole_model_and_the_next_teacher(
     assert [path.name for path in last.iterdir()] == ["meta.json"]
 
     # It reads no more than it was trained with, and no classes in another order.
-    longer = kdexp([*overrides(student, pairs), *smaller, "recipe.max_length=32"])
-    assert longer.returncode == 2 and f"teacher=tiny can read {LENGTH} tokens" in longer.stderr, longer.stderr
-    turned = kdexp([*overrides(exchanged(student, tmp_path / "turned"), pairs), *smaller[:2], "study=third"])
-    assert turned.returncode == 1 and "Traceback" not in turned.stderr
-    assert "but " in turned.stderr and "if they are ['good', 'bad']. It would teach wrong classes" in turned.stderr
+    with pytest.raises(ConfigError, match=f"teacher=tiny can read {LENGTH} tokens"):
+        run(student, *smaller, "recipe.max_length=32")
+    with pytest.raises(ValueError, match=r"but \d+% if they are \['good', 'bad'\]. It would teach wrong classes"):
+        run(exchanged(student, tmp_path / "turned"), *smaller, "study=third")
+
+
+def by_a_stranger(model: Path, rows: Path) -> Any:
+    """What :data:`STRANGER` prints, in a process of its own that cannot import kdexp."""
+    command = [sys.executable, "-I", "-c", STRANGER, str(model), str(rows)]
+    environment = program_environment({"PYTHONPATH": None})
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/", env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
 
 
 def exchanged(model: Path, folder: Path) -> Path:
