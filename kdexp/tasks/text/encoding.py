@@ -138,6 +138,11 @@ def recall(cache: Path | None, kind: str, state: str) -> dict | None:
     return None if cache is None else _read_remembered(_remembered(cache, kind, state))
 
 
+def remembers(cache: Path | None, kind: str, state: str) -> bool:
+    """Whether :func:`recall` would find something, as far as a look at the folder tells."""
+    return cache is not None and _remembered(cache, kind, state).is_file()
+
+
 def _remembered(cache: Path, kind: str, state: str) -> Path:
     return Path(cache) / kind / f"{hashlib.sha256(f'{SCHEMA} {state}'.encode()).hexdigest()[:32]}.json"
 

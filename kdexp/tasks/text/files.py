@@ -134,7 +134,8 @@ def _sentences(path: Path, begin: str) -> Iterator[None]:
         _refuse_foreign(path)
         yield
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path} {begin}: {_undecodable(path)}") from error
+        why = "it holds texts that are no UTF-8: write it anew" if path.suffix == ".parquet" else _undecodable(path)
+        raise ValueError(f"{path} {begin}: {why}") from error
     except Exception as error:  # several libraries, with errors of many kinds
         raise ValueError(f"{path} {begin}: {str(error) or type(error).__name__}") from error
 

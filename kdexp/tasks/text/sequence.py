@@ -45,8 +45,8 @@ class Reading:
     specimens: Rows
 
 
-_READINGS: dict[str, Reading] = {}
-"""What this process has read, by :meth:`SequenceTask._state`: a grid's points read nothing twice."""
+_READINGS: dict[str, Reading | list[str]] = {}
+"""What this process has read, or why it could not: a grid's points read nothing twice."""
 _UNUSABLE: dict[str, str] = {}
 """What is wrong with tokenizers that this process has tried, by :meth:`SequenceTask._pair`; '' = nothing."""
 
@@ -134,15 +134,26 @@ class SequenceTask(Task):
         """
         state = f"{self._state(root, cache)} {self.label_names}"
         if state not in _READINGS:
-            rows = self._limited(root, cache)
-            sha = hashlib.sha256()
-            for name, split in sorted(rows.items()):
-                sha.update(f"{name} {split.digest()}\n".encode())
-            train = rows["train"]
-            some = np.unique(np.linspace(0, len(train) - 1, min(SPECIMENS, len(train))).astype(np.int64))
-            splits = {name: self._counts(split) for name, split in rows.items()}
-            _READINGS[state] = Reading({"sha256": sha.hexdigest(), "splits": splits}, train.take(some))
-        return _READINGS[state]
+            try:
+                _READINGS[state] = self._read_all(root, cache)
+            except ConfigError as error:
+                _READINGS[state] = error.problems
+            except ValueError as error:
+                _READINGS[state] = [str(error)]
+        reading = _READINGS[state]
+        if not isinstance(reading, Reading):
+            raise ConfigError(reading)
+        return reading
+
+    def _read_all(self, root: str | None, cache: Path | None) -> Reading:
+        rows = self._limited(root, cache)
+        sha = hashlib.sha256()
+        for name, split in sorted(rows.items()):
+            sha.update(f"{name} {split.digest()}\n".encode())
+        train = rows["train"]
+        some = np.unique(np.linspace(0, len(train) - 1, min(SPECIMENS, len(train))).astype(np.int64))
+        splits = {name: self._counts(split) for name, split in rows.items()}
+        return Reading({"sha256": sha.hexdigest(), "splits": splits}, train.take(some))
 
     def _counts(self, split: Rows) -> dict[str, Any]:
         if self.kind == "regression":
@@ -182,8 +193,6 @@ class SequenceTask(Task):
                 wrong += self._unlearnable(kept["splits"]["train"], context.heldout)
         except ConfigError as error:
             wrong += error.problems
-        except ValueError as error:
-            wrong.append(str(error))
         if context.options.get("local_files_only") and (Path(context.model) / "config.json").is_file():
             wrong += self._unreadable(context, texts=not wrong)
         return wrong
