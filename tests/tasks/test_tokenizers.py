@@ -81,6 +81,15 @@ def test_a_teacher_without_a_usable_tokenizer_is_refused(
     assert not (model.parent / "multirun").exists()
 
 
+def test_classes_in_another_order_are_refused_by_their_names(said: Callable[..., list[str]], model: Path) -> None:
+    """Only where the teacher's own head is used."""
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"id2label": {"0": "good", "1": "bad"}}))
+    assert said() == [] == said("objective=finetune", "init=random", "teacher.finetune=false")
+    [problem] = said("teacher.finetune=false")
+    assert problem.startswith("teacher.finetune=false: label order differs: the teacher's outputs are ['good', 'bad']")
+
+
 def test_texts_of_another_alphabet_are_refused(said: Callable[..., list[str]], tiny_csv_task: Path) -> None:
     words = dict(zip(FILLER, "и день был ещё свет столь ясен так очень мир".split(), strict=True))
     for name in ("train.csv", "validation.csv"):
