@@ -6,6 +6,7 @@ import inspect
 from pathlib import Path
 from typing import Any
 
+from kdexp.check import data
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
@@ -26,7 +27,13 @@ def problems(config: Config) -> list[str]:
     head = None if task else build(config.task).head
     init = _init(config, head)
     problems += init or teachers.unreadable(config)
-    return problems + _objective(config, head, layers=not init)
+    objective = _objective(config, head, layers=not init)
+    problems += objective
+    if not task:
+        problems += data.problems(config, build(config.task))
+    if not (task or init or objective):
+        problems += data.labels(config, build(config.task))
+    return problems
 
 
 def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:

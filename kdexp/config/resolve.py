@@ -82,13 +82,22 @@ def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
     """Return what a teacher's config.json says of :data:`SIZES`, and ``attention``; without a folder only that."""
     source = teacher.get("source")
     folder = None if source in (None, "???") else source_folder(str(source))
-    if folder is None or not (folder / "config.json").is_file():
+    said = {} if folder is None else stated(folder)
+    if not said:
         return {"attention": None if teacher.get("family") is None else teacher["family"] in FAMILIES_WITH_ATTENTION}
-    path = folder / "config.json"
-    stated = _config_json(path, path.stat().st_mtime_ns)
-    values = {key: next((stated[a] for a in aliases if a in stated), None) for key, aliases in SIZES.items()}
+    values = {key: next((said[a] for a in aliases if a in said), None) for key, aliases in SIZES.items()}
     family = teacher.get("family") or values["family"]
     return {**values, "attention": family in FAMILIES_WITH_ATTENTION}
+
+
+def stated(folder: Path) -> dict[str, Any]:
+    """Return what a model's config.json says; {} where there is none.
+
+    Raises:
+        ConfigError: it cannot be read, or holds no settings.
+    """
+    path = folder / "config.json"
+    return _config_json(path, path.stat().st_mtime_ns) if path.is_file() else {}
 
 
 @lru_cache(maxsize=64)

@@ -47,6 +47,8 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", spec.name, len(stages), device, known.dtype, threads)
         record = config.runtime.keep_weights == "none" and not config.runtime.efficiency
+        for line in run.task().record(config.data.root, run.cache):
+            log.info("%s", line)
         with store.using([stage.key for stage in stages]):
             done = build(stages, store, run, record)
             result = results.assemble(spec, stages, done, known, run, time.monotonic() - began)

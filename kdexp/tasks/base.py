@@ -240,6 +240,24 @@ class Task(Goal):
         Cheap: looks at files' existence, loads nothing, never touches a network.
         """
 
+    def unusable(self, context: DataContext) -> list[str]:
+        """Everything wrong with what is on this machine, as sentences: files' contents, the teacher's tokenizer.
+
+        Asked before anything is loaded, for every point of a grid: what costs time is done once a process, and not at
+        all where ``context.cache`` says that it was done. Touches no network and writes nothing.
+        """
+        return []
+
+    def record(self, root: str | None, cache: Path) -> list[str]:
+        """What was read, in lines for the log (rows, classes and how often each), so that a wrong reading is seen."""
+        return []
+
+    def save_preprocessor(self, context: DataContext, folder: Path) -> None:
+        """Write what makes inputs of raw examples (a tokenizer, an image processor) into a saved model's folder.
+
+        With it the folder is complete: transformers' ``pipeline`` needs nothing else.
+        """
+
     def needs_hub(self, root: str | None, cache: Path) -> list[str]:
         """Say that the hub is needed but silent; [] if the files are here, fetched before, or the hub answers."""
         return []

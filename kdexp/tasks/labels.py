@@ -1,10 +1,12 @@
-"""Do a trained classifier's outputs mean what the data's labels mean?"""
+"""Do a trained classifier's outputs mean what the data's labels mean? By their names, and by what it answers."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 if TYPE_CHECKING:
     from kdexp.tasks.base import Task
@@ -48,6 +50,55 @@ def check_labels(id2label: Mapping[int | str, str], task: Task, who: str = "teac
         f"label names differ: {both}, and the order cannot be told from them. Fine-tune it on this task "
         "(teacher.finetune=true), or rename the labels in its config.json (id2label) as the task has them."
     ]
+
+
+BETTER = 0.1
+"""Agreement (mean over classes) that another order must gain to be taken for the right one."""
+SURE = 4.0
+"""Standard deviations of chance by which the number of right answers must gain too."""
+
+
+def check_answers(answers: np.ndarray, labels: np.ndarray, names: list[str], who: str = "teacher") -> list[str]:
+    """Compare what a model that is a classifier already answers with the labels of some examples.
+
+    It is refused if another order of its outputs fits clearly better: agreement, averaged over classes (so that a model
+    of one answer gains nothing), grows by :data:`BETTER`, and right answers by more than chance gives.
+
+    Args:
+        answers: (n,) the output that each example gets.
+        labels: (n,) class ids.
+        names: the classes in the order of their ids.
+        who: whose answers they are, for the message.
+
+    Returns:
+        Sentences for people; [] = no other order fits better.
+    """
+    from scipy.optimize import linear_sum_assignment
+
+    counts = np.zeros((len(names), len(names)), dtype=np.int64)  # output, class
+    np.add.at(counts, (answers, labels), 1)
+    shares = counts / np.maximum(counts.sum(axis=0), 1)
+    present = max(1, int((counts.sum(axis=0) > 0).sum()))
+    _, order = linear_sum_assignment(-shares)  # output -> class
+    straight, other = np.diag(counts).sum(), counts[np.arange(len(names)), order].sum()
+    moved = order != np.arange(len(names))
+    differing = np.diag(counts)[moved].sum() + counts[np.arange(len(names)), order][moved].sum()
+    gain = (shares[np.arange(len(names)), order].sum() - np.diag(shares).sum()) / present
+    if gain < BETTER or other - straight <= SURE * np.sqrt(differing):
+        return []
+    fitting = [names[i] for i in order]
+    return [
+        f"label order differs: of {len(labels)} training texts the {who} answers {straight / len(labels):.0%} as "
+        f"labelled if its outputs are {names}, but {other / len(labels):.0%} if they are {fitting}. It would teach "
+        f"wrong classes: reorder the rows of its head and id2label; or say task.label_names={fitting} if the data give "
+        "names; or fine-tune it on this task (teacher.finetune=true)."
+    ]
+
+
+def agreement(answers: np.ndarray, labels: np.ndarray, names: list[str]) -> str:
+    """Return how many of each class's examples are answered as labelled, for the log."""
+    classes = [(name, answers[labels == i] == i) for i, name in enumerate(names)]
+    return ", ".join(f"{name!r} {right.mean():.0%}" for name, right in classes if len(right))
 
 
 def _plain(name: str) -> str:

@@ -59,9 +59,13 @@ class RunContext:
 
     def data(self, max_length: int) -> dict[str, Dataset]:
         """Return the task's splits for inputs of at most ``max_length`` (cached on disk, shared by all processes)."""
+        return self.task().datasets(self.data_context(max_length))
+
+    def data_context(self, max_length: int) -> DataContext:
+        """Return what the task is told when it is asked for its data."""
         teacher = self.config.teacher
         model, options = source.location(teacher)
-        context = DataContext(
+        return DataContext(
             model=model,
             options=options,
             vocab_size=teacher.vocab_size,
@@ -72,4 +76,3 @@ class RunContext:
             cache=self.cache,
             say=self.say,
         )
-        return self.task().datasets(context)

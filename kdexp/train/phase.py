@@ -30,6 +30,7 @@ from kdexp.common import machine
 from kdexp.common.registry import RESERVED, build
 from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch
+from kdexp.heads.classification import LABEL
 from kdexp.inits import copying
 from kdexp.models import build as models
 from kdexp.models import capture
@@ -38,13 +39,16 @@ from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
-from kdexp.tasks.labels import check_labels
+from kdexp.tasks.labels import agreement, check_answers, check_labels
 from kdexp.train import checkpoint, evaluate, loop, optim, teachers
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
 from kdexp.train.step import Step, Term, run_step
 from kdexp.train.student import Student
 from kdexp.train.teachers import CachedTeacher, LiveTeacher, Teacher
+
+SPECIMENS = 1000
+"""Training examples that a finished classifier is asked, to see whether its classes are the task's."""
 
 FINETUNE = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
 """The task's own loss alone."""
@@ -335,7 +339,7 @@ class Phase:
             after_update: as in :meth:`train`.
 
         Raises:
-            ValueError: it is a classifier already, and its labels are not the task's.
+            ValueError: it is a classifier already, and its labels are not the task's, by name or by its answers.
         """
         group, task, context = self.config.teacher, self.task, self.context
         train = self.data()["train"]
@@ -349,10 +353,26 @@ class Phase:
         if group.finetune:
             context.say(f"fine-tuning teacher {group.name} on {task.name}: {len(train)} examples")
             self.train(self.student(model, FINETUNE), after_update=after_update)
+        else:
+            self._same_classes(model)
         self.measure(model)
         self.save(model)
         self.keep_answers(model, self.work)
         return model
+
+    def _same_classes(self, model: nn.Module) -> None:
+        """Refuse a finished classifier whose answers on training examples fit the classes in another order."""
+        train, head = self.data()["train"], self.task.head
+        if not {"classes", "examples"} <= head.abilities:
+            return
+        some = np.unique(np.linspace(0, len(train) - 1, min(SPECIMENS, len(train))).astype(np.int64))
+        answers = evaluate.predict(model, train, head, self.context, some)["logits"].argmax(axis=1)
+        labels = np.asarray(train.targets[LABEL])[some]
+        wrong = check_answers(answers, labels, head.label_names)
+        if wrong:
+            raise ValueError("teacher.finetune=false: " + " ".join(wrong))
+        shares = agreement(answers, labels, head.label_names)
+        self.context.say(f"teacher {self.config.teacher.name} answers as labelled: {shares} of {len(some)} examples")
 
     def _specimen(self, train: Dataset) -> Batch:
         """Return a small batch to look at what a model hands out."""
@@ -411,9 +431,10 @@ class Phase:
         return self.summary.scores
 
     def save(self, model: nn.Module) -> None:
-        """Write a model's weights and configuration into the stage's result, and its sizes into the summary."""
+        """Write a model into the stage's result, complete with its tokenizer, and its sizes into the summary."""
         model.eval()
         models.save(model, self.work)
+        self.task.save_preprocessor(self.context.data_context(self.recipe.max_length), self.work)
         for name, value in models.describe(model).items():
             setattr(self.summary, name, value)
         self.summary.size_bytes = (self.work / "model.safetensors").stat().st_size

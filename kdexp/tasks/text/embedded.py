@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from kdexp.tasks.text import pydocs
-from kdexp.tasks.text.encoding import remember
+from kdexp.tasks.text.encoding import remember, remembers
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
 
@@ -49,6 +49,10 @@ class EmbeddedTask(SequenceTask):
     def source_state(self, root: str | None, cache: Path | None) -> str:
         """Names, sizes and times of the library's files."""
         return f"{type(self).__qualname__} {_state(pydocs.library())}"
+
+    def at_hand(self, root: str | None, cache: Path | None) -> bool:
+        """Whether the rows were gathered before."""
+        return remembers(cache, "embedded", self.source_state(root, cache))
 
     def rows(self, root: str | None, cache: Path | None) -> dict[str, Rows]:
         """The rows, from the cache or gathered (about 3 s).

@@ -124,8 +124,31 @@ def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], di
     """
     if cache is None:
         return compute()
-    path = Path(cache) / kind / f"{hashlib.sha256(state.encode()).hexdigest()[:32]}.json"
-    return _once(path, _read_json, lambda: files.write_json(path, compute()))
+    path = _remembered(cache, kind, state)
+
+    def make() -> None:
+        value = compute()
+        files.write_json(path, {"sha256": _digest(value), "value": value})
+
+    return _once(path, _read_remembered, make)
+
+
+def recall(cache: Path | None, kind: str, state: str) -> dict | None:
+    """Return what :func:`remember` has kept, or None; writes nothing."""
+    return None if cache is None else _read_remembered(_remembered(cache, kind, state))
+
+
+def remembers(cache: Path | None, kind: str, state: str) -> bool:
+    """Whether :func:`recall` would find something, as far as a look at the folder tells."""
+    return cache is not None and _remembered(cache, kind, state).is_file()
+
+
+def _remembered(cache: Path, kind: str, state: str) -> Path:
+    return Path(cache) / kind / f"{hashlib.sha256(f'{SCHEMA} {state}'.encode()).hexdigest()[:32]}.json"
+
+
+def _digest(value: dict) -> str:
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
@@ -145,12 +168,15 @@ def _once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None
     return found
 
 
-def _read_json(path: Path) -> dict | None:
+def _read_remembered(path: Path) -> dict | None:
     try:
-        return files.read_json(path)
-    except ValueError:
-        log.warning("%s is damaged and is made anew", path)
-        return None
+        kept = files.read_json(path)
+        if kept is None or kept["sha256"] == _digest(kept["value"]):
+            return None if kept is None else kept["value"]
+    except (ValueError, KeyError, TypeError):
+        pass
+    log.warning("%s is damaged and is made anew", path)
+    return None
 
 
 def encode_once(

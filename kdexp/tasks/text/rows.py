@@ -67,18 +67,27 @@ def stratified(labels: np.ndarray, n: int, seed: int, classes: bool) -> np.ndarr
     return np.sort(np.concatenate([order[shuffled == v][:q] for v, q in zip(values, quota, strict=True)]))
 
 
-def hold_out(rows: Rows, share: float, seed: int, classes: bool) -> tuple[Rows, Rows]:
-    """Cut ``(train, heldout)`` out of the training rows; order is kept.
+def held(n: int, share: float) -> int:
+    """Return how many of ``n`` training rows are held out.
 
     Raises:
         ValueError: ``share`` outside [0, 1), or so large or small that one side would be empty.
     """
     if not 0 <= share < 1:
         raise ValueError(f"data.heldout={share}: a share of train, at least 0 and below 1")
-    wanted = round(share * len(rows))
-    if share and not 0 < wanted < len(rows):
-        raise ValueError(f"data.heldout={share} of {len(rows)} training rows leaves one side empty: change it")
-    chosen = stratified(rows.labels, wanted, seed, classes)
+    wanted = round(share * n)
+    if share and not 0 < wanted < n:
+        raise ValueError(f"data.heldout={share} of {n} training rows leaves one side empty: change it")
+    return wanted
+
+
+def hold_out(rows: Rows, share: float, seed: int, classes: bool) -> tuple[Rows, Rows]:
+    """Cut ``(train, heldout)`` out of the training rows; order is kept.
+
+    Raises:
+        ValueError: ``share`` outside [0, 1), or so large or small that one side would be empty.
+    """
+    chosen = stratified(rows.labels, held(len(rows), share), seed, classes)
     mask = np.zeros(len(rows), dtype=bool)
     mask[chosen] = True
     return rows.take(np.flatnonzero(~mask)), rows.take(chosen)

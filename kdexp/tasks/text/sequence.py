@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
 from kdexp.tasks import metrics
 from kdexp.tasks.base import DataContext, Dataset, Predictions, Targets, Task
-from kdexp.tasks.text import encoding, tokenizer
+from kdexp.tasks.text import encoding, tokenizer, values
 from kdexp.tasks.text.encoding import LABEL, Encoded
-from kdexp.tasks.text.rows import Rows, hold_out, stratified
+from kdexp.tasks.text.rows import Rows, held, hold_out, stratified
 
 if TYPE_CHECKING:
     from kdexp.heads.base import Head
@@ -26,6 +27,29 @@ HEADS = {
 }
 """The head of each kind, by name: a task that is only looked at loads no torch."""
 
+SPECIMENS = 1000
+"""Training rows that a tokenizer is tried on."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a task's rows turned out to be.
+
+    Attributes:
+        kept: what the cache remembers: ``sha256`` of the content, and by split ``rows`` and ``classes`` (name -> rows)
+            or ``scores`` (lowest, highest).
+        specimens: some training rows, evenly spaced.
+    """
+
+    kept: dict[str, Any]
+    specimens: Rows
+
+
+_READINGS: dict[str, Reading | list[str]] = {}
+"""What this process has read, or why it could not: a grid's points read nothing twice."""
+_UNUSABLE: dict[str, str] = {}
+"""What is wrong with tokenizers that this process has tried, by :meth:`SequenceTask._pair`; '' = nothing."""
+
 
 @dataclass
 class SequenceTask(Task):
@@ -33,7 +57,7 @@ class SequenceTask(Task):
 
     Attributes:
         kind: ``classification`` or ``regression``.
-        label_names: class names in the order of their ids (empty for regression).
+        label_names: class names in the order of their ids (empty for regression). Numbers become names: 1 is "1".
         limit_train: use only so many training rows (stratified, always the same ones), before the held-out part is
             cut; null = all. A limited task has another content hash.
     """
@@ -48,7 +72,12 @@ class SequenceTask(Task):
         Raises:
             ValueError: naming every setting that does not fit.
         """
-        wrong = []
+        wrong = [
+            f"task.label_names={list(self.label_names)}: a name is a text, and {name!r} is none: put it in quotes"
+            for name in self.label_names
+            if isinstance(name, bool) or not isinstance(name, str | int | float)
+        ]
+        self.label_names = [str(name) for name in self.label_names]
         if self.kind not in HEADS:
             raise ValueError(f"task.kind={self.kind} is unknown; choose one of: {', '.join(HEADS)}")
         if self.kind == "classification" and len(self.label_names) < 2:
@@ -90,17 +119,142 @@ class SequenceTask(Task):
             rows = {**rows, "train": train.take(chosen)}
         return rows
 
+    def at_hand(self, root: str | None, cache: Path | None) -> bool:
+        """Whether :meth:`rows` needs no network and is quick."""
+        return False
+
+    def _state(self, root: str | None, cache: Path | None) -> str:
+        return f"{values.READING} {self.source_state(root, cache)} {self.limit_train}"
+
+    def _reading(self, root: str | None, cache: Path | None) -> Reading:
+        """Read all rows, once a process.
+
+        Raises:
+            ValueError: rows that cannot be used.
+        """
+        state = f"{self._state(root, cache)} {self.label_names}"
+        if state not in _READINGS:
+            try:
+                _READINGS[state] = self._read_all(root, cache)
+            except ConfigError as error:
+                _READINGS[state] = error.problems
+            except ValueError as error:
+                _READINGS[state] = [str(error)]
+        reading = _READINGS[state]
+        if not isinstance(reading, Reading):
+            raise ConfigError(reading)
+        return reading
+
+    def _read_all(self, root: str | None, cache: Path | None) -> Reading:
+        rows = self._limited(root, cache)
+        sha = hashlib.sha256()
+        for name, split in sorted(rows.items()):
+            sha.update(f"{name} {split.digest()}\n".encode())
+        train = rows["train"]
+        some = np.unique(np.linspace(0, len(train) - 1, min(SPECIMENS, len(train))).astype(np.int64))
+        splits = {name: self._counts(split) for name, split in rows.items()}
+        return Reading({"sha256": sha.hexdigest(), "splits": splits}, train.take(some))
+
+    def _counts(self, split: Rows) -> dict[str, Any]:
+        if self.kind == "regression":
+            return {"rows": len(split), "scores": [float(split.labels.min()), float(split.labels.max())]}
+        counts = np.bincount(split.labels, minlength=len(self.label_names)).tolist()
+        return {"rows": len(split), "classes": dict(zip(self.label_names, counts, strict=True))}
+
+    def _known(self, root: str | None, cache: Path | None) -> dict[str, Any]:
+        """What :class:`Reading` keeps, from the cache or read and put there."""
+        return encoding.remember(
+            cache, "fingerprints", self._state(root, cache), lambda: self._reading(root, cache).kept
+        )
+
     def fingerprint(self, root: str | None, cache: Path | None = None) -> str:
         """See :meth:`Task.fingerprint`; covers what is used after ``limit_train``, whatever file it came from."""
+        return self._known(root, cache)["sha256"]
 
-        def compute() -> dict[str, str]:
-            sha = hashlib.sha256()
-            for name, rows in sorted(self._limited(root, cache).items()):
-                sha.update(f"{name} {rows.digest()}\n".encode())
-            return {"sha256": sha.hexdigest()}
+    def record(self, root: str | None, cache: Path) -> list[str]:
+        """Rows of each split, classes and how often each, or the range of the scores."""
+        splits = self._known(root, cache)["splits"]
+        lines = [f"task {self.name}: {name} has {_counted(split)}" for name, split in splits.items()]
+        classes = splits["train"].get("classes", {})
+        lost = ", ".join(repr(name) for name, count in classes.items() if not count)
+        return (
+            [*lines, f"task {self.name}: no training row has the class {lost}: no model can learn it"]
+            if lost
+            else lines
+        )
 
-        state = f"{self.source_state(root, cache)} {self.limit_train}"
-        return encoding.remember(cache, "fingerprints", state, compute)["sha256"]
+    def unusable(self, context: DataContext) -> list[str]:
+        """See :meth:`Task.unusable`."""
+        root, cache, wrong = context.root, context.cache, list[str]()
+        try:
+            if self.at_hand(root, cache):
+                state = self._state(root, cache)
+                kept = encoding.recall(cache, "fingerprints", state) or self._reading(root, cache).kept
+                wrong += self._unlearnable(kept["splits"]["train"], context.heldout)
+        except ConfigError as error:
+            wrong += error.problems
+        if context.options.get("local_files_only") and (Path(context.model) / "config.json").is_file():
+            wrong += self._unreadable(context, texts=not wrong)
+        return wrong
+
+    def _unlearnable(self, train: dict[str, Any], share: float) -> list[str]:
+        """Say why nothing can be learned from the training rows."""
+        where = f"task={self.name}: the {train['rows']} training row(s)"
+        present = [name for name, count in train.get("classes", {}).items() if count]
+        if len(present) == 1:
+            return [
+                f"{where} all have the label {present[0]!r}: nothing can be learned from one class; look at the label "
+                "column and the training file."
+            ]
+        if "scores" in train and train["scores"][0] == train["scores"][1]:
+            return [f"{where} all have the score {train['scores'][0]:g}: nothing can be learned from one score."]
+        try:
+            held(train["rows"], share)
+        except ValueError as error:
+            return [f"task={self.name}: {error}."]
+        return []
+
+    def _pair(self, context: DataContext, texts: bool) -> str:
+        """Name of a tokenizer and the texts that it shall read."""
+        data = self._state(context.root, context.cache) if texts else ""
+        return f"{tokenizer.state(context)} {data}"
+
+    def _unreadable(self, context: DataContext, texts: bool) -> list[str]:
+        """Say why a local teacher's tokenizer cannot be used.
+
+        Args:
+            texts: try it on the training texts too, if they are at hand.
+        """
+        texts = texts and self.at_hand(context.root, context.cache)
+        pair = self._pair(context, texts)
+        if texts and encoding.recall(context.cache, "tokenizers", pair) is not None:
+            return []
+        if pair not in _UNUSABLE:
+            try:
+                reader = tokenizer.of_teacher(replace(context, max_length=0))  # the length has a check of its own
+                if texts:
+                    self._try(reader, context)
+                _UNUSABLE[pair] = ""
+            except ValueError as error:
+                _UNUSABLE[pair] = f"teacher.source: {error}"
+        return [_UNUSABLE[pair]] if _UNUSABLE[pair] else []
+
+    def _try(self, reader: Any, context: DataContext) -> dict[str, float]:
+        """Return the share of tokens of the training texts that a tokenizer does not know.
+
+        Raises:
+            ValueError: it is too large; names some of the words.
+        """
+        some = self._reading(context.root, context.cache).specimens
+        share = tokenizer.unknown(reader, some)
+        if share > tokenizer.MOST_UNKNOWN:
+            words = ", ".join(repr(word) for word in tokenizer.unknown_words(reader, some))
+            raise ValueError(
+                f"the tokenizer of {context.model} does not know {share:.0%} of the tokens in the training texts of "
+                f"task={self.name} (such as {words}; up to {tokenizer.MOST_UNKNOWN:.0%} are let pass): it belongs to "
+                "another model, language or spelling; use the files that the model was pretrained with."
+            )
+        return {"unknown": share}
 
     def splits(self, root: str | None, heldout: float, seed: int = 0, cache: Path | None = None) -> dict[str, Rows]:
         """Return the rows by split: ``train``, ``heldout`` (if anything is held out), ``validation``, ``validation_*``.
@@ -134,12 +288,21 @@ class SequenceTask(Task):
 
     def datasets(self, context: DataContext) -> dict[str, Dataset]:
         """See :meth:`Task.datasets`: the texts as the teacher's tokenizer cuts them."""
+        wrong = self._unlearnable(self._known(context.root, context.cache)["splits"]["train"], context.heldout)
+        if wrong:
+            raise ConfigError(wrong)
         reader = tokenizer.of_teacher(context)
+        pair = self._pair(context, texts=True)
+        encoding.remember(context.cache, "tokenizers", pair, lambda: self._try(reader, context))
         splits = self.encode(reader, context.max_length, context.root, context.heldout, context.cache)
         train = splits["train"]
         if train.truncated:
             context.say(f"{train.truncated} of {len(train)} training texts were cut at {context.max_length} tokens")
         return dict(splits)
+
+    def save_preprocessor(self, context: DataContext, folder: Path) -> None:
+        """See :meth:`Task.save_preprocessor`: the teacher's tokenizer, which cuts where the model's texts were cut."""
+        tokenizer.save(tokenizer.of_teacher(context), folder, context.max_length)
 
     @property
     def head(self) -> Head:
@@ -163,3 +326,9 @@ class SequenceTask(Task):
         if not np.all(np.isfinite(logits)):
             raise ValueError("logits are not finite: the training diverged (lower recipe.learning_rate)")
         return metrics.compute(self.metrics, self.kind, logits.argmax(axis=1), labels)
+
+
+def _counted(split: dict[str, Any]) -> str:
+    if "scores" in split:
+        return f"{split['rows']} rows, scores from {split['scores'][0]:g} to {split['scores'][1]:g}"
+    return f"{split['rows']} rows: " + ", ".join(f"{name!r} {count}" for name, count in split["classes"].items())

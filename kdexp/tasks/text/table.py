@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import ClassVar
 
 from kdexp.common import network
-from kdexp.tasks.text import files, hub
+from kdexp.common.problems import ConfigError
+from kdexp.tasks.text import files, hub, values
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
 
@@ -165,12 +166,15 @@ class TextTask(SequenceTask):
             present = files.header(path)
         except ValueError as error:
             return [f"task={self.name}: {error}."]
-        out = []
+        where, out = f"task={self.name}: {path}", []
         for key, columns in (("columns", self.columns), ("label", [self.label])):
             missing = [c for c in columns if c not in present]
+            if missing and files.separated_otherwise(path, present):
+                return [f"{where} {files.separated_otherwise(path, present)}."]
             if missing:
-                have = f"has no column {', '.join(missing)} (it has {', '.join(present)})"
-                out.append(f"task={self.name}: {path} {have}: change task.{key}.")
+                out.append(
+                    f"{where} has no column {', '.join(missing)} (it has {', '.join(present)}): change task.{key}."
+                )
         return out
 
     # --- rows -----------------------------------------------------------------------------------------------------
@@ -182,22 +186,36 @@ class TextTask(SequenceTask):
         settings = [self.columns, self.label, self.kind, self.label_names]
         return hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
 
+    def at_hand(self, root: str | None, cache: Path | None) -> bool:
+        """Whether all files are here: in a folder, or fetched from the hub before."""
+        if self._local(root) is not None:
+            return True
+        place = None if self.hub is None else hub.place(cache, self.hub, self.hub_config, self.hub_revision)
+        return place is not None and (place / "complete").is_file()
+
     def rows(self, root: str | None, cache: Path | None) -> dict[str, Rows]:
         """All rows of all splits that exist.
 
         Raises:
-            ValueError: files, columns, texts or labels that do not fit; names the row.
+            ValueError: files, columns, texts or labels that do not fit; names the row (of each file, the first).
         """
-        return {split: self._read(path) for split, path in self._files(root, cache).items()}
+        out, wrong = {}, []
+        for split, path in self._files(root, cache).items():
+            try:
+                out[split] = self._read(path)
+            except ValueError as error:
+                wrong.append(f"task={self.name}: {error}.")
+        if wrong:
+            raise ConfigError(wrong)
+        return out
 
     def _read(self, path: Path) -> Rows:
         table = files.read(path, [*self.columns, self.label])
-        where = f"task={self.name}: {path}"
-        if not table[self.label]:
-            raise ValueError(f"{where} has no rows")
-        texts = [files.texts(table[c], f"{where}, column {c}") for c in self.columns]
+        if not table.columns[self.label]:
+            raise ValueError(f"{path} has no rows")
+        texts = [values.texts(table, column) for column in self.columns]
         if self.kind == "regression":
-            labels = files.scores(table[self.label], where)
+            labels = values.scores(table, self.label)
         else:
-            labels = files.class_ids(table[self.label], list(self.label_names), where)
+            labels = values.class_ids(table, self.label, self.label_names)
         return Rows(texts[0], texts[1] if len(texts) == 2 else None, labels)

@@ -1,14 +1,31 @@
-"""Tokenizers: load from a teacher's source, tell two apart by content, check against a model's vocabulary."""
+"""Tokenizers: load from a teacher's source, tell two apart by content, check against a model and the task's texts."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
+from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from kdexp.tasks.base import DataContext
+from kdexp.tasks.text.rows import Rows
+
+SMALLEST_VOCABULARY = 0.5
+"""A tokenizer that knows fewer than this share of a model's ``vocab_size`` belongs to another model. Published models
+pad their embeddings to a round number, which adds some percent; a folder without tokenizer files gives five entries."""
+
+MOST_UNKNOWN = 0.15
+"""Share of unknown tokens in a task's texts from which on a tokenizer is refused. Models are pretrained with about as
+many of their tokens hidden, so they can cope with less; GLUE has below 0.1 % with its models' own tokenizers, and the
+tokenizer of another language or alphabet most of the text."""
+
+BAKED = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")
+"""Settings of earlier calls that tokenizers carry in their configuration."""
 
 
 def load(folder: str | Path, revision: str | None = None) -> Any:
@@ -24,16 +41,27 @@ def load(folder: str | Path, revision: str | None = None) -> Any:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers import AutoTokenizer
 
+    remedy = (
+        "A folder needs tokenizer.json, or the vocabulary (vocab.txt; vocab.json and merges.txt; a .model file) "
+        "beside config.json: save it there with tokenizer.save_pretrained(), or copy the files of the model that this "
+        "one was made from."
+    )
     try:
         tokenizer = AutoTokenizer.from_pretrained(str(folder), revision=revision or "main", trust_remote_code=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(
-            f"no tokenizer can be loaded from {folder}: {error}. A folder needs tokenizer.json (or vocab.txt) beside "
-            "config.json; save it with tokenizer.save_pretrained()."
-        ) from error
+    except Exception as error:  # of several libraries, of many kinds, the bare Exception of tokenizers among them
+        if find_spec("sentencepiece") is None and any(word in str(error) for word in ("tiktoken", "sentencepiece")):
+            remedy = "Its vocabulary is a file of SentencePiece, which is not installed: pip install sentencepiece."
+        raise ValueError(f"no tokenizer can be loaded from {folder}: {_line(error)}. {remedy}") from error
+    if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # transformers makes one up without files
+        raise ValueError(f"no tokenizer can be loaded from {folder}: it has no vocabulary. {remedy}")
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {folder} has no padding token: batches cannot be made; add pad_token to it")
     return tokenizer
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
 
 
 def of_teacher(context: DataContext) -> Any:
@@ -50,13 +78,70 @@ def of_teacher(context: DataContext) -> Any:
     return reader
 
 
-def digest(tokenizer: Any) -> str:
-    """sha256 (hex) of what decides the ids: vocabulary, rules, special tokens, segment ids. Not of names or paths."""
+def save(tokenizer: Any, folder: Path, max_length: int) -> None:
+    """Write a tokenizer beside a saved model: ids as here, nothing cut or padded unless a caller asks for it.
+
+    Args:
+        tokenizer: of transformers; it is changed.
+        folder: of the model.
+        max_length: where ``truncation=True`` cuts: the length that the model was trained and measured with.
+    """
+    tokenizer.model_max_length = max_length
+    for name in BAKED:
+        tokenizer.init_kwargs.pop(name, None)
+    _plain(tokenizer)
+    tokenizer.save_pretrained(folder)
+
+
+def _plain(tokenizer: Any) -> Any:
+    """Free the backend of the padding and truncation that files and calls leave in it; return it, None without one."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None:
-        # Calls leave their padding and truncation in the backend; they are no part of what the tokenizer is.
         backend.no_padding()
         backend.no_truncation()
+    return backend
+
+
+def state(context: DataContext) -> str:
+    """Return a string that changes when a teacher's tokenizer might; costs milliseconds."""
+    folder = Path(context.model)
+    stats = [(p.name, p.stat()) for p in sorted(folder.glob("*")) if p.suffix in (".json", ".txt", ".model", ".jinja")]
+    files = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
+    return json.dumps([str(folder.absolute()) if files else context.model, context.options, files, context.vocab_size])
+
+
+def unknown(tokenizer: Any, rows: Rows) -> float:
+    """Return the share of unknown tokens among those of some texts (special tokens left out)."""
+    if tokenizer.unk_token_id is None:
+        return 0.0
+    ids = [i for text in _batches(rows) for row in tokenizer(text, **AS_IT_IS)["input_ids"] for i in row]
+    return float(np.mean(np.array(ids) == tokenizer.unk_token_id)) if ids else 0.0
+
+
+def unknown_words(tokenizer: Any, rows: Rows, most: int = 3) -> list[str]:
+    """Return the most frequent words of some texts that a tokenizer has unknown tokens for."""
+    counts = Counter(word for texts in _batches(rows) for text in texts for word in text.split())
+    found = []
+    for word, _ in counts.most_common():
+        if tokenizer.unk_token_id in tokenizer(word, **AS_IT_IS)["input_ids"]:
+            found.append(word if len(word) <= 20 else f"{word[:17]}...")
+        if len(found) == most:
+            break
+    return found
+
+
+AS_IT_IS: dict[str, Any] = {"add_special_tokens": False, "truncation": False, "padding": False, "verbose": False}
+"""A call that gives all tokens of a text and no others."""
+
+
+def _batches(rows: Rows) -> list[list[str]]:
+    return [rows.first] if rows.second is None else [rows.first, rows.second]
+
+
+def digest(tokenizer: Any) -> str:
+    """sha256 (hex) of what decides the ids: vocabulary, rules, special tokens, segment ids. Not of names or paths."""
+    backend = _plain(tokenizer)
+    if backend is not None:
         content = backend.to_str()
     else:
         content = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())], ensure_ascii=True)
@@ -79,6 +164,11 @@ def problems(tokenizer: Any, vocab_size: int, who: str = "teacher", max_length: 
         found.append(
             f"{who}.vocab_size={vocab_size}, but the tokenizer gives ids up to {highest}: the tokenizer belongs to "
             "another model, or the embeddings were cut; use the folder that both were saved to."
+        )
+    if len(tokenizer) < SMALLEST_VOCABULARY * vocab_size:
+        found.append(
+            f"{who}.vocab_size={vocab_size}, but the tokenizer knows {len(tokenizer)} tokens only: it belongs to "
+            "another model, or its files are incomplete; use the folder that both were saved to."
         )
     if max_length and max_length > tokenizer.model_max_length:
         found.append(

@@ -1,0 +1,40 @@
+"""What a task's files hold, and whether a local teacher can read it: looked at before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from kdexp.config.resolve import source_folder, stated
+from kdexp.config.schema import Config
+from kdexp.methods.distill import needs_teacher
+from kdexp.models import source
+from kdexp.tasks.base import DataContext, Task
+from kdexp.tasks.labels import check_labels
+
+
+def problems(config: Config, task: Task) -> list[str]:
+    """Return what is wrong with a task's data on this machine, and with a local teacher's tokenizer."""
+    teacher = config.teacher
+    model, options = source.location(teacher)
+    folder = source_folder(teacher.source)
+    said = {} if folder is None else stated(folder)
+    context = DataContext(
+        model=model,
+        options=options,
+        vocab_size=teacher.vocab_size,
+        positions=source.positions(said),
+        max_length=config.recipe.max_length,
+        root=config.data.root,
+        heldout=config.data.heldout,
+        cache=Path(config.runtime.store).expanduser().absolute() / "cache",
+    )
+    return task.unusable(context)
+
+
+def labels(config: Config, task: Task) -> list[str]:
+    """Return how the classes of a local teacher that is not fine-tuned differ from the task's, by their names."""
+    folder = source_folder(config.teacher.source)
+    named = {} if folder is None else stated(folder).get("id2label")
+    if config.teacher.finetune or not named or not needs_teacher(config):
+        return []
+    return ["teacher.finetune=false: " + text for text in check_labels(named, task)]
