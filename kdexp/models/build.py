@@ -68,7 +68,7 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> n
     """
     if weights is not None:
         return load_weights(build(configuration(teacher), head, teacher), weights)
-    where, options = location(teacher)
+    where, options = location(teacher, weights=True)
     with _quietly():
         model, info = _auto(head.auto_class).from_pretrained(
             where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,

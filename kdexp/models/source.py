@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdexp.common import network
 from kdexp.common.files import checksum
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Teacher
@@ -15,30 +16,83 @@ from kdexp.config.schema import Teacher
 KINDS = (".safetensors", ".json", ".txt", ".model")
 """Endings of the files that are what a teacher is: weights, configuration, tokenizer."""
 
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", INDEX, "model-?????-of-?????.safetensors")
+"""Names of the files that are fetched from the hub for a model's weights."""
+
+DESCRIPTION = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "spm.model", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.model", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+"""Names of the files that are fetched from the hub for all else: configuration, tokenizer, image processor."""
+
 COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Families whose first position is the one after the padding token's id."""
 
 
-def location(teacher: Teacher) -> tuple[str, dict[str, Any]]:
-    """Return the path or hub id of a teacher and the keyword arguments to load it with (safetensors only)."""
-    folder = source_folder(teacher.source)
-    if folder is not None:
-        return str(folder), {"local_files_only": True}
-    return teacher.source.partition(":")[2], {"revision": teacher.revision}
+def whole(files: Iterable[str]) -> bool:
+    """Tell whether a model can be loaded from files of these names."""
+    return not lacking(files)
 
 
-def origin(source: str, revision: str | None, sha256: str | None) -> str:
-    """Return hub id and revision, or the content hash of a local folder (weights, configuration, tokenizer).
+def lacking(files: Iterable[str]) -> str:
+    """Return what a model cannot be loaded without and is not among files of these names; '' if nothing is."""
+    have = set(files)
+    if "config.json" not in have:
+        return "config.json"
+    return "" if have & {"model.safetensors", INDEX} else "model.safetensors"
+
+
+def commit(teacher: Teacher) -> str:
+    """Return the commit of a teacher of the hub: the one that was filled in, or what its revision stands for now.
+
+    Raises:
+        ValueError: it is not known and cannot be asked for.
+    """
+    if teacher.commit is not None:
+        return teacher.commit
+    name = teacher.source.partition(":")[2]
+    off = network.switched_off()
+    known = network.remembered("model", name, teacher.revision)
+    answer = known if off else network.ask("model", name, teacher.revision, ())
+    if answer.commit is None:
+        raise ValueError(f"teacher.source={teacher.source}: {answer.trouble or f'it is not in the cache ({off})'}.")
+    return answer.commit
+
+
+def location(teacher: Teacher, weights: bool = False) -> tuple[str, dict[str, Any]]:
+    """Return the folder of a teacher and the keyword arguments to load it with.
+
+    What a model of the hub is loaded from is the cache's folder of its commit, so loading asks nobody; what is not in
+    the cache yet is fetched now.
 
     Args:
-        source, revision, sha256: as in the group ``teacher``.
+        teacher: the resolved group ``teacher``.
+        weights: they are needed too.
+
+    Raises:
+        ValueError: the hub has to be asked and does not answer.
+    """
+    folder = source_folder(teacher.source)
+    if folder is None:
+        wanted = DESCRIPTION + (WEIGHTS if weights else ())
+        folder = network.fetch(teacher.source.partition(":")[2], commit(teacher), wanted)
+    return str(folder), {"local_files_only": True}
+
+
+def origin(source: str, commit: str | None, sha256: str | None) -> str:
+    """Return hub id and commit, or the content hash of a local folder (weights, configuration, tokenizer).
+
+    Args:
+        source, commit, sha256: as in the group ``teacher``; :func:`commit` knows the second one.
 
     Raises:
         ValueError: the weights are not the ones that ``teacher.sha256`` promises.
     """
     folder = source_folder(source)
     if folder is None:
-        return f"{source}@{revision or 'main'}"
+        return f"{source}@{commit}"
     total = hashlib.sha256()
     for path in sorted(p for p in folder.glob("*") if p.suffix in KINDS):
         content = checksum(path)
@@ -62,7 +116,7 @@ def positions(said: Mapping[str, Any]) -> int | None:
 
 def weights(folder: Path) -> set[str] | None:
     """Return the names of all weights in a folder's safetensors files; None if there are none."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         return set(json.loads(index.read_text())["weight_map"])
     path = folder / "model.safetensors"

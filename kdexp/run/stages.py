@@ -46,6 +46,9 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
             say=log.info, stop=stop, show=display.show, write=write, saved=store.saved,
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", spec.name, len(stages), device, known.dtype, threads)
+        log.info("teacher %s: %s", config.teacher.name, known.origin)
+        if config.task.get("hub_commit"):
+            log.info("task %s: read from the hub at commit %s", config.task["name"], config.task["hub_commit"])
         record = config.runtime.keep_weights == "none" and not config.runtime.efficiency
         with store.using([stage.key for stage in stages]):
             done = build(stages, store, run, record)
