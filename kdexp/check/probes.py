@@ -21,9 +21,6 @@ from kdexp.config.resolve import fill
 from kdexp.config.schema import Config
 from kdexp.models import source
 
-SMALL = ("config.json", "tokenizer_config.json")
-"""What the checks read of a model of the hub."""
-
 
 def problems(configs: Iterable[Config]) -> list[str]:
     """Return why storage that checked configurations name cannot be used, each once."""
@@ -62,8 +59,8 @@ def pin_teacher(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return raw, [f"teacher.revision={revision}: no branch, tag or commit is called so."]
     looking, off = _looking(raw), network.switched_off()
     answer = network.remembered("model", name, revision)
-    if not looking and not off and not (network.is_commit(revision) and source.whole(answer.files)):
-        answer = network.ask("model", name, revision, SMALL)
+    if not looking and not off and not (network.is_commit(revision) and _whole(name, answer)):
+        answer = network.ask("model", name, revision, "config.json", source.DESCRIPTION)
     if looking and "config.json" not in answer.files:
         answer = Answer()
     label = f"teacher.source=hub:{name}" + (f" (revision {revision})" if revision else "")
@@ -74,6 +71,11 @@ def pin_teacher(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return fill({**raw, "teacher": {**teacher, "commit": answer.commit}}), []
     except ConfigError as error:
         return raw, [f"{label}: {text}" for text in error.problems]
+
+
+def _whole(name: str, answer: Answer) -> bool:
+    """Tell whether the cache has all that a model is loaded from."""
+    return answer.commit is not None and not source.lacking(answer.files, network.folder("model", name, answer.commit))
 
 
 def _unknown(teacher: Mapping[str, Any], label: str, answer: Answer) -> list[str]:
@@ -95,10 +97,9 @@ def _missing(label: str, answer: Answer, off: str | None, name: str, revision: s
         return [f"{begin}: unset {switch}, or {local}."]
     if answer.commit is None:
         kept = network.remembered("model", name, revision) if answer.absent else Answer()
-        offline = source.whole(kept.files) and kept.commit is not None
-        rest = f" (the local cache has commit {kept.commit}: HF_HUB_OFFLINE=1 uses that)" if offline else ""
+        rest = f" (the local cache has commit {kept.commit}: HF_HUB_OFFLINE=1 uses that)" if _whole(name, kept) else ""
         return [f"{label}: {answer.trouble}, or {local}{rest}."]
-    lacking = source.lacking(answer.files)
+    lacking = source.lacking(answer.files, network.folder("model", name, answer.commit) if off else None)
     if not lacking:
         return []
     if off:

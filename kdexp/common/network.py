@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from kdexp.common import files
@@ -27,6 +27,9 @@ PAUSES = (1.0, 2.0)
 """Seconds before a question is put again to a hub that was busy or broken, while half the time is left."""
 BUSY = (408, 429, 500, 502, 503, 504)
 """Statuses of a hub that is busy or broken, which pass."""
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -114,27 +117,31 @@ _silent: list[Answer] = []
 
 
 @lru_cache(maxsize=256)
-def ask(kind: str, name: str, revision: str | None, small: tuple[str, ...]) -> Answer:
-    """Ask the hub what a revision stands for, once a process; within the limit, whatever the hub does.
+def ask(kind: str, name: str, revision: str | None, first: str, more: tuple[str, ...] = ()) -> Answer:
+    """Ask the hub what a revision stands for, once a process; within the limits, whatever the hub does.
 
     Args:
         kind: ``model`` or ``dataset``.
         name: ``owner/name``.
         revision: branch, tag, pull request or commit; None = ``main``.
-        small: small files that are fetched into the cache if they are there. They also tell whether the files of a
-            gated repository may be read: its existence is public.
+        first: a small file, fetched into the cache if there is one. It also tells whether the files of a gated
+            repository may be read: its existence is public.
+        more: further files that are fetched.
 
-    The limit is HF_HUB_ETAG_TIMEOUT (10 s) for all of it together.
+    The limit is HF_HUB_ETAG_TIMEOUT (10 s) for the commit and the first file together, three times that for the rest.
     """
     from huggingface_hub import constants
 
     if _silent:
         return _silent[0]
-    limit = float(constants.HF_HUB_ETAG_TIMEOUT)
+    limit = seconds = float(constants.HF_HUB_ETAG_TIMEOUT)
     try:
-        answer = _within(limit, lambda: _patiently(lambda: _question(kind, name, revision, small, limit), limit / 2))
+        answer = _within(limit, lambda: _patiently(lambda: _question(kind, name, revision, first, limit), limit / 2))
+        if more:
+            seconds = 3 * limit
+            _within(seconds, lambda: _snapshot(name, str(answer.commit), more))
     except Exception as error:  # of several libraries
-        answer = _trouble(error, kind, name, revision, limit)
+        answer = _trouble(error, kind, name, revision, seconds)
         if answer.absent:
             _silent.append(answer)
         return answer
@@ -144,9 +151,9 @@ def ask(kind: str, name: str, revision: str | None, small: tuple[str, ...]) -> A
     return answer
 
 
-def _within(seconds: float, question: Callable[[], Answer]) -> Answer:
+def _within(seconds: float, question: Callable[[], T]) -> T:
     """Return the answer to a question, or stop waiting: a client's own limits are for one read each, not for all."""
-    box: queue.SimpleQueue[Answer | Exception] = queue.SimpleQueue()
+    box: queue.SimpleQueue[T | Exception] = queue.SimpleQueue()
 
     def work() -> None:
         try:
@@ -178,49 +185,55 @@ def _patiently(question: Callable[[], Answer], seconds: float) -> Answer:
     return question()
 
 
-def _question(kind: str, name: str, revision: str | None, small: tuple[str, ...], limit: float) -> Answer:
+def _question(kind: str, name: str, revision: str | None, first: str, limit: float) -> Answer:
     from huggingface_hub import HfApi, get_hf_file_metadata, get_token, hf_hub_download, hf_hub_url
 
-    about = {"model": HfApi().model_info, "dataset": HfApi().dataset_info}[kind]
-    info = about(name, revision=revision, timeout=limit)
+    info: Any = HfApi().repo_info(name, repo_type=kind, revision=revision, timeout=limit)
     commit, there = str(info.sha), frozenset(sibling.rfilename for sibling in info.siblings or ())
     if not is_commit(commit):
         raise ValueError("no commit")
-    for file in small:
-        if file in there and not (folder(kind, name, commit) / file).is_file():
-            # First without the client's own patience, which is longer than ours and forgets what the hub has said.
-            url = hf_hub_url(name, file, repo_type=kind, revision=commit)
-            get_hf_file_metadata(url, token=get_token() or False, timeout=limit)
-            hf_hub_download(name, file, repo_type=kind, revision=commit, etag_timeout=limit)
+    if first in there and not (folder(kind, name, commit) / first).is_file():
+        # First without the client's own patience, which is longer than ours and forgets what the hub has said.
+        url = hf_hub_url(name, first, repo_type=kind, revision=commit)
+        get_hf_file_metadata(url, token=get_token() or False, timeout=limit)
+        hf_hub_download(name, first, repo_type=kind, revision=commit, etag_timeout=limit)
     return Answer(commit, there)
+
+
+def _snapshot(name: str, commit: str, wanted: tuple[str, ...]) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import tqdm
+
+    class Silent(tqdm):
+        """A progress bar that shows nothing: a run has a display of its own."""
+
+        def __init__(self, *args: Any, **kwargs: Any):
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    return Path(snapshot_download(name, revision=commit, allow_patterns=list(wanted), tqdm_class=Silent))
 
 
 def fetch(name: str, commit: str, wanted: tuple[str, ...]) -> Path:
     """Return the cache's folder of a model at a commit, with those of the wanted files that the hub has.
 
-    What is there already is not asked for again.
+    What is there already is not asked for again. There is no limit but the client's own (HF_HUB_DOWNLOAD_TIMEOUT for
+    each piece): files can be large.
 
     Args:
-        wanted: names of files, or patterns of names.
+        wanted: names of files.
 
     Raises:
         ValueError: they cannot be had, in a sentence.
     """
-    from huggingface_hub import snapshot_download
-
-    off = switched_off()
-    if off:
+    if switched_off():
         return folder("model", name, commit)
     try:
-        return Path(snapshot_download(name, revision=commit, allow_patterns=list(wanted)))
+        return _snapshot(name, commit, wanted)
     except Exception as error:  # of several libraries
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the hub
             raise
-        cause: BaseException = error
-        while _status(cause) is None and cause.__cause__ is not None:
-            cause = cause.__cause__
-        trouble = _trouble(cause, "model", name, commit, None).trouble
-        raise ValueError(f"the files of hub:{name} at {commit} cannot be fetched: {trouble}") from error
+        trouble = _trouble(error, "model", name, commit, None).trouble
+        raise ValueError(f"the files of hub:{name} at {commit} cannot be fetched: {trouble}.") from error
 
 
 def _status(error: BaseException) -> int | None:
@@ -246,6 +259,11 @@ def host() -> str:
 def _trouble(error: BaseException, kind: str, name: str, revision: str | None, limit: float | None) -> Answer:
     """Put an error of the hub's client into words: what is the matter, and what to do."""
     from huggingface_hub import errors
+
+    while (
+        isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__ is not None
+    ):  # it has no word of its own
+        error = error.__cause__
 
     what, login = {"model": "model", "dataset": "data set"}[kind], "HF_TOKEN, or `hf auth login`"
     status, hub = _status(error), f"the hub ({host()})"

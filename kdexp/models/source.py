@@ -17,8 +17,8 @@ KINDS = (".safetensors", ".json", ".txt", ".model")
 """Endings of the files that are what a teacher is: weights, configuration, tokenizer."""
 
 INDEX = "model.safetensors.index.json"
-WEIGHTS = ("model.safetensors", INDEX, "model-?????-of-?????.safetensors")
-"""Names of the files that are fetched from the hub for a model's weights."""
+WEIGHTS = ("model.safetensors", INDEX)
+"""Names of the files that are fetched from the hub for a model's weights; of shards, by their index."""
 
 DESCRIPTION = (
     "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
@@ -31,41 +31,45 @@ COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Families whose first position is the one after the padding token's id."""
 
 
-def whole(files: Iterable[str]) -> bool:
-    """Tell whether a model can be loaded from files of these names."""
-    return not lacking(files)
+def lacking(files: Iterable[str], folder: Path | None = None) -> str:
+    """Return what a model cannot be loaded without and is not among its files; '' if nothing is.
 
-
-def lacking(files: Iterable[str]) -> str:
-    """Return what a model cannot be loaded without and is not among files of these names; '' if nothing is."""
+    Args:
+        files: names of all of them.
+        folder: where they are, if they are here: then an index is read for the names of its shards.
+    """
     have = set(files)
     if "config.json" not in have:
         return "config.json"
-    return "" if have & {"model.safetensors", INDEX} else "model.safetensors"
+    if "model.safetensors" in have:
+        return ""
+    if INDEX not in have:
+        return "model.safetensors"
+    return next(iter(sorted(_shards(folder) - have)), "") if folder is not None else ""
 
 
-def commit(teacher: Teacher) -> str:
-    """Return the commit of a teacher of the hub: the one that was filled in, or what its revision stands for now.
+def _shards(folder: Path) -> set[str]:
+    """Return the names of the files that an index names; none if it cannot be read, which loading says better."""
+    try:
+        return {name for name in json.loads((folder / INDEX).read_text())["weight_map"].values() if "/" not in name}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
 
-    Raises:
-        ValueError: it is not known and cannot be asked for.
+
+def location(teacher: Teacher) -> tuple[str, dict[str, Any]]:
+    """Return the folder of a teacher and the keyword arguments to load it with; nothing is fetched.
+
+    What a model of the hub is loaded from is the cache's folder of its commit, so loading asks nobody. While its commit
+    is unknown there is only its name.
     """
-    if teacher.commit is not None:
-        return teacher.commit
-    name = teacher.source.partition(":")[2]
-    off = network.switched_off()
-    known = network.remembered("model", name, teacher.revision)
-    answer = known if off else network.ask("model", name, teacher.revision, ())
-    if answer.commit is None:
-        raise ValueError(f"teacher.source={teacher.source}: {answer.trouble or f'it is not in the cache ({off})'}.")
-    return answer.commit
+    folder = source_folder(teacher.source, teacher.commit)
+    if folder is not None:
+        return str(folder), {"local_files_only": True}
+    return teacher.source.partition(":")[2], {"revision": teacher.revision}
 
 
-def location(teacher: Teacher, weights: bool = False) -> tuple[str, dict[str, Any]]:
-    """Return the folder of a teacher and the keyword arguments to load it with.
-
-    What a model of the hub is loaded from is the cache's folder of its commit, so loading asks nobody; what is not in
-    the cache yet is fetched now.
+def fetch(teacher: Teacher, weights: bool = False) -> None:
+    """See to it that the files of a teacher of the hub are here; of others, and of those that are here, there is none.
 
     Args:
         teacher: the resolved group ``teacher``.
@@ -74,18 +78,20 @@ def location(teacher: Teacher, weights: bool = False) -> tuple[str, dict[str, An
     Raises:
         ValueError: the hub has to be asked and does not answer.
     """
-    folder = source_folder(teacher.source)
-    if folder is None:
-        wanted = DESCRIPTION + (WEIGHTS if weights else ())
-        folder = network.fetch(teacher.source.partition(":")[2], commit(teacher), wanted)
-    return str(folder), {"local_files_only": True}
+    if teacher.commit is None:
+        return
+    name = teacher.source.partition(":")[2]
+    folder = network.fetch(name, teacher.commit, DESCRIPTION + (WEIGHTS if weights else ()))
+    shards = _shards(folder) if weights and not (folder / "model.safetensors").is_file() else set()
+    if shards:
+        network.fetch(name, teacher.commit, tuple(sorted(shards)))
 
 
 def origin(source: str, commit: str | None, sha256: str | None) -> str:
     """Return hub id and commit, or the content hash of a local folder (weights, configuration, tokenizer).
 
     Args:
-        source, commit, sha256: as in the group ``teacher``; :func:`commit` knows the second one.
+        source, commit, sha256: as in the group ``teacher``.
 
     Raises:
         ValueError: the weights are not the ones that ``teacher.sha256`` promises.

@@ -160,12 +160,11 @@ def facts(config: Config) -> Facts:
     """Look at the data, the weights and the machine that a configuration names."""
     task, teacher = build(config.task), config.teacher
     folder = source_folder(teacher.source)
-    commit = source.commit(teacher) if folder is None else None
     stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
     cache = Path(config.runtime.store).expanduser().absolute() / "cache"
     return Facts(
         _fingerprint(task, config.data.root, cache),
-        _origin(teacher.source, commit, teacher.sha256, stamp),
+        _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp),
         decide_dtype(config.runtime.dtype, config.runtime.device),
     )
 

@@ -12,6 +12,7 @@ import torch
 
 from kdexp.common import machine
 from kdexp.methods import base as methods
+from kdexp.models import source
 from kdexp.run import progress
 from kdexp.run import result as results
 from kdexp.run.spec import RunSpec, facts
@@ -36,6 +37,7 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
     began, config = time.monotonic(), spec.config
     device = machine.decide_device(config.runtime.device)
     threads = _threads(config.runtime.threads)
+    source.fetch(config.teacher)  # another machine than the one that asked may have another cache
     known = facts(config)
     stages = methods.stages(config, known)
     store = open_store(config, spec.run_dir)

@@ -164,16 +164,18 @@ TROUBLES: dict[str, tuple[dict[str, Any], str]] = {
 
 def test_a_hub_in_trouble_is_one_sentence_within_seconds(hub: Hub, repository: Repository, ask: Asker) -> None:
     hub.tokens.add(SECRET)
-    for at in ("GET /api/models/", "HEAD .*resolve/.*config.json"):
+    for at in ("GET /api/models/", "HEAD .*resolve/.*/config.json", "GET .*/tokenizer.json"):
         for name, (fault, words) in TROUBLES.items():
             if at.startswith("HEAD") and name in ("drips", "breaks off", "is a login page"):
                 continue  # they have no body
+            if at.endswith("tokenizer.json") and name not in ("hangs", "is broken"):
+                continue  # the client tries again for as long as it may
             hub.faults[:] = []
             hub.fail(at, **fault)
             began = time.monotonic()
             problems = ask(repository, {"HF_TOKEN": SECRET})["problems"]
             assert len(problems) == 1 and words in problems[0], (at, name, problems)
-            assert time.monotonic() - began < LIMIT + 2, (at, name)
+            assert time.monotonic() - began < (LIMIT if "config" in at or "api" in at else 3 * LIMIT) + 2, (at, name)
             assert problems[0].startswith(f"teacher.source=hub:{repository.id}: ") and SECRET not in problems[0]
             assert re.fullmatch(r"[^\n]{40,500}\.", problems[0]), problems[0]
 
@@ -298,15 +300,15 @@ def test_the_cache_answers_where_the_hub_is_switched_off(hub: Hub, repository: R
     assert "is not in the local cache and the hub is switched off (HF_HUB_OFFLINE=1)" in cold
     assert not hub.requests
     warm, cached = ask(repository), ask.cached(repository, first)
+    assert {path.name for path in cached.iterdir()} == {"config.json", "tokenizer.json", "tokenizer_config.json"}
     (part,) = ask(repository, OFF)["problems"]
     assert f"the local cache has commit {first} without its model.safetensors" in part
-    fetched = "print(source.location(Teacher(name='t', source=sys.argv[1], commit=sys.argv[2]), weights=True)[0])"
+    fetched = "source.fetch(Teacher(name='t', source=sys.argv[1], commit=sys.argv[2]), weights=True)"
     imports = "import sys; from kdexp.models import source; from kdexp.config.schema import Teacher; "
     command = [sys.executable, "-c", imports + fetched, f"hub:{repository.id}", first]
     environment = program_environment(hub.environment(ask.home))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
-    assert Path(done.stdout.strip()) == cached and (cached / "model.safetensors").is_file(), done.stderr
-    assert {path.name for path in cached.iterdir()} >= {"config.json", "tokenizer.json", "tokenizer_config.json"}
+    assert done.returncode == 0 and not done.stderr and (cached / "model.safetensors").is_file(), done.stderr
     asked = len(hub.requests)
     assert ask(repository, OFF) == warm == {**ask(repository, teacher__revision=first), "id": warm["id"]}
     assert len(hub.requests) == asked  # a whole commit in the cache never moves

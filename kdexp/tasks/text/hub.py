@@ -53,7 +53,7 @@ def commit(cache: Path, dataset: str, config: str | None, revision: str | None, 
     if off:
         begin = f"{label} is not in the local cache and the hub is switched off ({off})"
         raise ValueError(f"{begin}: unset {off.partition('=')[0]}, {remedy}")
-    answer = network.ask("dataset", dataset, revision, ("README.md",))
+    answer = network.ask("dataset", dataset, revision, "README.md")
     if answer.commit is None:
         kept = answer.absent and known.commit is not None and here(cache, dataset, config, known.commit)
         rest = f" (the local cache has commit {known.commit}: HF_HUB_OFFLINE=1 uses that)" if kept else ""

@@ -119,10 +119,10 @@ class TextTask(SequenceTask):
             raise ValueError(" ".join(wrong))
         assert self.hub is not None
         splits = self.hub_splits or {split: split for split in self.files}
-        return hub.fetch(cache, self.hub, self.hub_config, self._state, splits, self.optional)
+        return hub.fetch(cache, self.hub, self.hub_config, self._pinned, splits, self.optional)
 
     @property
-    def _state(self) -> str | None:
+    def _pinned(self) -> str | None:
         """What is read of the hub's data set: a commit where one was filled in."""
         return self.hub_commit or self.hub_revision
 
@@ -173,7 +173,7 @@ class TextTask(SequenceTask):
         """See :meth:`Task.here`: local files, or a data set of the hub that was fetched before."""
         if self.hub is None or self._local(root) is not None:
             return True
-        return hub.here(cache, self.hub, self.hub_config, self._state)
+        return hub.here(cache, self.hub, self.hub_config, self._pinned)
 
     def _column_problems(self, path: Path) -> list[str]:
         try:
