@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from kdexp.common import network
+from kdexp.common.redact import without_passwords
 
 
 def switched_off() -> str | None:
@@ -27,10 +28,9 @@ def in_library_cache(dataset: str, config: str | None, revision: str | None) -> 
     return prepared.is_dir() if revision is None else any(prepared.glob(f"*/{glob.escape(revision)}"))
 
 
-def here(cache: Path | None, dataset: str, config: str | None, revision: str | None) -> bool:
-    """Whether a data set can be read without a network: it was fetched before, or the library has prepared it."""
-    fetched = place(cache, dataset, config, revision)
-    return (fetched / "complete").is_file() or in_library_cache(dataset, config, revision)
+def fetched(cache: Path | None, dataset: str, config: str | None, commit: str | None) -> bool:
+    """Whether a commit of a data set was fetched before: it is then read without a network."""
+    return commit is not None and (place(cache, dataset, config, commit) / "complete").is_file()
 
 
 def commit(cache: Path, dataset: str, config: str | None, revision: str | None, ask: bool) -> str | None:
@@ -43,20 +43,18 @@ def commit(cache: Path, dataset: str, config: str | None, revision: str | None, 
         raise ValueError(f"task.hub={dataset}: data sets of the hub are called OWNER/NAME (such as nyu-mll/glue)")
     if revision is not None and not network.proper(revision):
         raise ValueError(f"task.hub_revision={revision}: no branch, tag or commit is called so")
-    known, off = network.remembered("dataset", dataset, revision), switched_off()
+    known, off = network.remembered("dataset", dataset, revision).commit, switched_off()
+    kept = known is not None and (fetched(cache, dataset, config, known) or in_library_cache(dataset, config, known))
     label = f"task.hub={dataset}" + (f" (revision {revision})" if revision else "")
     remedy = "or give the files with KDEXP_DATA or data.root=..."
-    if not ask:
-        return known.commit
-    if known.commit is not None and (off or network.is_commit(revision)) and here(cache, dataset, config, known.commit):
-        return known.commit
+    if not ask or (kept and (off or network.is_commit(revision))):
+        return known
     if off:
         begin = f"{label} is not in the local cache and the hub is switched off ({off})"
         raise ValueError(f"{begin}: unset {off.partition('=')[0]}, {remedy}")
     answer = network.ask("dataset", dataset, revision, "README.md")
     if answer.commit is None:
-        kept = answer.absent and known.commit is not None and here(cache, dataset, config, known.commit)
-        rest = f" (the local cache has commit {known.commit}: HF_HUB_OFFLINE=1 uses that)" if kept else ""
+        rest = f" (the local cache has commit {known}: HF_HUB_OFFLINE=1 uses that)" if kept and answer.absent else ""
         raise ValueError(f"{label}: {answer.trouble}, {remedy}{rest}")
     return answer.commit
 
@@ -120,9 +118,10 @@ def _download(folder: Path, dataset: str, config: str | None, revision: str | No
         except ImportError as error:
             raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
         except Exception as error:  # many kinds, of several libraries
+            said = without_passwords(" ".join(str(error).split()))[:300].rstrip(".")
             raise ValueError(
                 f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: "
-                f"{type(error).__name__}: {error}. Check the name and the network, or give the files "
+                f"{type(error).__name__}: {said}. Check the name and the network, or give the files "
                 "with KDEXP_DATA or data.root=..."
             ) from error
         for name, split in splits.items():

@@ -173,7 +173,7 @@ class TextTask(SequenceTask):
         """See :meth:`Task.here`: local files, or a data set of the hub that was fetched before."""
         if self.hub is None or self._local(root) is not None:
             return True
-        return hub.here(cache, self.hub, self.hub_config, self._pinned)
+        return hub.fetched(cache, self.hub, self.hub_config, self._pinned)
 
     def _column_problems(self, path: Path) -> list[str]:
         try:
