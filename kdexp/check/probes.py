@@ -28,12 +28,12 @@ def problems(configs: Iterable[Config]) -> list[str]:
     for config in configs:
         url = config.runtime.remote
         if str(url) not in seen:
-            seen[str(url)] = remote.problems(url, write=not _looking(config.model_dump()))
+            seen[str(url)] = remote.problems(url, write=not _looking(config.dry, config.plan))
     return list(dict.fromkeys(text for texts in seen.values() for text in texts))
 
 
-def _looking(config: Mapping[str, Any]) -> bool:
-    return bool(config.get("dry")) or config.get("plan") == "show"
+def _looking(dry: Any, plan: Any) -> bool:
+    return bool(dry) or plan == "show"
 
 
 def pin_teacher(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -57,9 +57,9 @@ def pin_teacher(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return raw, [f"teacher.source=hub:{name}: models of the hub are called OWNER/NAME (such as hub:org/my-bert)."]
     if revision is not None and not network.proper(revision):
         return raw, [f"teacher.revision={revision}: no branch, tag or commit is called so."]
-    looking, off = _looking(raw), network.switched_off()
-    answer = network.remembered("model", name, revision)
-    if not looking and not off and not (network.is_commit(revision) and _whole(name, answer)):
+    looking, off, fixed = _looking(raw.get("dry"), raw.get("plan")), network.switched_off(), network.is_commit(revision)
+    answer = network.remembered("model", name, revision) if looking or off or fixed else Answer()
+    if not (looking or off or (fixed and _whole(name, answer))):
         answer = network.ask("model", name, revision, "config.json", source.DESCRIPTION)
     if looking and "config.json" not in answer.files:
         answer = Answer()
@@ -121,7 +121,7 @@ def pin_data(config: Config) -> tuple[Config, list[str]]:
         return config, ["task.hub_commit is filled in by kdexp: say task.hub_revision=... to choose a commit."]
     cache = Path(config.runtime.store).expanduser().absolute() / "cache"
     try:
-        pinned = build(config.task).pin(config.data.root, cache, ask=not _looking(config.model_dump()))
+        pinned = build(config.task).pin(config.data.root, cache, ask=not _looking(config.dry, config.plan))
     except ValueError as error:
         return config, [f"{error}."]
     return config.model_copy(update={"task": {**config.task, **pinned}}) if pinned else config, []
