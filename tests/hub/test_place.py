@@ -168,14 +168,17 @@ def test_a_hub_in_trouble_is_one_sentence_within_seconds(hub: Hub, repository: R
         for name, (fault, words) in TROUBLES.items():
             if at.startswith("HEAD") and name in ("drips", "breaks off", "is a login page"):
                 continue  # they have no body
-            if at.endswith("tokenizer.json") and name not in ("hangs", "is broken"):
-                continue  # the client tries again for as long as it may
+            if at.endswith("tokenizer.json"):
+                if name not in ("hangs", "is broken"):
+                    continue  # the client tries again for as long as it may
+                words = words.replace(f"within {LIMIT} s", f"within {3 * LIMIT} s")
             hub.faults[:] = []
             hub.fail(at, **fault)
             began = time.monotonic()
             problems = ask(repository, {"HF_TOKEN": SECRET})["problems"]
             assert len(problems) == 1 and words in problems[0], (at, name, problems)
-            assert time.monotonic() - began < (LIMIT if "config" in at or "api" in at else 3 * LIMIT) + 2, (at, name)
+            # The clients alone would take 24 s for a broken hub and for ever for one that hangs or drips.
+            assert time.monotonic() - began < 3 * LIMIT + 8, (at, name)
             assert problems[0].startswith(f"teacher.source=hub:{repository.id}: ") and SECRET not in problems[0]
             assert re.fullmatch(r"[^\n]{40,500}\.", problems[0]), problems[0]
 
