@@ -17,6 +17,8 @@ def problems(config: Config, task: Task) -> list[str]:
     teacher = config.teacher
     model, options = source.location(teacher)
     folder = source_folder(teacher.source)
+    if folder is None:  # of the hub: its tokenizer is looked at when it has been fetched
+        options = {}
     said = {} if folder is None else stated(folder)
     context = DataContext(
         model=model,

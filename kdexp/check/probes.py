@@ -1,54 +1,127 @@
-"""What only the network can tell: whether the hub and object storage answer. Asked once for a run or a whole study."""
+"""What only the network can tell: which commits the hub has now, and whether it and object storage answer.
+
+Each source is asked for once a process, so once for a run or a whole study, before anything is loaded. What a revision
+stands for is filled into the configuration (``teacher.commit``, ``task.hub_commit``) and travels with it to whoever
+carries the run out: nobody asks a second time. Where nothing will be run (``dry=true``, ``plan=show``) nobody is asked,
+and nothing is written to the storage: what the cache knows is taken, and the rest stays unknown.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from kdexp.check import remote
 from kdexp.common import network
+from kdexp.common.network import Answer
+from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
+from kdexp.config.resolve import fill
 from kdexp.config.schema import Config
+from kdexp.models import source
 
 
 def problems(configs: Iterable[Config]) -> list[str]:
-    """Return why models, data or storage that checked configurations name cannot be reached, each once.
-
-    Where nothing will be run (``dry=true``, ``plan=show``) the hub is not asked and nothing is written to the storage.
-    """
+    """Return why storage that checked configurations name cannot be used, each once."""
     seen: dict[str, list[str]] = {}
     for config in configs:
-        looking = config.dry or config.plan == "show"
         url = config.runtime.remote
-        if f"remote {url}" not in seen:
-            seen[f"remote {url}"] = remote.problems(url, write=not looking)
-        if looking:
-            continue
-        teacher = f"{config.teacher.source}@{config.teacher.revision}"
-        if teacher not in seen:
-            seen[teacher] = _hub(config)
-        data = f"{config.task}@{config.data.root}"
-        if data not in seen:
-            seen[data] = _data(config)
+        if str(url) not in seen:
+            seen[str(url)] = remote.problems(url, write=not _looking(config.dry, config.plan))
     return list(dict.fromkeys(text for texts in seen.values() for text in texts))
 
 
-def _data(config: Config) -> list[str]:
-    cache = Path(config.runtime.store).expanduser().absolute() / "cache"
-    return build(config.task).needs_hub(config.data.root, cache)
+def _looking(dry: Any, plan: Any) -> bool:
+    return bool(dry) or plan == "show"
 
 
-def _hub(config: Config) -> list[str]:
-    """Say why a teacher cannot be had from the hub; [] if it is local or cached, or the hub answers."""
-    from huggingface_hub import try_to_load_from_cache
+def pin_teacher(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Fill in which commit a teacher of the hub is, and the sizes that its config.json says.
 
-    kind, _, name = config.teacher.source.partition(":")
-    if kind != "hub" or isinstance(try_to_load_from_cache(name, "config.json", revision=config.teacher.revision), str):
+    Args:
+        raw: a configuration as plain values; it is not changed.
+
+    Returns:
+        The configuration, and why the teacher cannot be had.
+    """
+    teacher = raw["teacher"] if isinstance(raw.get("teacher"), dict) else {}
+    if teacher.get("commit") is not None:
+        unpinned = {**raw, "teacher": {**teacher, "commit": None}}
+        return unpinned, ["teacher.commit is filled in by kdexp: say teacher.revision=... to choose a commit."]
+    kind, _, name = str(teacher.get("source")).partition(":")
+    revision = teacher.get("revision")
+    if kind != "hub" or not isinstance(revision, str | None):
+        return raw, []
+    if not network.nameable(name):
+        return raw, [f"teacher.source=hub:{name}: models of the hub are called OWNER/NAME (such as hub:org/my-bert)."]
+    if revision is not None and not network.proper(revision):
+        return raw, [f"teacher.revision={revision}: no branch, tag or commit is called so."]
+    looking, off, fixed = _looking(raw.get("dry"), raw.get("plan")), network.switched_off(), network.is_commit(revision)
+    answer = network.remembered("model", name, revision) if looking or off or fixed else Answer()
+    if not (looking or off or (fixed and _whole(name, answer))):
+        answer = network.ask("model", name, revision, "config.json", source.DESCRIPTION)
+    if looking and "config.json" not in answer.files:
+        answer = Answer()
+    label = f"teacher.source=hub:{name}" + (f" (revision {revision})" if revision else "")
+    wrong = _unknown(teacher, label, answer) if looking else _missing(label, answer, off, name, revision)
+    if answer.commit is None or wrong:
+        return raw, wrong
+    try:
+        return fill({**raw, "teacher": {**teacher, "commit": answer.commit}}), []
+    except ConfigError as error:
+        return raw, [f"{label}: {text}" for text in error.problems]
+
+
+def _whole(name: str, answer: Answer) -> bool:
+    """Tell whether the cache has all that a model is loaded from."""
+    return answer.commit is not None and not source.lacking(answer.files, network.folder("model", name, answer.commit))
+
+
+def _unknown(teacher: Mapping[str, Any], label: str, answer: Answer) -> list[str]:
+    """Refuse to plan with a model of which nothing is known; its commit alone may stay unknown."""
+    if answer.commit is not None or teacher.get("num_layers") is not None:
         return []
-    instead = "use a local model (teacher=minilm_l6, or teacher=local teacher.source=path:...)."
-    begin = f"teacher.source={config.teacher.source} is not in the local cache and"
-    if os.environ.get("HF_HUB_OFFLINE", "0").lower() not in ("0", "", "false"):
-        return [f"{begin} the hub is switched off (HF_HUB_OFFLINE=1): unset it, or {instead}"]
-    silent = network.silence()
-    return [f"{begin} {silent}: check the network, set HF_ENDPOINT, or {instead}"] if silent else []
+    return [
+        f"{label}: its sizes are not in the local cache, and dry=true and plan=show do not ask the hub: give "
+        "teacher.num_layers, hidden_size, num_heads, vocab_size and family, or run it once."
+    ]
+
+
+def _missing(label: str, answer: Answer, off: str | None, name: str, revision: str | None) -> list[str]:
+    """Say that a model cannot be had as a whole."""
+    local = "use a local model (teacher=minilm_l6, or teacher=local teacher.source=path:...)"
+    switch = str(off).partition("=")[0]
+    if answer.commit is None and off:
+        begin = f"{label} is not in the local cache and the hub is switched off ({off})"
+        return [f"{begin}: unset {switch}, or {local}."]
+    if answer.commit is None:
+        kept = network.remembered("model", name, revision) if answer.absent else Answer()
+        rest = f" (the local cache has commit {kept.commit}: HF_HUB_OFFLINE=1 uses that)" if _whole(name, kept) else ""
+        return [f"{label}: {answer.trouble}, or {local}{rest}."]
+    lacking = source.lacking(answer.files, network.folder("model", name, answer.commit) if off else None)
+    if not lacking:
+        return []
+    if off:
+        begin = f"{label}: the local cache has commit {answer.commit} without its {lacking}"
+        return [f"{begin}, and the hub is switched off ({off}): unset {switch} once to fetch the rest, or {local}."]
+    if lacking == "config.json":
+        return [f"{label} has no config.json at commit {answer.commit}: it is no model of transformers; {local}."]
+    others = ", ".join(sorted(file for file in answer.files if file.endswith((".bin", ".h5", ".msgpack"))))
+    return [
+        f"{label} has no weights in safetensors at commit {answer.commit} (it has {others or 'none'}), and nothing "
+        "else is read: name a revision that has them (often a pull request, teacher.revision=refs/pr/NUMBER), or save "
+        "the model again and use teacher=local."
+    ]
+
+
+def pin_data(config: Config) -> tuple[Config, list[str]]:
+    """Fill in which commit of the hub a task's data are, and say why they cannot be had."""
+    if config.task.get("hub_commit") is not None:
+        return config, ["task.hub_commit is filled in by kdexp: say task.hub_revision=... to choose a commit."]
+    cache = Path(config.runtime.store).expanduser().absolute() / "cache"
+    try:
+        pinned = build(config.task).pin(config.data.root, cache, ask=not _looking(config.dry, config.plan))
+    except ValueError as error:
+        return config, [f"{error}."]
+    return config.model_copy(update={"task": {**config.task, **pinned}}) if pinned else config, []

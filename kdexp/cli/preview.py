@@ -11,8 +11,9 @@ from kdexp.config.schema import Config
 from kdexp.methods import base as methods
 from kdexp.models import build as models
 from kdexp.objectives import layer_maps
-from kdexp.run.spec import RunSpec, facts
+from kdexp.run.spec import RunSpec, facts, unknown
 from kdexp.store.replicated import open_store
+from kdexp.store.stage import Stage
 
 
 def before(spec: RunSpec) -> None:
@@ -21,12 +22,17 @@ def before(spec: RunSpec) -> None:
     small = models.count(config.teacher, head, config.student)
     big = models.count(config.teacher, head)
     print(f"run      {spec.run_dir}")
-    print(f"teacher  {config.teacher.name}: {config.teacher.num_layers} layers, {big:,} parameters")
+    print(f"teacher  {config.teacher.name}: {config.teacher.num_layers} layers, {big:,} parameters{_state(config)}")
     print(
         f"student  {config.student.name}: {config.student.num_layers} layers, {small:,} parameters ({small / big:.0%})"
     )
     for line in layer_table(config):
         print(line)
+
+
+def _state(config: Config) -> str:
+    """Return which state of the hub a teacher is; '' for a local one."""
+    return f" ({config.teacher.source} at commit {config.teacher.commit})" if config.teacher.commit else ""
 
 
 def layer_table(config: Config) -> list[str]:
@@ -60,11 +66,23 @@ def after(result: dict[str, Any]) -> None:
 
 
 def stages(spec: RunSpec) -> None:
-    """Print the stages of a run in order, which are in the store, and what they cost when they were built."""
+    """Print the stages of a run in order, which are in the store, and what they cost when they were built.
+
+    The hub is not asked. What it alone could tell is named, and then nobody knows which stages are there.
+    """
+    print(f"run      {spec.run_dir}: {state(spec.run_dir)}")
+    missing = unknown(spec.config)
+    if missing:
+        for number, stage in enumerate(spec.outline, 1):
+            print(f"{number:>3}. {stage.name:<24} {_roles(stage)}".rstrip())
+        print(f"     unknown until the hub is asked: {' and '.join(missing)}, so nobody knows what the store has of it")
+        return
+    if spec.config.teacher.commit:
+        name = spec.config.teacher.name
+        print(f"teacher  {name}{_state(spec.config)}, as the local cache has it; the hub was not asked")
     store = open_store(spec.config, spec.run_dir)
     planned = methods.stages(spec.config, facts(spec.config))
     there = {stage.key: store.seek(stage.key) for stage in planned}
-    print(f"run      {spec.run_dir}: {state(spec.run_dir)}")
     for number, stage in enumerate(planned, 1):
         finished = there[stage.key]
         what = (
@@ -74,8 +92,7 @@ def stages(spec: RunSpec) -> None:
             if (store.root / "work" / stage.key).exists()
             else "would run"
         )
-        roles = ", ".join(f"{role} from {parent.name}" for role, parent in stage.parents.items())
-        print(f"{number:>3}. {stage.name:<24} {stage.key[:12]}  {what}" + (f"   ({roles})" if roles else ""))
+        print(f"{number:>3}. {stage.name:<24} {stage.key[:12]}  {what}   {_roles(stage)}".rstrip())
     past = _seconds(store.store, {stage.name for stage in planned})
     new = [stage for stage in planned if there[stage.key] is None]
     if not new:
@@ -85,6 +102,12 @@ def stages(spec: RunSpec) -> None:
     else:
         guess = f"about {sum(past.get(stage.name, 0.0) for stage in new):.0f} s"
     print(f"     {len(new)} of {len(planned)} stages would run: {guess}")
+
+
+def _roles(stage: Stage) -> str:
+    """Return what a stage takes from which other one, in brackets; '' if it takes nothing."""
+    roles = ", ".join(f"{role} from {parent.name}" for role, parent in stage.parents.items())
+    return f"({roles})" if roles else ""
 
 
 def _seconds(store: Any, names: set[str]) -> dict[str, float]:

@@ -23,8 +23,9 @@ ROOT = "multirun"
 SCIENCE = ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "data", "selection", "seed")
 """Groups that decide what a run is; together with runtime.dtype they are its identity."""
 
-PLACES = {"data": {"root", "cache"}}
-"""Keys of those groups that say where something lies, and decide nothing."""
+PLACES = {"data": {"root", "cache"}, "teacher": {"commit"}, "task": {"hub_commit"}}
+"""Keys of those groups that say where something lies, and decide nothing, or that were filled in by asking the hub:
+what a revision stands for is a content, and so in the keys of stages."""
 
 LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
 """Groups that tables name a run by."""

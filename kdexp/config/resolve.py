@@ -14,6 +14,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from kdexp.common import network
 from kdexp.common.problems import ConfigError
 
 FAMILIES_WITH_ATTENTION = {"bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert"}
@@ -47,26 +48,38 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     assert isinstance(config, dict)
     for word in ("hydra", "debug"):
         config.pop(word, None)
-    teacher, student = config.setdefault("teacher", {}), config.setdefault("student", {})
+    teacher, _ = config.setdefault("teacher", {}), config.setdefault("student", {})
     for recipe in (config.get("recipe"), teacher.get("recipe")):
         if isinstance(recipe, dict):
             recipe.pop("per_task", None)  # looked up by the resolver kdexp.per_task
+    runtime = config.get("runtime") or {}
+    if isinstance(runtime.get("compile"), bool):  # YAML reads true and false
+        runtime["compile"] = str(runtime["compile"]).lower()
+    return fill(config)
+
+
+def fill(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration with the sizes that its teacher's config.json says, where that can be read by now.
+
+    Args:
+        config: plain values; a teacher of the hub can be read once ``teacher.commit`` is known.
+    """
+    teacher, student = dict(config["teacher"]), dict(config["student"])
     teacher |= {key: value for key, value in sizes(teacher).items() if teacher.get(key) is None}
     for key in ("hidden_size", "num_heads", "intermediate_size", "vocab_size"):
         if student.get(key) is None:
             student[key] = teacher.get(key)
-    runtime = config.get("runtime") or {}
-    if isinstance(runtime.get("compile"), bool):  # YAML reads true and false
-        runtime["compile"] = str(runtime["compile"]).lower()
-    return config
+    return {**config, "teacher": teacher, "student": student}
 
 
-def source_folder(source: str) -> Path | None:
-    """Return the local folder that a teacher's ``source`` names, or None for the hub.
+def source_folder(source: str, commit: str | None = None) -> Path | None:
+    """Return the local folder that a teacher's ``source`` names: for the hub, the cache's of that commit, or None.
 
     A package is located without importing it. The folder need not exist: the checks say so.
     """
     kind, _, rest = source.partition(":")
+    if kind == "hub" and commit is not None:
+        return network.folder("model", rest, commit)
     if kind == "path":
         return Path(rest).expanduser()
     if kind == "package":
@@ -81,7 +94,7 @@ def source_folder(source: str) -> Path | None:
 def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
     """Return what a teacher's config.json says of :data:`SIZES`, and ``attention``; without a folder only that."""
     source = teacher.get("source")
-    folder = None if source in (None, "???") else source_folder(str(source))
+    folder = None if source in (None, "???") else source_folder(str(source), teacher.get("commit"))
     said = {} if folder is None else stated(folder)
     if not said:
         return {"attention": None if teacher.get("family") is None else teacher["family"] in FAMILIES_WITH_ATTENTION}

@@ -72,11 +72,15 @@ class Recipe(Group):
 
 
 class Teacher(Group):
-    """Group ``teacher``; null sizes are read from the folder's config.json (:mod:`kdexp.config.resolve`)."""
+    """Group ``teacher``; null sizes are read from the folder's config.json (:mod:`kdexp.config.resolve`).
+
+    ``commit`` is what ``revision`` stands for on the hub; :mod:`kdexp.check.probes` fills it in.
+    """
 
     name: str
     source: str
     revision: str | None = None
+    commit: str | None = None
     sha256: str | None = None
     family: str | None = None
     num_layers: Count | None = None

@@ -15,7 +15,7 @@ from kdexp.heads.base import Head
 from kdexp.models import capture, shared_layers
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
-from kdexp.models.source import location
+from kdexp.models.source import fetch, location
 
 
 def _auto(name: str) -> Any:
@@ -68,6 +68,7 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> n
     """
     if weights is not None:
         return load_weights(build(configuration(teacher), head, teacher), weights)
+    fetch(teacher, weights=True)
     where, options = location(teacher)
     with _quietly():
         model, info = _auto(head.auto_class).from_pretrained(

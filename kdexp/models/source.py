@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from kdexp.common import network
 from kdexp.common.files import checksum
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Teacher
@@ -15,30 +16,89 @@ from kdexp.config.schema import Teacher
 KINDS = (".safetensors", ".json", ".txt", ".model")
 """Endings of the files that are what a teacher is: weights, configuration, tokenizer."""
 
+INDEX = "model.safetensors.index.json"
+WEIGHTS = ("model.safetensors", INDEX)
+"""Names of the files that are fetched from the hub for a model's weights; of shards, by their index."""
+
+DESCRIPTION = (
+    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "spm.model", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.model", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+"""Names of the files that are fetched from the hub for all else: configuration, tokenizer, image processor."""
+
 COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Families whose first position is the one after the padding token's id."""
 
 
+def lacking(files: Iterable[str], folder: Path | None = None) -> str:
+    """Return what a model cannot be loaded without and is not among its files; '' if nothing is.
+
+    Args:
+        files: names of all of them.
+        folder: where they are, if they are here: then an index is read for the names of its shards.
+    """
+    have = set(files)
+    if "config.json" not in have:
+        return "config.json"
+    if "model.safetensors" in have:
+        return ""
+    if INDEX not in have:
+        return "model.safetensors"
+    return next(iter(sorted(_shards(folder) - have)), "") if folder is not None else ""
+
+
+def _shards(folder: Path) -> set[str]:
+    """Return the names of the files that an index names; none if it cannot be read, which loading says better."""
+    try:
+        return {name for name in json.loads((folder / INDEX).read_text())["weight_map"].values() if "/" not in name}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return set()
+
+
 def location(teacher: Teacher) -> tuple[str, dict[str, Any]]:
-    """Return the path or hub id of a teacher and the keyword arguments to load it with (safetensors only)."""
-    folder = source_folder(teacher.source)
+    """Return the folder of a teacher and the keyword arguments to load it with; nothing is fetched.
+
+    What a model of the hub is loaded from is the cache's folder of its commit, so loading asks nobody. While its commit
+    is unknown there is only its name.
+    """
+    folder = source_folder(teacher.source, teacher.commit)
     if folder is not None:
         return str(folder), {"local_files_only": True}
     return teacher.source.partition(":")[2], {"revision": teacher.revision}
 
 
-def origin(source: str, revision: str | None, sha256: str | None) -> str:
-    """Return hub id and revision, or the content hash of a local folder (weights, configuration, tokenizer).
+def fetch(teacher: Teacher, weights: bool = False) -> None:
+    """See to it that the files of a teacher of the hub are here; of others, and of those that are here, there is none.
 
     Args:
-        source, revision, sha256: as in the group ``teacher``.
+        teacher: the resolved group ``teacher``.
+        weights: they are needed too.
+
+    Raises:
+        ValueError: the hub has to be asked and does not answer.
+    """
+    if teacher.commit is None:
+        return
+    name = teacher.source.partition(":")[2]
+    folder = network.fetch(name, teacher.commit, DESCRIPTION + (WEIGHTS if weights else ()))
+    shards = _shards(folder) if weights and not (folder / "model.safetensors").is_file() else set()
+    if shards:
+        network.fetch(name, teacher.commit, tuple(sorted(shards)))
+
+
+def origin(source: str, commit: str | None, sha256: str | None) -> str:
+    """Return hub id and commit, or the content hash of a local folder (weights, configuration, tokenizer).
+
+    Args:
+        source, commit, sha256: as in the group ``teacher``.
 
     Raises:
         ValueError: the weights are not the ones that ``teacher.sha256`` promises.
     """
     folder = source_folder(source)
     if folder is None:
-        return f"{source}@{revision or 'main'}"
+        return f"{source}@{commit}"
     total = hashlib.sha256()
     for path in sorted(p for p in folder.glob("*") if p.suffix in KINDS):
         content = checksum(path)
@@ -62,7 +122,7 @@ def positions(said: Mapping[str, Any]) -> int | None:
 
 def weights(folder: Path) -> set[str] | None:
     """Return the names of all weights in a folder's safetensors files; None if there are none."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         return set(json.loads(index.read_text())["weight_map"])
     path = folder / "model.safetensors"

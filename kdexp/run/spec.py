@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from kdexp.check import combinations
+from kdexp.check import combinations, probes
 from kdexp.common.machine import decide_dtype
 from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
@@ -19,7 +19,7 @@ from kdexp.config.resolve import resolve, source_folder
 from kdexp.config.schema import Config
 from kdexp.methods import base as methods
 from kdexp.methods.base import Facts
-from kdexp.models.source import origin
+from kdexp.models import source
 from kdexp.store.stage import Stage
 
 
@@ -62,8 +62,8 @@ def prepare(
         trial: number of the trial of a search that it belongs to.
 
     Returns:
-        The spec, or None and the problems. Nothing is loaded, and the network is not asked
-        (:mod:`kdexp.check.probes` does that for all specs of a study together).
+        The spec, or None and the problems. Nothing is loaded; the hub is asked what its sources are, once a process
+        for each (:mod:`kdexp.check.probes`).
     """
     return prepare_resolved(resolve(composed), overrides, trial)
 
@@ -72,10 +72,13 @@ def prepare_resolved(
     raw: dict[str, Any], overrides: Sequence[str] = (), trial: int | None = None
 ) -> tuple[RunSpec | None, list[str]]:
     """As :func:`prepare`, for a configuration whose dependent values are filled in already."""
+    raw, away = probes.pin_teacher(raw)
     config, problems = typed(raw)
     if config is None:
-        return None, problems + _further(raw, problems)
-    problems = combinations.problems(config)
+        return None, problems + _further(raw, problems) + away
+    problems = combinations.problems(config) + away
+    if not problems:
+        config, problems = probes.pin_data(config)
     return (None, problems) if problems else (_spec(config, tuple(overrides), trial), [])
 
 
@@ -141,6 +144,18 @@ def said(config: Config) -> Facts:
     return Facts(data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype)
 
 
+def unknown(config: Config) -> list[str]:
+    """Say what of a run's contents only the network could tell: then :func:`facts` would ask it."""
+    task, teacher = build(config.task), config.teacher
+    cache = Path(config.runtime.store).expanduser().absolute() / "cache"
+    missing = []
+    if source_folder(teacher.source) is None and teacher.commit is None:
+        missing.append(f"which commit of {teacher.source} is the teacher")
+    if not task.here(config.data.root, cache):
+        missing.append(f"the data of task={task.name}")
+    return missing
+
+
 def facts(config: Config) -> Facts:
     """Look at the data, the weights and the machine that a configuration names."""
     task, teacher = build(config.task), config.teacher
@@ -149,15 +164,15 @@ def facts(config: Config) -> Facts:
     cache = Path(config.runtime.store).expanduser().absolute() / "cache"
     return Facts(
         _fingerprint(task, config.data.root, cache),
-        _origin(teacher.source, teacher.revision, teacher.sha256, stamp),
+        _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp),
         decide_dtype(config.runtime.dtype, config.runtime.device),
     )
 
 
 @lru_cache(maxsize=64)
-def _origin(source: str, revision: str | None, sha256: str | None, stamp: tuple[Any, ...]) -> str:
+def _origin(where: str, commit: str | None, sha256: str | None, stamp: tuple[Any, ...]) -> str:
     """Hash a folder's files once for all runs of a process; ``stamp`` changes with them."""
-    return origin(source, revision, sha256)
+    return source.origin(where, commit, sha256)
 
 
 _FINGERPRINTS: dict[str, str] = {}

@@ -12,6 +12,7 @@ import torch
 
 from kdexp.common import machine
 from kdexp.methods import base as methods
+from kdexp.models import source
 from kdexp.run import progress
 from kdexp.run import result as results
 from kdexp.run.spec import RunSpec, facts
@@ -36,6 +37,7 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
     began, config = time.monotonic(), spec.config
     device = machine.decide_device(config.runtime.device)
     threads = _threads(config.runtime.threads)
+    source.fetch(config.teacher)  # another machine than the one that asked may have another cache
     known = facts(config)
     stages = methods.stages(config, known)
     store = open_store(config, spec.run_dir)
@@ -46,6 +48,9 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
             say=log.info, stop=stop, show=display.show, write=write, saved=store.saved,
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", spec.name, len(stages), device, known.dtype, threads)
+        log.info("teacher %s: %s", config.teacher.name, known.origin)
+        if config.task.get("hub_commit"):
+            log.info("task %s: read from the hub at commit %s", config.task["name"], config.task["hub_commit"])
         record = config.runtime.keep_weights == "none" and not config.runtime.efficiency
         for line in run.task().record(config.data.root, run.cache):
             log.info("%s", line)

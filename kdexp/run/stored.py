@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdexp.common import files
+from kdexp.common.network import is_commit
 from kdexp.run.spec import RunSpec, facts
 
 
@@ -23,7 +24,24 @@ def stale(spec: RunSpec, result: dict[str, Any]) -> str | None:
             far = spec.config.runtime.remote
             places = f" and {far}/runs/{'/'.join(spec.run_dir.parts[-2:])}" if far else ""
             return (
-                f"{result['run']['folder']} is finished, but its {what} had another content then ({then[:19]}, now "
-                f"{here[:19]}): give the study another name (study=...), or delete that folder{places} to run it again."
+                f"{result['run']['folder']} is finished, but its {what} had another content then ({_short(then)}, now "
+                f"{_short(here)}): {_former(what, spec, result)}give the study another name (study=...), or delete "
+                f"that folder{places} to run it again."
             )
     return None
+
+
+def _short(content: str) -> str:
+    """Return a hash in few digits; a commit of the hub whole, for it can be asked for."""
+    return content if content.startswith("hub:") else content[:19]
+
+
+def _former(what: str, spec: RunSpec, result: dict[str, Any]) -> str:
+    """Say how to go on with the commit of the hub that a finished run was made from; '' if there is none to name."""
+    if what == "data":
+        then, now, key = result["task"].get("hub_commit"), spec.config.task.get("hub_commit"), "task.hub_revision"
+    else:
+        then, now, key = str(result["origin"]).partition("@")[2], spec.config.teacher.commit, "teacher.revision"
+    if now is None or then == now or not is_commit(then):
+        return ""
+    return f"go on with the former ({key}={then}; finished stages are taken from the store), "

@@ -258,9 +258,22 @@ class Task(Goal):
         With it the folder is complete: transformers' ``pipeline`` needs nothing else.
         """
 
-    def needs_hub(self, root: str | None, cache: Path) -> list[str]:
-        """Say that the hub is needed but silent; [] if the files are here, fetched before, or the hub answers."""
-        return []
+    def pin(self, root: str | None, cache: Path, ask: bool) -> dict[str, Any]:
+        """Return settings that fix which state of a hub is read, for whoever carries the run out; {} if none is.
+
+        Args:
+            root: local data root, or None.
+            cache: folder for what is costly to gather.
+            ask: False: take what is known here; the network stays alone.
+
+        Raises:
+            ValueError: the data cannot be had, in a sentence.
+        """
+        return {}
+
+    def here(self, root: str | None, cache: Path) -> bool:
+        """Tell whether the data can be read without a network."""
+        return True
 
     @abstractmethod
     def fingerprint(self, root: str | None, cache: Path | None = None) -> str:

@@ -48,6 +48,8 @@ def tags_of(facts: Facts) -> dict[str, str]:
         "kdexp.run_id": facts.result.get("run", {}).get("id"),
         "kdexp.seed": facts.config.get("seed"),
         "kdexp.metric": facts.result.get("task", {}).get("metric"),
+        "kdexp.origin": facts.result.get("origin"),
+        "kdexp.hub_commit": facts.result.get("task", {}).get("hub_commit"),
         "kdexp.error": facts.status.get("error"),
     }
     return tags | {name: str(value)[:TAG_LENGTH] for name, value in extra.items() if value is not None}

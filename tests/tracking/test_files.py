@@ -161,3 +161,13 @@ def test_facts_of_a_run_come_from_its_folder(run_dir, finish, config):
     assert {tags[f"kdexp.{g}"] for g in ("teacher", "student", "objective")} == {"big", "l3", "kd"}
     (run_dir / ".hydra" / "config.yaml").write_text("a: [")
     assert Facts(run_dir).config == {}, "a damaged config costs the params, not the metrics"
+
+
+def test_a_finished_run_names_the_commits_of_the_hub(run_dir, finish, config):
+    finish(run_dir, "finished", config)
+    said = {"run": {"id": "x"}, "origin": "hub:owner/model@" + "a" * 40, "task": {"hub_commit": "b" * 40}}
+    (run_dir / "result.json").write_text(json.dumps(said))
+    tags = tags_of(Facts(run_dir))
+    assert (tags["kdexp.origin"], tags["kdexp.hub_commit"]) == (said["origin"], "b" * 40)
+    (run_dir / "result.json").write_text(json.dumps({**said, "task": {"hub_commit": None}}))
+    assert "kdexp.hub_commit" not in tags_of(Facts(run_dir))

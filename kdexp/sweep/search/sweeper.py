@@ -17,6 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
+from kdexp.check import probes
 from kdexp.common.problems import ConfigError, near
 from kdexp.config.identity import ROOT, science
 from kdexp.config.resolve import resolve
@@ -80,7 +81,7 @@ class Optuna(Sweeper):
     def _carry_out(self, plan: _Plan, launcher: Launcher) -> None:
         try:
             search = Search(plan.folder, plan.settings, plan.space, plan.lookup)
-            search.same_science(science(plan.raw))
+            search.same_science({**science(plan.raw), **plan.pinned})
         except ValueError as error:
             raise ConfigError([str(error)]) from error
         began, each = time.time(), max(1, len(plan.settings.seeds))
@@ -143,7 +144,7 @@ class _Plan:
         ]
         self.builder = Builder(loader, master)
         composed = self.builder.composer.compose(list(self.fixed.values()))
-        self.raw, self._choices = resolve(composed.config), composed.choices
+        self.raw, self._choices = probes.pin_teacher(resolve(composed.config))[0], composed.choices
         self.folder = Path(ROOT) / str(self.raw["study"])
         self._check()
 
@@ -161,6 +162,12 @@ class _Plan:
             reasons = list(self.builder.refused) or [e.reason for e in self.exclusions if self.builder.excluded[id(e)]]
             raise LeftOut(" ".join(reasons))
         return point
+
+    @property
+    def pinned(self) -> dict[str, Any]:
+        """Which commit of the hub the fixed teacher is: trials of another one are not mixed with these."""
+        commit = self.raw["teacher"].get("commit")
+        return {"teacher.commit": commit} if commit else {}
 
     def lookup(self, key: str) -> Any:
         """Return what the fixed part of the configuration has under a group or key (for conditions)."""

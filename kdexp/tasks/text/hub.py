@@ -2,24 +2,61 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import tempfile
 from pathlib import Path
 
+from kdexp.common import network
+from kdexp.common.redact import without_passwords
+
 
 def switched_off() -> str | None:
-    """The environment setting that forbids the hub (such as ``HF_HUB_OFFLINE=1``), or None."""
-    for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
-        if os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
-            return f"{name}={os.environ[name]}"
-    return None
+    """The environment setting that forbids the hub's data (such as ``HF_HUB_OFFLINE=1``), or None."""
+    return network.switched_off("HF_DATASETS_OFFLINE")
 
 
-def in_library_cache(dataset: str, config: str | None) -> bool:
-    """Whether the library ``datasets`` has prepared this set before (it then loads without a network)."""
+def in_library_cache(dataset: str, config: str | None, revision: str | None) -> bool:
+    """Whether the library ``datasets`` has prepared this set before (it then loads without a network).
+
+    Args:
+        revision: a commit, which must be the prepared one; None = any.
+    """
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "huggingface"
     base = Path(os.environ.get("HF_DATASETS_CACHE") or Path(home) / "datasets")
-    return (base / dataset.replace("/", "___") / (config or "default")).is_dir()
+    prepared = base / dataset.replace("/", "___") / (config or "default")
+    return prepared.is_dir() if revision is None else any(prepared.glob(f"*/{glob.escape(revision)}"))
+
+
+def fetched(cache: Path | None, dataset: str, config: str | None, commit: str | None) -> bool:
+    """Whether a commit of a data set was fetched before: it is then read without a network."""
+    return commit is not None and (place(cache, dataset, config, commit) / "complete").is_file()
+
+
+def commit(cache: Path, dataset: str, config: str | None, revision: str | None, ask: bool) -> str | None:
+    """Return which commit of a data set is read; None if that is not known and nobody may be asked.
+
+    Raises:
+        ValueError: it cannot be had, in a sentence.
+    """
+    if not network.nameable(dataset):
+        raise ValueError(f"task.hub={dataset}: data sets of the hub are called OWNER/NAME (such as nyu-mll/glue)")
+    if revision is not None and not network.proper(revision):
+        raise ValueError(f"task.hub_revision={revision}: no branch, tag or commit is called so")
+    known, off = network.remembered("dataset", dataset, revision).commit, switched_off()
+    kept = known is not None and (fetched(cache, dataset, config, known) or in_library_cache(dataset, config, known))
+    label = f"task.hub={dataset}" + (f" (revision {revision})" if revision else "")
+    remedy = "or give the files with KDEXP_DATA or data.root=..."
+    if not ask or (kept and (off or network.is_commit(revision))):
+        return known
+    if off:
+        begin = f"{label} is not in the local cache and the hub is switched off ({off})"
+        raise ValueError(f"{begin}: unset {off.partition('=')[0]}, {remedy}")
+    answer = network.ask("dataset", dataset, revision, "README.md")
+    if answer.commit is None:
+        rest = f" (the local cache has commit {known}: HF_HUB_OFFLINE=1 uses that)" if kept and answer.absent else ""
+        raise ValueError(f"{label}: {answer.trouble}, {remedy}{rest}")
+    return answer.commit
 
 
 def default_cache() -> Path:
@@ -76,14 +113,15 @@ def _download(folder: Path, dataset: str, config: str | None, revision: str | No
         try:
             from datasets import load_dataset
 
-            prepared = None if in_library_cache(dataset, config) else aside
+            prepared = None if in_library_cache(dataset, config, revision) else aside
             splits = load_dataset(dataset, config, revision=revision, cache_dir=prepared)
         except ImportError as error:
             raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
         except Exception as error:  # many kinds, of several libraries
+            said = without_passwords(" ".join(str(error).split()))[:300].rstrip(".")
             raise ValueError(
                 f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: "
-                f"{type(error).__name__}: {error}. Check the name and the network, or give the files "
+                f"{type(error).__name__}: {said}. Check the name and the network, or give the files "
                 "with KDEXP_DATA or data.root=..."
             ) from error
         for name, split in splits.items():

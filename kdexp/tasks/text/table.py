@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from kdexp.common import network
 from kdexp.common.problems import ConfigError
@@ -35,12 +35,14 @@ class TextTask(SequenceTask):
         partial: folder of a subset or of another cut of the same data; what is read there is marked as such.
         hub: id of the data set on the hub, or null.
         hub_config: its configuration, or null.
-        hub_revision: commit or tag, or null for the newest.
+        hub_revision: commit, branch or tag, or null for the newest.
+        hub_commit: what that stands for; filled in.
         hub_splits: split -> the hub's name for it; null = the same names.
     """
 
     locations: ClassVar[tuple[str, ...]] = (
-        "folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_splits",
+        "folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_commit",
+        "hub_splits",
     )  # fmt: skip
 
     columns: list[str] = field(default_factory=list)
@@ -52,6 +54,7 @@ class TextTask(SequenceTask):
     hub: str | None = None
     hub_config: str | None = None
     hub_revision: str | None = None
+    hub_commit: str | None = None
     hub_splits: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
@@ -117,7 +120,12 @@ class TextTask(SequenceTask):
             raise ValueError(" ".join(wrong))
         assert self.hub is not None
         splits = self.hub_splits or {split: split for split in self.files}
-        return hub.fetch(cache, self.hub, self.hub_config, self.hub_revision, splits, self.optional)
+        return hub.fetch(cache, self.hub, self.hub_config, self._pinned, splits, self.optional)
+
+    @property
+    def _pinned(self) -> str | None:
+        """What is read of the hub's data set: a commit where one was filled in."""
+        return self.hub_commit or self.hub_revision
 
     def shown_name(self, root: str | None) -> str:
         """``name``, with ``_partial`` appended when the partial set is what is read."""
@@ -137,7 +145,7 @@ class TextTask(SequenceTask):
         if local is not None:
             return [p for path in dict.fromkeys(local[0].values()) for p in self._column_problems(path)]
         off = hub.switched_off()
-        if self.hub is not None and (off is None or hub.in_library_cache(self.hub, self.hub_config)):
+        if self.hub is not None and (off is None or self._known()):
             return []
         if self.folder is None:
             return [f"task={self.name} reads task.hub={self.hub}, but the hub is switched off ({off}): unset it."]
@@ -150,16 +158,23 @@ class TextTask(SequenceTask):
         switch = str(off).partition("=")[0]
         return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {switch}."]
 
-    def needs_hub(self, root: str | None, cache: Path) -> list[str]:
-        """Say that the hub is needed but silent; [] if the files are here, fetched before, or the hub answers."""
-        if self.hub is None or self._local(root) is not None or hub.switched_off():
-            return []
-        fetched = hub.place(cache, self.hub, self.hub_config, self.hub_revision)
-        if any(fetched.glob("*.parquet")) or hub.in_library_cache(self.hub, self.hub_config):
-            return []
-        silent = network.silence()
-        remedy = "check the network, or give the files with KDEXP_DATA or data.root=..."
-        return [f"task={self.name} is read from the hub ({self.hub}), but {silent}: {remedy}"] if silent else []
+    def _known(self) -> bool:
+        """Whether the cache may do without the hub: :meth:`pin` looks closer."""
+        assert self.hub is not None
+        known = network.remembered("dataset", self.hub, self.hub_commit or self.hub_revision).commit
+        return known is not None or hub.in_library_cache(self.hub, self.hub_config, None)
+
+    def pin(self, root: str | None, cache: Path, ask: bool) -> dict[str, Any]:
+        """See :meth:`Task.pin`: the commit of the hub's data set, if that is what is read."""
+        if self.hub is None or self._local(root) is not None:
+            return {}
+        return {"hub_commit": hub.commit(cache, self.hub, self.hub_config, self.hub_revision, ask)}
+
+    def here(self, root: str | None, cache: Path) -> bool:
+        """See :meth:`Task.here`: local files, or a data set of the hub that was fetched before."""
+        if self.hub is None or self._local(root) is not None:
+            return True
+        return hub.fetched(cache, self.hub, self.hub_config, self._pinned)
 
     def _column_problems(self, path: Path) -> list[str]:
         try:
