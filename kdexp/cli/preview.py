@@ -13,6 +13,7 @@ from kdexp.models import build as models
 from kdexp.objectives import layer_maps
 from kdexp.run.spec import RunSpec, facts
 from kdexp.store.replicated import open_store
+from kdexp.train import forecast
 
 
 def before(spec: RunSpec) -> None:
@@ -85,6 +86,8 @@ def stages(spec: RunSpec) -> None:
     else:
         guess = f"about {sum(past.get(stage.name, 0.0) for stage in new):.0f} s"
     print(f"     {len(new)} of {len(planned)} stages would run: {guess}")
+    for line in forecast.lines([(spec.config, planned)]):
+        print(line)
 
 
 def _seconds(store: Any, names: set[str]) -> dict[str, float]:

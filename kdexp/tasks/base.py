@@ -240,6 +240,10 @@ class Task(Goal):
         Cheap: looks at files' existence, loads nothing, never touches a network.
         """
 
+    def at_hand(self, root: str | None, cache: Path) -> bool:
+        """Tell whether :meth:`datasets` needs no network."""
+        return True
+
     def needs_hub(self, root: str | None, cache: Path) -> list[str]:
         """Say that the hub is needed but silent; [] if the files are here, fetched before, or the hub answers."""
         return []

@@ -149,12 +149,16 @@ class TextTask(SequenceTask):
         switch = str(off).partition("=")[0]
         return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {switch}."]
 
+    def at_hand(self, root: str | None, cache: Path) -> bool:
+        """Tell whether the rows can be read without a network: the files are here, or were fetched before."""
+        if self.hub is None or self._local(root) is not None:
+            return True
+        fetched = hub.place(cache, self.hub, self.hub_config, self.hub_revision)
+        return any(fetched.glob("*.parquet")) or hub.in_library_cache(self.hub, self.hub_config)
+
     def needs_hub(self, root: str | None, cache: Path) -> list[str]:
         """Say that the hub is needed but silent; [] if the files are here, fetched before, or the hub answers."""
-        if self.hub is None or self._local(root) is not None or hub.switched_off():
-            return []
-        fetched = hub.place(cache, self.hub, self.hub_config, self.hub_revision)
-        if any(fetched.glob("*.parquet")) or hub.in_library_cache(self.hub, self.hub_config):
+        if self.at_hand(root, cache) or hub.switched_off():
             return []
         silent = network.silence()
         remedy = "check the network, or give the files with KDEXP_DATA or data.root=..."
