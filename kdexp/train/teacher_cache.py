@@ -30,9 +30,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdexp.common import locks
+from kdexp.common import locks, machine
 from kdexp.common.files import Interrupted
-from kdexp.common.machine import FeatureBudget, amount, decide_teacher_cache
+from kdexp.common.machine import FeatureBudget, amount
 from kdexp.config.identity import digest
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
@@ -136,7 +136,7 @@ def look_up(question: Question, kept: CachedTeacher | None, context: RunContext)
         return Answer(CachedTeacher(beside), "its answers are looked up")
     asked = context.config.runtime.teacher_cache
     opened = why or TeacherCache(question, context).open(
-        decide_teacher_cache(asked, str(context.device), context.cache)
+        machine.decide_teacher_cache(asked, str(context.device), context.cache)
     )
     if isinstance(opened, str):
         return Answer(None, f"it is run on every batch: {opened}")
@@ -187,8 +187,7 @@ class TeacherCache:
         self.place = self.root / digest(self._identity())[:32]
 
     def _identity(self) -> dict[str, Any]:
-        import transformers
-
+        versions = machine.versions()
         return {
             "schema": SCHEMA,
             "teacher": dict(self.question.identity or {}),
@@ -196,7 +195,7 @@ class TeacherCache:
             "batch": EVALUATION_BATCH,
             "dtype": self.context.dtype,
             "device": self.context.device.type,
-            "versions": [torch.__version__, transformers.__version__],
+            "versions": [versions["torch"], versions["transformers"]],
         }
 
     def _file(self, name: str) -> FeatureFile:
