@@ -70,11 +70,18 @@ class Stored:
         layout: how they lie there.
         order: (m,) ids in the order of the file.
         lengths: (m,) of these examples.
-        device: where features go. What is of a fixed size lies there whole, unless that is the CPU.
+        device: where features go.
+        resident: what is of a fixed size lies there whole: a GPU looks it up without waiting for the CPU.
     """
 
     def __init__(
-        self, file: BinaryIO, layout: Layout, order: np.ndarray, lengths: np.ndarray, device: torch.device
+        self,
+        file: BinaryIO,
+        layout: Layout,
+        order: np.ndarray,
+        lengths: np.ndarray,
+        device: torch.device,
+        resident: bool = False,
     ) -> None:
         dtype = layout.dtype
         self.file, self.layout, self.device = file, layout, device
@@ -84,9 +91,10 @@ class Stored:
         self.lengths = lengths
         self.numbers = np.memmap(file, dtype, "r", shape=(int(self.bounds[-1]),))
         self.table: Tensor | None = None
-        if not layout.axes and device.type != "cpu":
-            self.table = self._tensor(self.numbers.reshape(-1, *layout.rest).copy())
-            self.places = torch.from_numpy(self.place).to(device)
+        if resident and not layout.axes:
+            table = self._tensor(self.numbers.reshape(-1, *layout.rest).copy())
+            nothing = torch.full_like(table[:1], torch.nan)  # at place -1, so that no number is made up
+            self.table, self.places = torch.cat([table, nothing]), torch.from_numpy(self.place).to(device)
 
     def __call__(self, batch: Batch) -> Tensor:
         """Return the feature of a batch's examples, padded as they are, with zeros."""

@@ -157,7 +157,7 @@ def obstacle(question: Question, asked: str) -> str | None:
         "its dropout is on (teacher.evaluation_mode=false)": not question.quiet,
         "the examples are not the task's own": question.data is None,
         "the examples differ from batch to batch": question.data is not None and not question.data.fixed,
-        f"an objective reads {', '.join(padding)} at padding too": bool(padding),
+        f"an objective may read {', '.join(padding)} at padding": bool(padding),
         f"the head {question.head.name} does not answer by example": question.outputs
         and "examples" not in question.head.abilities,
         "its head is not trained": question.outputs and pretrained,
@@ -228,7 +228,11 @@ class TeacherCache:
         if refused:
             return refused
         device = self.context.device
-        return {n: Stored(file, layout, self.order, self.lengths, device) for n, (layout, file) in ready.items()}, need
+        resident = device.type != "cpu"
+        return {
+            name: Stored(file, layout, self.order, self.lengths, device, resident)
+            for name, (layout, file) in ready.items()
+        }, need
 
     def _held(self, name: str) -> Any:
         def busy() -> str:

@@ -81,10 +81,11 @@ def test_a_run_learns_what_it_learns_from_a_live_teacher(name, compose, argument
 
 def test_seeds_and_objectives_share_what_is_stored(compose, arguments, tmp_path):
     asked = []
-    for words in (["seed=1"], ["seed=2"], ["seed=1", "init=random"], ["seed=1", "recipe.examples=20"]):
+    same = ["seed=1"], ["seed=2"], ["seed=1", "init=random"], ["seed=1", "recipe.batch_size=8", "recipe.dropout=0"]
+    for words in (*same, ["recipe.examples=20"], ["recipe.max_length=10"], ["teacher.seed=2"], ["data.heldout=0.2"]):
         _, _, lines = carry_out(make(compose, arguments, "objective=pkd", *words), tmp_path)
         asked.append([line.split(" examples")[0].rpartition(" ")[2] for line in lines if "storing what" in line])
-    assert asked == [["58"], [], [], ["20"]], "other examples are stored for themselves"
+    assert asked == [["58"], [], [], [], ["20"], ["58"], ["58"], ["52"]], "what differs is stored for itself"
 
 
 @pytest.mark.parametrize(
