@@ -40,9 +40,10 @@ from kdexp.store import features as disk
 from kdexp.tasks.base import Dataset, Subset
 from kdexp.train import loop, ragged, teacher_cache
 from kdexp.train.context import RunContext
+from kdexp.train.question import Question, reads
 from kdexp.train.step import Step, Term
 from kdexp.train.student import Student
-from kdexp.train.teacher_cache import Answer, Question
+from kdexp.train.teacher_cache import Answer
 from kdexp.train.teachers import CachedTeacher, LiveTeacher
 from tests.toys import HEAD, examples, network
 
@@ -92,7 +93,7 @@ def question(objectives: list[Objective], **more: Any) -> Question:
     data = more.get("data", DATA)
     given = {
         "stage": "toy", "identity": {"weights": "w"}, "load": lambda: network(4, 99), "head": HEAD,
-        "reads": teacher_cache.reads(objectives), "outputs": any(o.answers for o in objectives),
+        "reads": reads(objectives), "outputs": any(o.answers for o in objectives),
         "data": data, "rows": np.arange(0 if data is None else len(data)), "quiet": True,
     }  # fmt: skip
     return Question(**(given | more))
@@ -253,10 +254,10 @@ def test_only_rows_that_somebody_trains_on_are_asked_for(tmp_path):
 
 
 def test_first_positions_take_a_vector_an_example(tmp_path):
-    assert teacher_cache.reads(set_up([Patience()])) == {"hidden.2": "first"}
+    assert reads(set_up([Patience()])) == {"hidden.2": "first"}
     answer = teacher_cache.look_up(question(set_up([Patience()])), None, context(tmp_path))
     assert answer.size == 200 * 16 * 4
-    assert teacher_cache.reads(set_up([HidCLS(), HidSeq()])) == {"hidden.0": "real", "hidden.4": "real"}
+    assert reads(set_up([HidCLS(), HidSeq()])) == {"hidden.0": "real", "hidden.4": "real"}
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
@@ -360,8 +361,8 @@ def test_a_bound_refuses_the_same_whatever_is_stored_already(tmp_path):
     look_up(objectives, tmp_path)
     answer = teacher_cache.look_up(question(objectives), None, context(tmp_path, teacher_cache="0.1MB"))
     assert answer.teacher is None and "allows 100.0 KB" in answer.why
-    half = teacher_cache.reads(objectives) | {"hidden.1": "real"}
-    answer = teacher_cache.look_up(question([], reads=half), None, context(tmp_path, teacher_cache="0.3MB"))
+    more = reads(objectives) | {"hidden.1": "real"}
+    answer = teacher_cache.look_up(question([], reads=more), None, context(tmp_path, teacher_cache="0.3MB"))
     assert answer.teacher is None and f"need {3 * ONE:.1f} KB" in answer.why, "what is there counts too"
 
 
@@ -493,10 +494,11 @@ def test_what_was_used_longest_ago_makes_room_and_what_is_in_use_stays(tmp_path)
     used = look_up(set_up([AttKL()]), tmp_path)  # longest ago, but held
     look_up(set_up([HidSeq()]), tmp_path)
     said: list[str] = []
-    look_up(set_up([MiniLMv2()]), tmp_path, teacher_cache="0.4MB", say=said.append)
+    others, run = {"value.1": "real", "value.3": "real"}, context(tmp_path, teacher_cache="0.4MB", say=said.append)
+    assert teacher_cache.look_up(question([], reads=others), None, run).teacher is not None
     assert any(f"made room: {2 * ONE:.1f} KB" in line for line in said), said
     names = {path.stem for path in tmp_path.rglob("*.bin")}
-    assert names == {"query.2", "key.2", "value.2"}
+    assert names == {"query.2", "key.2", "value.1", "value.3"}
     assert set(used(DATA.collate(np.arange(3)))) == {"query.2", "key.2"}
 
 

@@ -91,24 +91,15 @@ class FeatureFile:
             os.utime(self.index)  # when it was used last
         return file
 
-    def missing(self, note: dict[str, Any], file: BinaryIO) -> list[int]:
-        """Return the parts that are not there or not what was written; damaged ones are named in the log."""
-        absent, damaged = [], []
-        file.seek(0)
-        for part, (start, end, expected) in enumerate(
-            zip(note["bounds"], note["bounds"][1:], note["sha256"], strict=False)
-        ):
-            if expected is None:
-                absent.append(part)
-                file.seek(end)
-            elif hashlib.sha256(file.read(end - start)).hexdigest() != expected:
-                damaged.append(part)
-        if damaged:
-            log.warning(
-                "%s is damaged: %d of %d parts are not what was written; they are made anew",
-                self.values, len(damaged), len(note["sha256"]),
-            )  # fmt: skip
-        return sorted(absent + damaged)
+    def damaged(self, note: dict[str, Any], file: BinaryIO) -> list[int]:
+        """Return the parts that are noted and not what was written."""
+        wrong = []
+        for part, expected in enumerate(note["sha256"]):
+            start, end = note["bounds"][part : part + 2]
+            file.seek(start)
+            if expected is not None and hashlib.sha256(file.read(end - start)).hexdigest() != expected:
+                wrong.append(part)
+        return wrong
 
     def drop(self) -> int:
         """Delete it unless a process writes or reads it; returns the bytes that this frees."""

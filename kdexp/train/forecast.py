@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from kdexp.common import machine
@@ -24,10 +25,10 @@ from kdexp.models.capture import MODULE
 from kdexp.objectives.base import Objective
 from kdexp.store.stage import Stage
 from kdexp.tasks.base import Dataset
-from kdexp.train import loop, teacher_cache
+from kdexp.train import loop
 from kdexp.train.context import RunContext
+from kdexp.train.question import PRETRAINED, Question, obstacle, reads
 from kdexp.train.ragged import Layout
-from kdexp.train.teacher_cache import Question
 
 Points = Iterable[tuple[Config, Sequence[Stage]]]
 """Configurations with their stages, whose keys need not be the store's."""
@@ -111,12 +112,13 @@ def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> 
         return
     outputs = any(objective.answers for objective in objectives)
     head = build(config.task).head
-    beside = stage.settings.get("teaches") is None and recipe.max_length == config.teacher.recipe.max_length
-    rows = loop.subset(len(train), recipe.examples)
-    pretrained = stage.settings.get("teaches") == teacher_cache.PRETRAINED
+    rows, teaches = loop.subset(len(train), recipe.examples), stage.settings.get("teaches")
+    pretrained, learned = teaches == PRETRAINED, config.teacher.recipe
+    kept = loop.subset(len(train), learned.examples if teaches else None)  # a checkpoint's answers: what it was taught
+    beside = not pretrained and recipe.max_length == learned.max_length and bool(np.isin(rows, kept).all())
     question = Question(
-        stage.name, {"weights": teacher_cache.PRETRAINED if pretrained else ""}, _never, head,
-        teacher_cache.reads(objectives), outputs and not beside, train, rows, config.teacher.evaluation_mode,
+        stage.name, {"weights": PRETRAINED if pretrained else ""}, _never, head,
+        reads(objectives), outputs and not beside, train, rows, config.teacher.evaluation_mode,
     )  # fmt: skip
     budget = machine.decide_teacher_cache(config.runtime.teacher_cache, device, Path(config.runtime.store))
     lengths = train.costs[rows]
@@ -126,9 +128,7 @@ def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> 
         for name in question.names
         if not name.startswith(MODULE)
     }
-    why = teacher_cache.obstacle(question, config.runtime.teacher_cache) or budget.refuses(
-        sum(sizes.values()), len(rows)
-    )
+    why = obstacle(question, config.runtime.teacher_cache) or budget.refuses(sum(sizes.values()), len(rows))
     if why is not None:
         line.live[stage.name] = why
         return

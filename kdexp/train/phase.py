@@ -42,9 +42,9 @@ from kdexp.tasks.labels import check_labels
 from kdexp.train import evaluate, loop, optim, teacher_cache, teachers
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
+from kdexp.train.question import PRETRAINED, Question, reads
 from kdexp.train.step import Step, Term, run_step
 from kdexp.train.student import Student
-from kdexp.train.teacher_cache import Question
 from kdexp.train.teachers import CachedTeacher, LiveTeacher, Teacher
 
 FINETUNE = {"hard": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
@@ -259,7 +259,7 @@ class Phase:
             identity=self._identity(folder),
             load=lambda: self.teacher_model(folder),
             head=head,
-            reads=teacher_cache.reads(listening),
+            reads=reads(listening),
             outputs=any(objective.answers for objective in listening),
             data=train if theirs else None,
             rows=self.rows() if theirs else np.arange(0),
@@ -288,7 +288,7 @@ class Phase:
             return None
         weights = None
         if folder is None and source.pinned(self.settings["origin"]):
-            weights = teacher_cache.PRETRAINED
+            weights = PRETRAINED
         elif folder is not None:
             parent = self.inputs["teacher"]
             weights = parent.meta["files"].get(str((folder / "model.safetensors").relative_to(parent.folder)))

@@ -20,8 +20,9 @@ numbers would depend on who came first.
 from __future__ import annotations
 
 import hashlib
+import logging
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
@@ -34,67 +35,21 @@ from kdexp.common import locks, machine
 from kdexp.common.files import Interrupted
 from kdexp.common.machine import FeatureBudget, amount
 from kdexp.config.identity import digest
-from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
 from kdexp.models import capture
-from kdexp.objectives.base import READS, Objective
 from kdexp.store import features as disk
 from kdexp.store.features import FeatureFile, Writing
-from kdexp.tasks.base import Dataset
 from kdexp.train.batching import evaluation_batches
 from kdexp.train.context import RunContext
 from kdexp.train.evaluate import EVALUATION_BATCH
+from kdexp.train.question import Question, obstacle
 from kdexp.train.ragged import Layout, Stored
 from kdexp.train.teachers import CachedTeacher
 
-PRETRAINED = "pretrained"
-"""Stands for the weights of a teacher that is not fine-tuned; which ones, its origin says."""
+log = logging.getLogger("kdexp")
 
 SCHEMA = 1
 """Raise it when the meaning of the files changes, or the way their numbers are computed."""
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a phase asks of a frozen teacher.
-
-    Attributes:
-        stage: the phase's name, for people.
-        identity: what decides the answers but for examples and arithmetic; None = it is not known.
-        load: loads the teacher, on the device.
-        head: what it answers.
-        reads: features beside the head's outputs, with the positions that somebody reads of each.
-        outputs: somebody reads the head's outputs.
-        data: the split that is trained on; None = not the task's own.
-        rows: (m,) the examples of it that are.
-        quiet: its dropout is off.
-    """
-
-    stage: str
-    identity: Mapping[str, Any] | None
-    load: Callable[[], nn.Module]
-    head: Head
-    reads: Mapping[str, str]
-    outputs: bool
-    data: Dataset | None
-    rows: np.ndarray
-    quiet: bool
-
-    @property
-    def names(self) -> list[str]:
-        """Everything that is asked for."""
-        return sorted([*self.reads, *(self.head.names if self.outputs else ())])
-
-
-def reads(objectives: Iterable[Objective]) -> dict[str, str]:
-    """Return the teacher's features that objectives need and, of each, the most positions that one of them reads."""
-    most: dict[str, str] = {}
-    for objective in objectives:
-        for name in capture.wanted([objective], 1):
-            here = objective.reads()
-            here = "real" if here == "first" and not name.startswith("hidden.") else here
-            most[name] = max(most.get(name, here), here, key=READS.index)
-    return most
 
 
 @dataclass(frozen=True)
@@ -130,43 +85,36 @@ def look_up(question: Question, kept: CachedTeacher | None, context: RunContext)
         Interrupted: the run was asked to stop meanwhile.
     """
     question = replace(question, outputs=question.outputs and kept is None)
-    why = obstacle(question, context.config.runtime.teacher_cache)
-    beside = {} if kept is None else kept.features
+    asked, beside = context.config.runtime.teacher_cache, {} if kept is None else kept.features
+    why = obstacle(question, asked)
     if why is None and not question.names:
         return Answer(CachedTeacher(beside), "its answers are looked up")
-    asked = context.config.runtime.teacher_cache
-    opened = why or TeacherCache(question, context).open(
-        machine.decide_teacher_cache(asked, str(context.device), context.cache)
-    )
+    budget = machine.decide_teacher_cache(asked, str(context.device), context.cache)
+    opened = why or TeacherCache(question, context).open(budget)
     if isinstance(opened, str):
         return Answer(None, f"it is run on every batch: {opened}")
     stored, size = opened
     return Answer(CachedTeacher(beside, stored), f"its features are looked up ({amount(size)} on disk)", size)
 
 
-def obstacle(question: Question, asked: str) -> str | None:
-    """Say why a teacher must be run on every batch, whatever room there is; None if it need not.
+@dataclass(frozen=True)
+class Kept:
+    """What there is of a feature on disk.
 
-    Args:
-        asked: ``runtime.teacher_cache``.
+    Attributes:
+        layout: how it lies there.
+        file: its numbers, held open.
+        sums: the checksum of each part; None = missing or damaged.
     """
-    padding = sorted(name for name, positions in question.reads.items() if positions == "all")
-    pretrained = question.identity is not None and question.identity["weights"] == PRETRAINED
-    reasons = {
-        "runtime.teacher_cache=off": asked == "off",
-        "its dropout is on (teacher.evaluation_mode=false)": not question.quiet,
-        "the examples are not the task's own": question.data is None,
-        "the examples differ from batch to batch": question.data is not None and not question.data.fixed,
-        f"an objective may read {', '.join(padding)} at padding": bool(padding),
-        f"the head {question.head.name} does not answer by example": question.outputs
-        and "examples" not in question.head.abilities,
-        "its head is not trained": question.outputs and pretrained,
-        "nobody knows what decides its features (a model of the hub needs teacher.revision=<commit>)": bool(
-            question.names
-        )
-        and question.identity is None,
-    }
-    return next((reason for reason, applies in reasons.items() if applies), None)
+
+    layout: Layout
+    file: BinaryIO
+    sums: list[str | None]
+
+    @property
+    def whole(self) -> bool:
+        """Nothing is missing."""
+        return None not in self.sums
 
 
 class TeacherCache:
@@ -210,28 +158,28 @@ class TeacherCache:
             TimeoutError: another process has been making them for too long.
             Interrupted: the run was asked to stop.
         """
-        ready = self._ready(self.question.names)
-        layouts = {name: layout for name, (layout, _) in ready.items()}
+        ready = {name: kept for name in self.question.names if (kept := self._kept(name)) is not None and kept.whole}
         lacking = [name for name in self.question.names if name not in ready]
-        if lacking:
-            with ExitStack() as held:
-                for name in lacking:  # in one order everywhere, so that no two processes wait for each other
-                    held.enter_context(self._held(name))
-                ready |= self._ready(lacking)
-                made = self._make([name for name in lacking if name not in ready], ready, budget)
-            if isinstance(made, str):
-                return made
-            ready |= made
-        layouts = {name: layout for name, (layout, _) in ready.items()}
-        need = self._need(layouts)
+        with ExitStack() as held:
+            for name in lacking:  # in one order everywhere, so that no two processes wait for each other
+                held.enter_context(self._held(name))
+            there = {name: self._kept(name, tell=True) for name in lacking}
+            ready |= {name: one for name, one in there.items() if one is not None and one.whole}
+            missing = {name: there[name] for name in lacking if name not in ready}
+            if missing:
+                refused = self._make(missing, {name: one.layout for name, one in ready.items()}, budget)
+                if refused:
+                    return refused
+                ready |= self._read_back(missing)
+        need = self._need({name: one.layout for name, one in ready.items()})
         refused = budget.refuses(need, len(self.order))
         if refused:
             return refused
         device = self.context.device
         resident = device.type != "cpu"
         return {
-            name: Stored(file, layout, self.order, self.lengths, device, resident)
-            for name, (layout, file) in ready.items()
+            name: Stored(one.file, one.layout, self.order, self.lengths, device, resident)
+            for name, one in ready.items()
         }, need
 
     def _held(self, name: str) -> Any:
@@ -251,8 +199,12 @@ class TeacherCache:
         ends = np.cumsum([0, *(len(batch) for batch in self.batches)])
         return [int(bound) for bound in layout.bounds(self.lengths)[ends]]
 
-    def _kept(self, name: str) -> tuple[Layout, BinaryIO, list[str | None]] | None:
-        """Return a feature's layout, its open file, and the checksums of its good parts; None if there is nothing."""
+    def _kept(self, name: str, tell: bool = False) -> Kept | None:
+        """Return what there is of a feature, every checksum compared; None if there is nothing.
+
+        Args:
+            tell: name what is damaged in the log.
+        """
         feature = self._file(name)
         note = feature.read()
         if note is None:
@@ -262,50 +214,58 @@ class TeacherCache:
         if file is None:
             return None
         sums = list(note["sha256"])
-        for part in feature.missing(note, file):
+        damaged = feature.damaged(note, file)
+        for part in damaged:
             sums[part] = None
-        return layout, file, sums
-
-    def _ready(self, names: Iterable[str]) -> dict[str, tuple[Layout, BinaryIO]]:
-        """Return the features that are there whole, every checksum compared."""
-        found = {name: self._kept(name) for name in names}
-        return {name: kept[:2] for name, kept in found.items() if kept is not None and None not in kept[2]}
+        if damaged and tell:
+            log.warning(
+                "%s is damaged: %d of %d parts are not what was written; they are made anew",
+                feature.values, len(damaged), len(sums),
+            )  # fmt: skip
+        return Kept(layout, file, sums)
 
     def _make(
-        self, names: list[str], ready: Mapping[str, tuple[Layout, BinaryIO]], budget: FeatureBudget
-    ) -> dict[str, tuple[Layout, BinaryIO]] | str:
-        """Make features whose locks are held; return them, or why they are not stored."""
-        if not names:
-            return {}
+        self, missing: Mapping[str, Kept | None], beside: Mapping[str, Layout], budget: FeatureBudget
+    ) -> str | None:
+        """Make features whose locks are held, or say why they are not stored.
+
+        Args:
+            missing: what there is of each.
+            beside: layouts of the features that are asked for and there.
+        """
         model = self.question.load()
-        layouts = self._layouts(model, names)
+        layouts = self._layouts(model, list(missing))
         if isinstance(layouts, str):
             return layouts
-        need = self._need({**{name: layout for name, (layout, _) in ready.items()}, **layouts})
-        refused = budget.refuses(need, len(self.order))
+        refused = budget.refuses(self._need({**beside, **layouts}), len(self.order))
         if refused:
             return refused
-        self._make_room(self._need(layouts), budget)
+        self._make_room(layouts, budget)
         with ExitStack() as opened:
-            writing: dict[str, Writing] = {}
+            writing = {}
             for name, layout in layouts.items():
-                kept = self._kept(name)
-                sums = kept[2] if kept is not None and kept[0] == layout else None
+                kept = missing[name]
+                sums = kept.sums if kept is not None and kept.layout == layout else None
                 one = Writing(self._file(name), self._part_bounds(layout), vars(layout), sums)
                 writing[name] = opened.enter_context(one)
             self._fill(model, layouts, writing)
-        made = self._ready(names)
-        lost = sorted(set(names) - set(made))
+        return None
+
+    def _read_back(self, names: Iterable[str]) -> dict[str, Kept]:
+        found = {name: kept for name in names if (kept := self._kept(name, tell=True)) is not None and kept.whole}
+        lost = sorted(set(names) - set(found))
         if lost:
             raise OSError(f"{self.place}: {', '.join(lost)} cannot be read back as written: is the disk sound?")
-        return made
+        return found
 
-    def _make_room(self, need: int, budget: FeatureBudget) -> None:
+    def _make_room(self, layouts: Mapping[str, Layout], budget: FeatureBudget) -> None:
         """Keep all features within their bound, and refuse what the disk cannot hold.
 
         Raises:
             ValueError: with both numbers.
         """
+        begun = sum(f.values.stat().st_size for f in map(self._file, layouts) if f.values.exists())
+        need = self._need(layouts) - begun
         freed = disk.make_room(self.root, need, budget.total)
         if freed:
             self.context.say(f"teachers' features that were used longest ago made room: {amount(freed)}")
@@ -346,9 +306,8 @@ class TeacherCache:
         whole = self.data.collate(pair).to(self.context.device)
         capture.probe(model, question.head, whole, frozenset(question.reads), "teacher")
         model.requires_grad_(False).eval()
-        short = whole
-        if whole.mask is not None:
-            width = whole.mask.shape[1]
+        short, width = whole, 0 if whole.mask is None else whole.mask.shape[1]
+        if whole.mask is not None and width > 1:
             inputs = {n: x[:, :-1] if x.dim() > 1 and x.shape[1] == width else x for n, x in whole.inputs.items()}
             short = Batch(inputs, whole.mask[:, :-1], whole.labels, whole.index)
         found = {}
