@@ -92,6 +92,12 @@ def _sizes(config: Config) -> list[str]:
                 problems.append(
                     f"{name}.{key}={getattr(recipe, key)} has no effect with {name}.keep=last: set it to null."
                 )
+    cache = config.runtime.teacher_cache
+    if cache not in ("auto", "off") and not teacher.evaluation_mode:
+        problems.append(
+            f"runtime.teacher_cache={cache} has no effect with teacher.evaluation_mode=false: what a teacher says with "
+            "its dropout on differs each time and is not stored; use runtime.teacher_cache=auto."
+        )
     if teacher.recipe.dropout is not None:
         problems.append("teacher.recipe.dropout has no effect (a teacher keeps its architecture's): set it to null.")
     return problems

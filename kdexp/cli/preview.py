@@ -14,6 +14,7 @@ from kdexp.objectives import layer_maps
 from kdexp.run.spec import RunSpec, facts, unknown
 from kdexp.store.replicated import open_store
 from kdexp.store.stage import Stage
+from kdexp.train import forecast
 
 
 def before(spec: RunSpec) -> None:
@@ -102,6 +103,8 @@ def stages(spec: RunSpec) -> None:
     else:
         guess = f"about {sum(past.get(stage.name, 0.0) for stage in new):.0f} s"
     print(f"     {len(new)} of {len(planned)} stages would run: {guess}")
+    for line in forecast.lines([(spec.config, planned)]):
+        print(line)
 
 
 def _roles(stage: Stage) -> str:

@@ -1,8 +1,13 @@
-"""Whether a process holds a lock."""
+"""Locks of the operating system, which vanish with their holder: whether one is held, and waiting for one."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from kdexp.common.files import Interrupted
 
 
 def is_locked(path: Path) -> bool:
@@ -19,3 +24,39 @@ def is_locked(path: Path) -> bool:
             return False
     except Timeout:
         return True
+
+
+@contextmanager
+def hold(path: Path, timeout: float, stop: Callable[[], bool], busy: Callable[[], str]) -> Iterator[bool]:
+    """Hold a lock file, waiting in slices, so that a person's stop is heard; yields whether it had to be waited for.
+
+    Args:
+        path: the file; its folder is made.
+        timeout: seconds to wait for another process.
+        stop: becomes true when the caller no longer wants to wait.
+        busy: called once when there is something to wait for; returns what it is, for the error.
+
+    Raises:
+        TimeoutError: another process has held it for longer than ``timeout``.
+        Interrupted: ``stop`` became true while waiting.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock, deadline, what = FileLock(path), time.monotonic() + timeout, ""
+    while True:
+        try:
+            lock.acquire(timeout=0.3 if what else 0, poll_interval=0.1)
+            break
+        except Timeout as error:
+            what = what or busy()
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{what} after {timeout:.0f} s: raise runtime.lock_timeout_s, or stop that process."
+                ) from error
+            if stop():
+                raise Interrupted(f"stopped while waiting: {what}; the same command continues") from error
+    try:
+        yield bool(what)
+    finally:
+        lock.release()

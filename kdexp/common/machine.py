@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import platform
+import shutil
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -103,6 +105,80 @@ def decide_compile(asked: str, device: str, flops: float, threads: int) -> dict[
     decided = seconds > 600
     why = f"estimated {seconds:.0f} s on {threads} thread(s); compiling pays from about 600 s on a CPU"
     return {"asked": asked, "decided": decided, "why": why}
+
+
+UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+SMALL = 65_536
+"""Bytes of features an example up to which looking them up is taken to be cheaper for a GPU than computing them."""
+
+
+@dataclass(frozen=True)
+class FeatureBudget:
+    """How much of what a teacher says may be stored.
+
+    Attributes:
+        asked: ``runtime.teacher_cache``.
+        phase: bytes that one phase's features may take; 0 = nothing is stored.
+        total: bytes that all stored features together may take; what was used longest ago makes room.
+        example: bytes an example's features may take; None = any.
+    """
+
+    asked: str
+    phase: int
+    total: int
+    example: int | None = None
+
+    def refuses(self, need: int, examples: int) -> str | None:
+        """Say why ``need`` bytes for so many examples are too much; None if they are not."""
+        if self.example is not None and need > self.example * examples:
+            return (
+                f"its features need {need / examples / 1e6:.2f} MB an example, and runtime.teacher_cache={self.asked} "
+                f"stores up to {self.example / 1e6:.2f} MB an example for a GPU"
+            )
+        if need > self.phase:
+            return (
+                f"its features need {amount(need)}, and runtime.teacher_cache={self.asked} allows {amount(self.phase)}"
+            )
+        return None
+
+
+def amount(size: int) -> str:
+    """Return a number of bytes for people."""
+    unit = next((unit for unit in ("TB", "GB", "MB") if size >= UNITS[unit]), "KB")
+    return f"{size / UNITS[unit]:.1f} {unit}"
+
+
+def decide_teacher_cache(asked: str, device: str, place: Path) -> FeatureBudget:
+    """Decide how much of what a teacher says may be stored, from the setting and the machine's size alone.
+
+    What is free at the moment does not count: what a run computes must not depend on what else lies on the disk. Asked
+    for ``auto``, a phase may store a quarter of the machine's memory, so that its features stay in memory while they
+    are read, and all phases together a tenth of the disk (at least one phase's). On a GPU, which computes faster than
+    sequences are read, only what is small an example (:data:`SMALL`).
+
+    Args:
+        asked: ``auto``, ``off``, or a size such as ``4GB``, which then bounds a phase and all together.
+        device: what computes.
+        place: the store; the nearest folder that exists says which disk.
+    """
+    if asked == "off":
+        return FeatureBudget(asked, 0, 0)
+    if asked != "auto":
+        size = int(float(asked[:-2]) * UNITS[asked[-2:]])
+        return FeatureBudget(asked, size, size)
+    place = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
+    phase = memory() // 4
+    total = max(phase, shutil.disk_usage(place).total // 10)
+    return FeatureBudget(asked, phase, total, SMALL if device.startswith("cuda") else None)
+
+
+def memory() -> int:
+    """Return the bytes of memory that this machine has, or that its control group allows."""
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max": no limit
+            limits.append(int((CGROUPS / name).read_text()))
+    return min(limits)
 
 
 def versions() -> dict[str, str]:

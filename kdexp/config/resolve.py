@@ -55,6 +55,8 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     runtime = config.get("runtime") or {}
     if isinstance(runtime.get("compile"), bool):  # YAML reads true and false
         runtime["compile"] = str(runtime["compile"]).lower()
+    cache = runtime.get("teacher_cache", "auto")
+    runtime["teacher_cache"] = "off" if cache is False else str(cache)  # YAML reads off, and numbers without a unit
     return fill(config)
 
 

@@ -141,6 +141,13 @@ class Runtime(Group):
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"
     threads: Count | None = None
+    teacher_cache: Annotated[
+        str,
+        Field(
+            pattern=r"^(auto|off|([1-9]\d*(\.\d+)?|0?\.\d*[1-9]\d*)(KB|MB|GB|TB))$",
+            description="auto, off, or a size with its unit, such as 500MB or 4GB",
+        ),
+    ] = "auto"
     store: str = "multirun/.store"
     keep_weights: Literal["final", "all", "none"] = "final"
     progress: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,11 @@ def origin(source: str, commit: str | None, sha256: str | None) -> str:
             )
         total.update(f"{path.name}:{content}\n".encode())
     return f"sha256:{total.hexdigest()}"
+
+
+def pinned(said: str) -> bool:
+    """Tell whether an :func:`origin` names one content for good: a hash, or a commit of the hub."""
+    return said.startswith("sha256:") or re.fullmatch(r".+@[0-9a-f]{40}", said) is not None
 
 
 def positions(said: Mapping[str, Any]) -> int | None:

@@ -31,6 +31,7 @@ class LayerPairs(Objective):
     """
 
     layers: ClassVar[str] = "attention"
+    answers: ClassVar[bool] = False
     variants: ClassVar[tuple[str, ...]] = ("pad_aware", "as_coded")
     remedy: ClassVar[str] = "Give both the same number of heads (student.num_heads), or take minilm_v2."
 
@@ -45,6 +46,10 @@ class LayerPairs(Objective):
         assert context.teacher is not None
         if self.same_heads:
             need_equal_heads(self, context.student.num_heads, context.teacher.num_heads, self.remedy)
+
+    def reads(self) -> str:
+        """Padding only as coded."""
+        return "real" if self.variant == "pad_aware" else "all"
 
     def units(self, batch: Batch) -> Tensor:
         """Rows of attention: real tokens (all tokens as coded)."""

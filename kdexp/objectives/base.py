@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-__all__ = ["Batch", "Context", "Features", "Head", "Objective", "Pairs", "Shape", "Targets"]
+__all__ = ["READS", "Batch", "Context", "Features", "Head", "Objective", "Pairs", "Shape", "Targets"]
+
+READS = ("first", "real", "all")
+"""Positions that an objective reads, from few to many: the first of ``hidden``, the real ones, padding too."""
 
 Pairs = list  # list[tuple[int, int]]: (student layer, teacher layer), 1-based, 0 = embedding output
 
@@ -80,6 +83,7 @@ class Objective(nn.Module):
         follows_checkpoints: it is told which of how many teacher checkpoints it follows (``checkpoint``,
             ``checkpoints``).
         asks: what it asks of the head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do.
+        answers: it looks at the head's outputs, of either side; False for one on intermediate features alone.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -89,6 +93,7 @@ class Objective(nn.Module):
     same_heads: ClassVar[bool] = False
     follows_checkpoints: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ()
+    answers: ClassVar[bool] = True
 
     head: Head
     pairs: Pairs = []
@@ -118,6 +123,14 @@ class Objective(nn.Module):
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Hear that epoch ``epoch`` (from 0) of ``epochs`` starts; for objectives with a schedule."""
+
+    def reads(self) -> str:
+        """Say at which positions its loss depends on the features it needs, one of :data:`READS`.
+
+        A stored teacher has nothing at padding but zeros, so it serves ``first`` and ``real`` only. ``all`` unless a
+        subclass knows better.
+        """
+        return "all"
 
     def units(self, batch: Batch) -> Tensor | None:
         """Count what :meth:`forward` averages over in this batch, as a scalar tensor.

@@ -70,6 +70,7 @@ class DPK(Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
+    answers: ClassVar[bool] = False
 
     epoch: Tensor
     ratios: Tensor
@@ -92,6 +93,10 @@ class DPK(Objective):
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Replace other positions from now on."""
         self.epoch.fill_(epoch)
+
+    def reads(self) -> str:
+        """No padding."""
+        return "real"
 
     def units(self, batch: Batch) -> Tensor:
         """Real tokens."""

@@ -44,6 +44,10 @@ class HidCLS(Projected):
         choice("variant", variant, VARIANTS)
         self.variant = variant
 
+    def reads(self) -> str:
+        """The first position; all of them as the released defect does."""
+        return "first" if self.variant == "correct" else "all"
+
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all matched layers."""
         assert teacher is not None

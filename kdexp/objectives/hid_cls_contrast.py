@@ -76,6 +76,7 @@ class HidCLSContrast(Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "hidden"
+    answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "combine"
     asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 
@@ -122,6 +123,10 @@ class HidCLSContrast(Objective):
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Draw other negatives from now on."""
         self.epoch.fill_(epoch)
+
+    def reads(self) -> str:
+        """The first position."""
+        return "first"
 
     def draw(self, index: Tensor, labels: Tensor) -> Tensor:
         """Bank rows (B, 1+K): each example itself, then K examples of other labels."""

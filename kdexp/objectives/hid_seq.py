@@ -65,6 +65,10 @@ class HidSeq(Projected):
         choice("variant", variant, VARIANTS)
         self.variant = variant
 
+    def reads(self) -> str:
+        """Padding only as coded."""
+        return "real" if self.variant == "pad_aware" else "all"
+
     def units(self, batch: Batch) -> Tensor:
         """Real tokens (all tokens as coded)."""
         return real_tokens(batch) if self.variant == "pad_aware" else all_tokens(batch)

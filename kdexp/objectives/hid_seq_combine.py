@@ -44,6 +44,7 @@ class HidSeqCombine(Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "hidden"
+    answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "combine"
 
     def __init__(self, variant: str = "pad_aware") -> None:
@@ -59,6 +60,10 @@ class HidSeqCombine(Objective):
         self.map = nn.Linear(
             len(self.theirs) * context.teacher.hidden_size, len(self.ours) * context.student.hidden_size
         )
+
+    def reads(self) -> str:
+        """Padding only as coded."""
+        return "real" if self.variant == "pad_aware" else "all"
 
     def units(self, batch: Batch) -> Tensor:
         """Real tokens (all tokens as coded)."""

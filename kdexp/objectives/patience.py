@@ -42,6 +42,7 @@ class Patience(Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
+    answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "skip"
 
     def __init__(self, normalize: bool = True, reduction: str = "mean_all_elements", allow_last: bool = False) -> None:
@@ -63,6 +64,10 @@ class Patience(Objective):
                 f"patience matches student layers 1 to {last - 1} of {last}; the mapping {self.pairs} includes layer "
                 f"{last}. Take mapping skip or last, or set allow_last=true"
             )
+
+    def reads(self) -> str:
+        """The first position."""
+        return "first"
 
     def units(self, batch: Batch) -> Tensor | None:
         """Sentences; None with reduction ``sum``."""

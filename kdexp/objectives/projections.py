@@ -21,6 +21,7 @@ class Projected(Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "hidden"
+    answers: ClassVar[bool] = False
 
     def __init__(self, projection: str = "auto", share_projection: bool = False, layer_reduce: str = "sum") -> None:
         super().__init__()

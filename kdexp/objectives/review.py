@@ -106,6 +106,7 @@ class Review(Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
+    answers: ClassVar[bool] = False
 
     weight: Tensor
 
@@ -126,6 +127,10 @@ class Review(Objective):
         """Set the warm-up weight; the first epoch counts as 1, or it would teach nothing."""
         length = max(epochs / 12, 1.0) if self.warmup_epochs is None else self.warmup_epochs
         self.weight.fill_(reviewkd_warmup([epoch + 1], max(length, 1e-9))[0])
+
+    def reads(self) -> str:
+        """No padding."""
+        return "real"
 
     def units(self, batch: Batch) -> Tensor:
         """Real tokens."""

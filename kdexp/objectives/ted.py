@@ -145,6 +145,7 @@ class TedMatch(Objective):
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     layers: ClassVar[str] = "attention"
+    answers: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -217,6 +218,10 @@ class TedMatch(Objective):
         from safetensors.torch import load_file
 
         self.load_filters(*(load_file(folders[role] / "filters.safetensors") for role in roles))
+
+    def reads(self) -> str:
+        """Padding only as coded."""
+        return "real" if self.variant == "pad_aware" else "all"
 
     def units(self, batch: Batch) -> Tensor:
         """Real tokens (all tokens as coded)."""

@@ -56,12 +56,15 @@ class Display:
             self.bar.stop()
 
     def show(self, stage: str, student: Any, step: int, total: int, examples: int) -> None:
-        """Hear that a stage has done ``step`` of ``total`` updates, the last one with ``examples`` examples."""
+        """Hear that a stage has done ``step`` of ``total`` updates, the last one with ``examples`` examples.
+
+        Without a student they are batches that a teacher was asked.
+        """
         now = time.monotonic()
         first, seen = self.started.setdefault(stage, (now, 0))
         self.started[stage] = (first, seen + examples)
         rate = (seen + examples) / max(now - first, 1e-3)
-        loss = student.last.get("train/loss")
+        loss = None if student is None else student.last.get("train/loss")
         info = f"{rate:,.0f} ex/s" + ("" if loss is None else f"  loss {loss:.4f}")
         if self.bar is not None:
             if stage not in self.tasks:

@@ -79,6 +79,7 @@ def assemble(
             "dtype": run.dtype,
             "threads": run.threads,
             "compile": run.facts.get("compile", {}),
+            "teacher": run.facts.get("teacher", {}),
             "versions": machine.versions(),
             "hardware": machine.hardware(str(run.device)),
         },

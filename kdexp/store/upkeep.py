@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 from kdexp.common import files
-from kdexp.store import leases
+from kdexp.store import features, leases
 from kdexp.store.store import Store, size
 
 DAYS = 7.0
 """Days after which unfinished work is taken for given up, unless ``days=N`` says otherwise."""
 
-FORMS = f"say gc, gc all, gc work, or gc work days=N (by default {DAYS:g})"
+FORMS = f"say gc, gc all, gc work, gc cache, or gc work days=N (by default {DAYS:g})"
 
 
 def list_stages(store: Store) -> int:
@@ -25,7 +25,7 @@ def list_stages(store: Store) -> int:
         meta = stage.meta
         state = f"{size(stage.folder) / 1e6:.1f} MB" if stage.whole else "record only"
         print(f"{meta['key'][:12]}  {meta['finished']}  {meta['seconds']:8.1f} s  {state:>12}  {meta['name']}")
-    print(f"{len(stages)} finished stages in {store.root}")
+    print(f"{len(stages)} finished stages in {store.root}{_cached(store)}")
     return 0
 
 
@@ -66,24 +66,28 @@ def gc(store: Store, what: str = "", days: float | None = None) -> int:
     """Free space; returns the exit code.
 
     Args:
-        what: empty = :func:`collect`; ``all`` = everything but teachers; ``work`` = :func:`drop_work`.
+        what: empty = :func:`collect`; ``all`` = everything but teachers; ``cache`` = :func:`drop_cache`; ``work`` =
+            :func:`drop_work`.
         days: with ``work``, since when nobody has touched what goes.
 
     Raises:
         ValueError: there is no such thing to free.
     """
-    if what not in ("", "all", "work") or (days is not None and what != "work"):
+    if what not in ("", "all", "cache", "work") or (days is not None and what != "work"):
         asked = f"gc {what}".strip() + ("" if days is None else f" days={days:g}")
         raise ValueError(f"there is no {asked}: {FORMS}")
     if what == "work":
         return drop_work(store, DAYS if days is None else days)
+    if what == "cache":
+        return drop_cache(store)
     return collect(store, everything=what == "all")
 
 
 def collect(store: Store, everything: bool) -> int:
-    """Free space: weights between phases that no result names; with ``everything`` also begun stages and students.
+    """Free space: weights between phases that no result names; with ``everything`` all that can be made again.
 
-    Teachers and other shared stages are kept, and so are stages that a process is building or using.
+    That is begun stages, students, and what teachers have said. Teachers and other shared stages are kept, and so is
+    what a process is building or using.
     """
     freed, keep = 0, set() if everything else wanted(store)
     waiting = 0 if everything else leases.waiting(store.root)
@@ -97,9 +101,31 @@ def collect(store: Store, everything: bool) -> int:
     begun = list((store.root / "work").glob("*"))
     for work in begun if everything else []:
         freed += _drop(store, work)
+    freed += sum(feature.drop() for feature in _features(store)) if everything else 0
     print(f"freed {freed / 1e6:.1f} MB in {store.root}; kept: shared stages (teachers)", end="")
-    print("" if everything else f", {len(keep)} students that results name, {_begun(begun)}")
+    print("" if everything else f", {len(keep)} students that results name, {_begun(begun)}{_cached(store)}")
     return 0
+
+
+def drop_cache(store: Store) -> int:
+    """Free what teachers have said about training examples, but for what a process reads; it can be made again."""
+    there = _features(store)
+    freed = sum(feature.drop() for feature in there)
+    left = len(_features(store))
+    print(f"freed {freed / 1e6:.1f} MB in {features.folder(store.root)}: {len(there) - left} features of teachers")
+    print(f"kept: {left} features that a process reads or writes")
+    return 0
+
+
+def _features(store: Store) -> list[features.FeatureFile]:
+    return features.everything(features.folder(store.root))
+
+
+def _cached(store: Store) -> str:
+    """Say what teachers' features take; '' if there are none."""
+    there = len(_features(store))
+    taken = features.size(features.folder(store.root)) / 1e6
+    return f"; {there} features of teachers of {taken:.1f} MB (gc cache drops them)" if there else ""
 
 
 def drop_work(store: Store, days: float) -> int:

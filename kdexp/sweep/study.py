@@ -28,6 +28,7 @@ from kdexp.run.spec import RunSpec
 from kdexp.store import leases, shared_run
 from kdexp.sweep.status import counted
 from kdexp.tracking import following
+from kdexp.train import forecast
 
 
 def command() -> str:
@@ -146,6 +147,8 @@ def show(name: str, points: list[RunSpec], states: dict[str, str]) -> None:
         guessed = len(todo) - len(cost)
         known = f" ({guessed} of them are taken to last as long as the others)" if guessed else ""
         console.print(f"cost     about {duration(total)} of one slot's time for {len(todo)} runs{known}")
+    for line in forecast.lines((point.config, point.outline) for point in todo):
+        console.print(line, markup=False)
     console.print("dry=true: nothing was run or written")
 
 

@@ -272,7 +272,7 @@ class Task(Goal):
         return {}
 
     def here(self, root: str | None, cache: Path) -> bool:
-        """Tell whether the data can be read without a network."""
+        """Tell whether :meth:`datasets` needs no network."""
         return True
 
     @abstractmethod

@@ -31,8 +31,9 @@ class RunContext:
         write: ``(stage, step, epoch, values)`` to the run's metrics file.
         stop: becomes true when the run is asked to stop.
         saved: told the key of a stage whenever a checkpoint of it is complete.
-        show: progress display: ``show(stage, student, step, total, examples)``. Only a display: whoever has something
-            to do after an update uses the ``after_update`` of :meth:`kdexp.train.phase.Phase.train`.
+        show: progress display: ``show(stage, student, step, total, examples)``; no student while a teacher is asked.
+            Only a display: whoever has something to do after an update uses the ``after_update`` of
+            :meth:`kdexp.train.phase.Phase.train`.
         facts: filled by stages: what was decided, for the result.
     """
 
@@ -45,7 +46,7 @@ class RunContext:
     write: Callable[[str, int, int, dict[str, float]], None] = lambda stage, step, epoch, values: None
     stop: Callable[[], bool] = lambda: False
     saved: Callable[[str], None] = lambda key: None
-    show: Callable[[str, Student, int, int, int], None] = lambda stage, student, step, total, examples: None
+    show: Callable[[str, Student | None, int, int, int], None] = lambda stage, student, step, total, examples: None
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property

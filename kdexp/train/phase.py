@@ -33,16 +33,17 @@ from kdexp.heads.batch import Batch
 from kdexp.heads.classification import LABEL
 from kdexp.inits import copying
 from kdexp.models import build as models
-from kdexp.models import capture
+from kdexp.models import capture, source
 from kdexp.models.families.base import Shape
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import agreement, check_answers, check_labels
-from kdexp.train import checkpoint, evaluate, loop, optim, teachers
+from kdexp.train import checkpoint, evaluate, loop, optim, teacher_cache, teachers
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
+from kdexp.train.question import PRETRAINED, Question, reads
 from kdexp.train.step import Step, Term, run_step
 from kdexp.train.student import Student
 from kdexp.train.teachers import CachedTeacher, LiveTeacher, Teacher
@@ -252,29 +253,62 @@ class Phase:
         return lambda model: goal.evaluate(evaluate.predict(model, split, goal.head, context), split.targets)
 
     def teacher(self, student: Student, data: Mapping[str, Dataset] | None = None) -> Teacher | None:
-        """Return who teaches: nobody, a teacher's stored answers, or the model itself.
+        """Return who teaches: nobody, what a teacher has said (stored now, if need be), or the model itself.
 
         The stage's ``teaches`` names other weights than the fine-tuned ones: ``pretrained``, or a folder inside the
-        teacher's result.
+        teacher's result. The log says once, and the result keeps, which of them it is and why.
 
         Args:
             student: says which features its objectives want.
             data: splits that it will be trained on; None = the task's. Stored answers belong to the task's own.
         """
-        objectives, teaches = student.step.listeners(), self.settings.get("teaches")
-        finetuned = self.folder("teacher")
+        listening = [objective for objective in student.step.listeners() if objective.uses_teacher]
+        teaches, finetuned = self.settings.get("teaches"), self.folder("teacher")
         folder = None if finetuned is None or teaches == "pretrained" else finetuned / (teaches or "")
-        if not any(o.uses_teacher for o in objectives) or (folder is None and teaches is None):
+        if not listening or (folder is None and teaches is None):
             return None
-        want, quiet = capture.wanted(objectives, 1), self.config.teacher.evaluation_mode
-        train, head, device = (data or self.data())["train"], self.task.head, self.context.device
-        if folder and quiet and not want and train.fixed and train is self.data()["train"]:
-            cached = CachedTeacher.open(folder, head.names, self.recipe.max_length, device, self.rows())
-            if cached is not None:
-                return cached
-        model = self.teacher_model(folder)
+        train, context, head = (data or self.data())["train"], self.context, self.task.head
+        theirs = train is self.data()["train"]
+        question = Question(
+            stage=self.stage.name,
+            identity=self._identity(folder),
+            load=lambda: self.teacher_model(folder),
+            head=head,
+            reads=reads(listening),
+            outputs=any(objective.answers for objective in listening),
+            data=train if theirs else None,
+            rows=self.rows() if theirs else np.arange(0),
+            quiet=self.config.teacher.evaluation_mode,
+        )
+        kept = None
+        if folder is not None and theirs and question.outputs:
+            kept = CachedTeacher.open(folder, head.names, self.recipe.max_length, context.device, self.rows())
+        answer = teacher_cache.look_up(question, kept, context)
+        context.facts.setdefault("teacher", {})[self.stage.name] = answer.facts
+        context.say(f"teacher of {self.stage.name}: {answer.facts['why']}")
+        if answer.teacher is not None:
+            return answer.teacher
+        model, want = question.load(), frozenset(question.reads)
         capture.probe(model, head, self._specimen(train), want, "teacher")
-        return LiveTeacher(model, head, want, self.context.cast, evaluation=quiet)
+        return LiveTeacher(model, head, want, context.cast, evaluation=question.quiet)
+
+    def _identity(self, folder: Path | None) -> dict[str, Any] | None:
+        """Return what decides a teacher's features, but for examples and arithmetic; None if it is not known.
+
+        Args:
+            folder: of its weights; None = the pretrained ones.
+        """
+        deciding = ("origin", "data", "heldout", "task", "teacher")
+        if not set(deciding) <= self.settings.keys():
+            return None
+        weights = None
+        if folder is None and source.pinned(self.settings["origin"]):
+            weights = PRETRAINED
+        elif folder is not None:
+            parent = self.inputs["teacher"]
+            weights = parent.meta["files"].get(str((folder / "model.safetensors").relative_to(parent.folder)))
+        settings = {name: self.settings[name] for name in deciding}
+        return None if weights is None else {**settings, "weights": weights, "max_length": self.recipe.max_length}
 
     # --- work -----------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import torch
@@ -62,15 +63,20 @@ def keep_features(
 class CachedTeacher:
     """What a teacher says about the training split, computed once and looked up by example id.
 
-    Equal to running the teacher but for the rounding that padding brings (about 1e-3 relative in bf16). Only for a
-    teacher without dropout, and examples that are the same in every batch (:attr:`kdexp.tasks.base.Dataset.fixed`).
+    Equal to running the teacher but for the rounding that padding brings (about 1e-3 relative in bf16), and bit-equal
+    where the batch is padded as the one that was stored. Only for a teacher without dropout, and examples that are the
+    same in every batch (:attr:`kdexp.tasks.base.Dataset.fixed`).
 
     Args:
         features: by name, each (n, ...), row = example id; NaN where none was kept.
+        stored: features on disk by name, each a function from a batch to what :class:`LiveTeacher` would give for it,
+            with zeros at padding, or its first position alone (:meth:`kdexp.objectives.base.Objective.reads`).
     """
 
-    def __init__(self, features: dict[str, Tensor]):
-        self.features = features
+    def __init__(
+        self, features: dict[str, Tensor], stored: Mapping[str, Callable[[Batch], Tensor]] = MappingProxyType({})
+    ):
+        self.features, self.stored = features, stored
 
     @classmethod
     def open(
@@ -103,7 +109,8 @@ class CachedTeacher:
 
     def __call__(self, batch: Batch) -> Features:
         """Return the features of a batch's examples."""
-        return {name: values[batch.index] for name, values in self.features.items()}
+        features: Features = {name: values[batch.index] for name, values in self.features.items()}
+        return features | {name: look_up(batch) for name, look_up in self.stored.items()}
 
 
 def _spread(values: Tensor, rows: Tensor) -> Tensor:

@@ -31,10 +31,11 @@ def carry_out(config: Config, root: Path, lives: int | None) -> tuple[Path, int]
         The folder of the student, and how many attempts it took.
     """
     from kdexp.methods import base as methods
+    from kdexp.store.replicated import Replicated
     from kdexp.store.store import Store
     from kdexp.train.context import RunContext
 
-    store, attempts = Store(root), 0
+    store, attempts = Replicated(Store(root)), 0
     planned = methods.stages(config, spec.facts(config))
     config = config.model_copy(update={"runtime": config.runtime.model_copy(update={"checkpoint_s": 0.0})})
     while True:

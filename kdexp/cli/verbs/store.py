@@ -68,7 +68,7 @@ VERB = Group(
             "Free space: weights between phases that no result names. Teachers stay in any case.",
             gc,
             {
-                "what": Key("all: begun stages and students too; work: only old begun stages", "", bare=True),
+                "what": Key("all: all but teachers; work: old begun stages; cache: what teachers said", "", bare=True),
                 "days": Key(f"with gc work: untouched for so many days; empty: {upkeep.DAYS:g}", "", kind=_days),
                 "store": STORE,
             },

@@ -145,7 +145,7 @@ class TextTask(SequenceTask):
         if local is not None:
             return [p for path in dict.fromkeys(local[0].values()) for p in self._column_problems(path)]
         off = hub.switched_off()
-        if self.hub is not None and (off is None or self._known()):
+        if self.hub is not None and (off is None or self._cached()):
             return []
         if self.folder is None:
             return [f"task={self.name} reads task.hub={self.hub}, but the hub is switched off ({off}): unset it."]
@@ -158,7 +158,7 @@ class TextTask(SequenceTask):
         switch = str(off).partition("=")[0]
         return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {switch}."]
 
-    def _known(self) -> bool:
+    def _cached(self) -> bool:
         """Whether the cache may do without the hub: :meth:`pin` looks closer."""
         assert self.hub is not None
         known = network.remembered("dataset", self.hub, self.hub_commit or self.hub_revision).commit
@@ -203,10 +203,7 @@ class TextTask(SequenceTask):
 
     def at_hand(self, root: str | None, cache: Path | None) -> bool:
         """Whether all files are here: in a folder, or fetched from the hub before."""
-        if self._local(root) is not None:
-            return True
-        place = None if self.hub is None else hub.place(cache, self.hub, self.hub_config, self.hub_revision)
-        return place is not None and (place / "complete").is_file()
+        return self._local(root) is not None or (cache is not None and self.here(root, cache))
 
     def rows(self, root: str | None, cache: Path | None) -> dict[str, Rows]:
         """All rows of all splits that exist.

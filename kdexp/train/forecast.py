@@ -1,0 +1,185 @@
+"""What teachers' features would take on disk, before anything is run: for ``dry=true``.
+
+Nothing is loaded but texts and a tokenizer, and no network is asked. Sizes are those that
+:mod:`kdexp.train.teacher_cache` would find, but for outputs of named modules, whose shapes only a model tells.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from kdexp.common import machine
+from kdexp.common.registry import RESERVED, build
+from kdexp.config.resolve import source_folder
+from kdexp.config.schema import Config, Recipe
+from kdexp.models.capture import MODULE
+from kdexp.objectives.base import Objective
+from kdexp.store.stage import Stage
+from kdexp.tasks.base import Dataset
+from kdexp.train import loop
+from kdexp.train.context import RunContext
+from kdexp.train.question import PRETRAINED, Question, obstacle, reads
+from kdexp.train.ragged import Layout
+
+Points = Iterable[tuple[Config, Sequence[Stage]]]
+"""Configurations with their stages, whose keys need not be the store's."""
+
+
+@dataclass
+class Line:
+    """What is said of one teacher on one task.
+
+    Attributes:
+        sizes: bytes of each feature that would be stored.
+        live: why a phase would run its teacher on every batch, by phase.
+        unknown: features whose size only a model tells.
+        problem: why nothing can be said.
+    """
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    live: dict[str, str] = field(default_factory=dict)
+    unknown: set[str] = field(default_factory=set)
+    problem: str = ""
+
+
+def lines(points: Points) -> list[str]:
+    """Return a line for each teacher on each task, and one for all together; [] if no phase has a teacher."""
+    found: dict[tuple[str, str], Line] = {}
+    seen: set[str] = set()
+    with contextlib.ExitStack() as aside:
+        data = _Texts(aside)
+        for config, stages in points:
+            for stage in stages:
+                phase = _phase(config, stage)
+                if phase is not None and phase not in seen:
+                    seen.add(phase)
+                    line = found.setdefault((str(config.task["name"]), config.teacher.name), Line())
+                    _add(line, config, stage, phase, data)
+    said = [f"features {task}, {teacher}: {_sentence(line)}" for (task, teacher), line in found.items()]
+    total = sum(sum(line.sizes.values()) for line in found.values())
+    return said if len(said) < 2 else [*said, f"features in all: {machine.amount(total)}"]
+
+
+def _sentence(line: Line) -> str:
+    if line.problem:
+        return f"size unknown ({line.problem})"
+    size = sum(line.sizes.values())
+    parts = [f"{machine.amount(size)} of what the teacher says would be stored" if size else "nothing would be stored"]
+    if line.unknown:
+        parts.append(f"and {', '.join(sorted(line.unknown))}, of a size that only the model tells")
+    parts += [f"{stage} runs it on every batch: {why}" for stage, why in line.live.items()]
+    return "; ".join(parts)
+
+
+def _phase(config: Config, stage: Stage) -> str | None:
+    """Return what decides a phase's features, as a text; None for a stage that no teacher teaches."""
+    settings = stage.settings
+    if "terms" not in settings or ("teacher" not in stage.parents and "teaches" not in settings):
+        return None
+    recipe, teacher = settings["recipe"], stage.parents.get("teacher")
+    runtime = config.runtime
+    return json.dumps(
+        [
+            stage.name, settings["terms"], recipe["max_length"], recipe["examples"], settings.get("teaches"),
+            None if teacher is None else teacher.key, config.task, config.teacher.source, config.data.root,
+            config.data.heldout, runtime.teacher_cache, runtime.device, runtime.dtype,
+        ],
+        default=str,
+    )  # fmt: skip
+
+
+def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> None:
+    objectives = [_objective(spec) for spec in stage.settings["terms"].values()]
+    objectives = [objective for objective in objectives if objective.uses_teacher]
+    if not objectives or line.problem:
+        return
+    recipe = Recipe.model_validate(stage.settings["recipe"])
+    device = machine.decide_device(config.runtime.device)
+    dtype = machine.decide_dtype(config.runtime.dtype, config.runtime.device)
+    try:
+        train = data.of(config, recipe.max_length, device, dtype)
+    except (ValueError, OSError) as error:
+        line.problem = str(error)
+        return
+    outputs = any(objective.answers for objective in objectives)
+    head = build(config.task).head
+    rows, teaches = loop.subset(len(train), recipe.examples), stage.settings.get("teaches")
+    pretrained, learned = teaches == PRETRAINED, config.teacher.recipe
+    kept = loop.subset(len(train), learned.examples if teaches else None)  # a checkpoint's answers: what it was taught
+    beside = not pretrained and recipe.max_length == learned.max_length and bool(np.isin(rows, kept).all())
+    question = Question(
+        stage.name, {"weights": PRETRAINED if pretrained else ""}, _never, head,
+        reads(objectives), outputs and not beside, train, rows, config.teacher.evaluation_mode,
+    )  # fmt: skip
+    budget = machine.decide_teacher_cache(config.runtime.teacher_cache, device, Path(config.runtime.store))
+    lengths = train.costs[rows]
+    width, classes = int(config.teacher.hidden_size or 0), head.width
+    sizes = {
+        name: int(_layout(name, question.reads.get(name), width, classes, dtype).bounds(lengths)[-1])
+        for name in question.names
+        if not name.startswith(MODULE)
+    }
+    why = obstacle(question, config.runtime.teacher_cache) or budget.refuses(sum(sizes.values()), len(rows))
+    if why is not None:
+        line.live[stage.name] = why
+        return
+    keys = json.loads(phase)[2:]  # the same features of the same teacher on the same examples are stored once
+    line.sizes |= {json.dumps([keys, name, question.reads.get(name)]): size for name, size in sizes.items()}
+    line.unknown |= {name for name in question.names if name.startswith(MODULE)}
+
+
+def _never() -> Any:
+    raise AssertionError("nothing is loaded for a forecast")
+
+
+def _objective(spec: dict[str, Any]) -> Objective:
+    objective: Objective = build(spec, (*RESERVED, "pairs"))
+    objective.pairs = [tuple(pair) for pair in spec["pairs"]]
+    return objective
+
+
+def _layout(name: str, reads: str | None, width: int, classes: int, dtype: str) -> Layout:
+    if reads is None:  # the head's
+        return Layout((), (classes,), "fp32")
+    return Layout((), (width,), dtype) if reads == "first" else Layout((1,), (width,), dtype)
+
+
+class _Texts:
+    """Training splits, each once; from the store's cache if there is one, else made aside, so that nothing is written.
+
+    Args:
+        aside: removes what was made when it is left.
+    """
+
+    def __init__(self, aside: contextlib.ExitStack) -> None:
+        self.aside, self.known, self.folder = aside, dict[str, Dataset](), ""
+
+    def of(self, config: Config, length: int, device: str, dtype: str) -> Dataset:
+        """Return a configuration's training split.
+
+        Raises:
+            ValueError, OSError: it cannot be read, or only from the network.
+        """
+        cache = Path(config.runtime.store).expanduser().absolute() / "cache"
+        name = json.dumps(
+            [config.task, config.data.root, config.data.heldout, config.teacher.source, length], default=str
+        )
+        if name not in self.known:
+            teacher, task = config.teacher, build(config.task)
+            if source_folder(teacher.source, teacher.commit) is None or not task.here(config.data.root, cache):
+                raise ValueError("the network is not asked before a run")
+            if not cache.is_dir():
+                self.folder = self.folder or self.aside.enter_context(tempfile.TemporaryDirectory())
+                cache = Path(self.folder)
+            context = RunContext(config, torch.device(device), dtype, 1, cache, say=lambda line: None)
+            self.known[name] = context.data(length)["train"]
+        return self.known[name]
