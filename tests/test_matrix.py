@@ -43,6 +43,15 @@ def test_objective(run, request, objective, family):
     assert result["cost"]["steps"] >= 2
 
 
+def test_the_result_says_how_far_up_each_model_is_run(run, tiny_bert_dir):
+    reach = run(tiny_bert_dir, "objective=att_kl", "mapping=first")["runtime"]["reach"]
+    assert reach["distill.intermediate"] == {
+        "student": {"layers": 2, "whole": 1, "next": "query key"},
+        "teacher": {"layers": 4, "whole": 1, "next": "query key"},
+    }
+    assert reach["distill.prediction"]["student"]["layers"] == 2
+
+
 EXTRA: dict[str, list[str]] = {
     "pro_kd": ["recipe.steps=null", "teacher.recipe.steps=null"],
 }

@@ -75,6 +75,7 @@ class HidCLSContrast(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "hidden"
     default_mapping: ClassVar[str] = "combine"
     asks: ClassVar[tuple[str, ...]] = ("classes", "examples")

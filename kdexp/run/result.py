@@ -76,6 +76,7 @@ def assemble(
             "dtype": run.dtype,
             "threads": run.threads,
             "compile": run.facts.get("compile", {}),
+            "reach": run.facts.get("reach", {}),
             "versions": machine.versions(),
             "hardware": machine.hardware(str(run.device)),
         },

@@ -32,7 +32,7 @@ from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch
 from kdexp.inits import copying
 from kdexp.models import build as models
-from kdexp.models import capture
+from kdexp.models import capture, reach
 from kdexp.models.families.base import Shape
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage
@@ -192,6 +192,7 @@ class Phase:
         specs = self.settings["terms"] if terms is None else terms
         built = [self._term(name, spec, model, data) for name, spec in specs.items()]
         step = Step(model, self.goal.head, built, self.context.cast)
+        self._note_reach("student", model, step.want, step.answers)
         device, runtime = self.context.device, self.config.runtime
         work = flops(model, self.config, data["train"], self.recipe)
         decided = machine.decide_compile(runtime.compile, str(device), work, self.context.threads)
@@ -258,8 +259,16 @@ class Phase:
             if cached is not None:
                 return cached
         model = self.teacher_model(folder)
-        capture.probe(model, head, self._specimen(train), want, "teacher")
-        return LiveTeacher(model, head, want, self.context.cast, evaluation=quiet)
+        answers = capture.answers_wanted(objectives, 1)
+        capture.probe(model, head, self._specimen(train), want, "teacher", answers)
+        self._note_reach("teacher", model, want, answers)
+        return LiveTeacher(model, head, want, self.context.cast, quiet, answers)
+
+    def _note_reach(self, who: str, model: nn.Module, want: frozenset[str], answers: bool) -> None:
+        """Note for the result how much of a model a forward pass of this stage runs."""
+        self.context.facts.setdefault("reach", {}).setdefault(self.stage.name, {})[who] = reach.describe(
+            model, want, answers
+        )
 
     # --- work -----------------------------------------------------------------------------------------------------
 
@@ -289,7 +298,8 @@ class Phase:
                 "stage trains on others: pass the same data to Phase.teacher."
             )
         if student.step.want:
-            capture.probe(student.model, self.goal.head, self._specimen(train), student.step.want, "student")
+            step = student.step
+            capture.probe(step.model, step.head, self._specimen(train), step.want, "student", step.answers)
         began = time.monotonic()
         settings = loop.LoopSettings(
             self.recipe,

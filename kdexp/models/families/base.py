@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 HERE = "kdexp.models.families"
 ATTENTION = "kdexp"
@@ -28,6 +28,25 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Block:
+    """How a block is taken apart, for a pass that needs only a part of it; the defaults are BERT's.
+
+    Attributes:
+        attention: path of the module, inside a block, that makes queries, keys and values and attends with them.
+        projections: its linear maps to queries, keys and values, in this order.
+    """
+
+    attention: str = "attention.self"
+    projections: tuple[str, str, str] = ("query", "key", "value")
+
+    def project(self, block: nn.Module, number: int, hidden_BLD: Tensor) -> Tensor:
+        """Return the queries (0), keys (1) or values (2) of a block's input, (B, H, L, d), to the bit as it does."""
+        attention: Any = block.get_submodule(self.attention)
+        flat = getattr(attention, self.projections[number])(hidden_BLD)
+        return flat.view(*hidden_BLD.shape[:-1], -1, attention.attention_head_size).transpose(1, 2)
+
+
+@dataclass(frozen=True)
 class Family:
     """Where an architecture keeps things; the defaults are those of BERT and its many relatives.
 
@@ -37,6 +56,8 @@ class Family:
         reads_pooler: the sequence classifier reads the pooler (so that a copied student needs its weights).
         projections: (query, key) prefixes of the projections' names inside a block.
         uniform: all blocks are of one kind, so that any may be copied into any place.
+        stops: a block maps hidden states (B, L, D) to hidden states, so that a forward pass may stop below any.
+        block: how one is taken apart; None = it is run whole or not at all.
         hidden_size, num_layers, num_heads: names of the sizes in the model's configuration.
     """
 
@@ -48,6 +69,8 @@ class Family:
         ("attention.q_lin.", "attention.k_lin."),
     )
     uniform: bool = True
+    stops: bool = False
+    block: Block | None = None
     hidden_size: str = "hidden_size"
     num_layers: str = "num_hidden_layers"
     num_heads: str = "num_attention_heads"
