@@ -49,7 +49,8 @@ def test_the_result_says_how_far_up_each_model_is_run(run, tiny_bert_dir):
         "student": {"layers": 2, "whole": 1, "next": "query key"},
         "teacher": {"layers": 4, "whole": 1, "next": "query key"},
     }
-    assert reach["distill.prediction"]["student"]["layers"] == 2
+    assert reach["distill.prediction"] == {"student": {"layers": 2, "whole": 1, "next": "first token"}}
+    assert reach["teacher"] == {"student": {"layers": 4, "whole": 3, "next": "first token"}}
 
 
 EXTRA: dict[str, list[str]] = {

@@ -130,7 +130,7 @@ def forward(
     Returns:
         The head's outputs by name, first, if they are wanted, and exactly the wanted features.
     """
-    reach.limit(model, want, answers)
+    reach.limit(model, head, want, answers)
     inputs: dict[str, Any] = dict(batch.inputs)
     hidden = any(name.startswith("hidden.") for name in want)
     if hidden:

@@ -47,6 +47,7 @@ def collect(
     Returns:
         By name, an array (n, ...), or a list of n arrays where shapes differ between batches.
     """
+    capture.prepare(model, frozenset())
     model.eval()
     rows = np.arange(len(data)) if rows is None else rows
     kept: dict[str, list[Any]] = {}

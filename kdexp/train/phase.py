@@ -29,6 +29,7 @@ from torch import nn
 from kdexp.common import machine
 from kdexp.common.registry import RESERVED, build
 from kdexp.config.schema import Recipe
+from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch
 from kdexp.inits import copying
 from kdexp.models import build as models
@@ -192,7 +193,7 @@ class Phase:
         specs = self.settings["terms"] if terms is None else terms
         built = [self._term(name, spec, model, data) for name, spec in specs.items()]
         step = Step(model, self.goal.head, built, self.context.cast)
-        self._note_reach("student", model, step.want, step.answers)
+        self._note_reach("student", model, self.goal.head, step.want, step.answers)
         device, runtime = self.context.device, self.config.runtime
         work = flops(model, self.config, data["train"], self.recipe)
         decided = machine.decide_compile(runtime.compile, str(device), work, self.context.threads)
@@ -261,14 +262,13 @@ class Phase:
         model = self.teacher_model(folder)
         answers = capture.answers_wanted(objectives, 1)
         capture.probe(model, head, self._specimen(train), want, "teacher", answers)
-        self._note_reach("teacher", model, want, answers)
+        self._note_reach("teacher", model, head, want, answers)
         return LiveTeacher(model, head, want, self.context.cast, quiet, answers)
 
-    def _note_reach(self, who: str, model: nn.Module, want: frozenset[str], answers: bool) -> None:
+    def _note_reach(self, who: str, model: nn.Module, head: Head, want: frozenset[str], answers: bool) -> None:
         """Note for the result how much of a model a forward pass of this stage runs."""
-        self.context.facts.setdefault("reach", {}).setdefault(self.stage.name, {})[who] = reach.describe(
-            model, want, answers
-        )
+        noted = self.context.facts.setdefault("reach", {}).setdefault(self.stage.name, {})
+        noted[who] = reach.describe(model, head, want, answers)
 
     # --- work -----------------------------------------------------------------------------------------------------
 

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from kdexp.models.families.base import Block, Family
 
-FAMILY = Family(stops=True, block=Block())
+FAMILY = Family(stops=True, block=Block(), first_token=True)
