@@ -5,11 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from kdexp.cli.main import CONFIG_PATH
 from kdexp.config import choices
 from kdexp.run import execute, spec
+from kdexp.train import evaluate
 from tests.test_runs import toy
+from tests.toys import network
 
 OBJECTIVES = choices.names(Path(CONFIG_PATH) / "objective")
 INITS = ["random", "first", "last", "spread", "layers"]
@@ -51,6 +54,29 @@ def test_the_result_says_how_far_up_each_model_is_run(run, tiny_bert_dir):
     }
     assert reach["distill.prediction"] == {"student": {"layers": 2, "whole": 1, "next": "first token"}}
     assert reach["teacher"] == {"student": {"layers": 4, "whole": 3, "next": "first token"}}
+
+
+def test_what_selection_has_measured_is_not_measured_again(run, tiny_bert_dir, monkeypatch):
+    sizes, predict = [], evaluate.predict
+    monkeypatch.setattr(evaluate, "predict", lambda m, data, *more: sizes.append(len(data)) or predict(m, data, *more))
+    once = run(tiny_bert_dir, "objective=kd", "study=once")
+    heldout, validation = (once["task"]["rows"][name] for name in ("heldout", "validation"))
+    assert sizes == [heldout] * 2 + [validation] + [heldout, validation], "the teacher selects twice, the student once"
+    monkeypatch.setattr(evaluate, "stamp", lambda model: object())  # nothing is ever known
+    twice = run(tiny_bert_dir, "objective=kd", "study=twice", "recipe.weight_decay=0.02")
+    assert sizes[5:] == [heldout, heldout, validation] and twice["best"]["scores"] == twice["scores"]["heldout"]
+    assert once["best"]["scores"] == once["scores"]["heldout"]
+
+
+def test_weights_that_were_touched_are_measured_anew():
+    model = network(1, 1)
+    before = evaluate.stamp(model)
+    assert before == evaluate.stamp(model) == evaluate.stamp(model.eval())
+    with torch.no_grad():
+        model.classifier.bias.add_(1.0)
+    after = evaluate.stamp(model)
+    model.load_state_dict(network(1, 2).state_dict())
+    assert len({before, after, evaluate.stamp(model), evaluate.stamp(network(1, 1))}) == 4
 
 
 EXTRA: dict[str, list[str]] = {

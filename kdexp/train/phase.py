@@ -120,6 +120,7 @@ class Phase:
         self.goal: Goal = self.task
         self.summary = Summary()
         self._data: dict[str, Dataset] | None = None
+        self._judged: tuple[Dataset, Any, dict[str, float]] | None = None  # split, weights' stamp, scores
 
     # --- data -----------------------------------------------------------------------------------------------------
 
@@ -317,6 +318,9 @@ class Phase:
         student.log(student.progress.epoch - 1)
         student.finish()
         progress, summary = student.progress, self.summary
+        if self.recipe.keep == "best" and progress.best:
+            split = (data or self.data())[self.settings["selection"]]
+            self._judged = split, evaluate.stamp(student.model), progress.best["scores"]
         summary.steps, summary.examples = progress.step, progress.step * self.recipe.batch_size
         summary.seconds = round(progress.seconds, 3)
         summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
@@ -397,11 +401,15 @@ class Phase:
     def measure(self, model: nn.Module, data: Mapping[str, Dataset] | None = None) -> dict[str, dict[str, float]]:
         """Score a model, and the trivial answer, on every split but train; both go into the summary.
 
+        What selection has measured of these very weights is not measured again.
+
         Returns:
             The model's metrics by split.
         """
-        data = data or self.data()
-        self.summary.scores = evaluate.scores(model, data, self.goal, self.context)
+        data, known = data or self.data(), {}
+        if self._judged is not None and self._judged[1] == evaluate.stamp(model):
+            known = {name: self._judged[2] for name, split in data.items() if split is self._judged[0]}
+        self.summary.scores = evaluate.scores(model, data, self.goal, self.context, known)
         self.summary.majority = evaluate.trivial(data, self.goal)
         return self.summary.scores
 
