@@ -41,6 +41,7 @@ from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import check_labels
 from kdexp.train import evaluate, loop, optim, teachers
+from kdexp.train.batching import padding_share
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
 from kdexp.train.step import Step, Term, run_step
@@ -59,6 +60,7 @@ class Summary:
         steps, examples: updates, and examples seen by them.
         seconds: of training, over all attempts; ``wall_seconds`` of this attempt.
         examples_per_s, peak_memory_mb: how fast, how large.
+        padding: share of padding among the positions of the first epoch.
         best: epoch, step and scores of the best evaluation; {} = nothing selected.
         history: one entry an evaluation.
         stopped_early: patience ended it.
@@ -75,6 +77,7 @@ class Summary:
     seconds: float | None = None
     examples_per_s: float | None = None
     peak_memory_mb: float | None = None
+    padding: float | None = None
     wall_seconds: float | None = None
     best: dict[str, Any] | None = None
     history: list[dict[str, Any]] | None = None
@@ -322,6 +325,9 @@ class Phase:
             split = (data or self.data())[self.settings["selection"]]
             self._judged = split, evaluate.stamp(student.model), progress.best["scores"]
         summary.steps, summary.examples = progress.step, progress.step * self.recipe.batch_size
+        if self._specimen(train).mask is not None:
+            costs = train.costs[loop.subset(len(train), self.recipe.examples)]
+            summary.padding = round(padding_share(costs, self.recipe, settings.seed, settings.pad_multiple), 4)
         summary.seconds = round(progress.seconds, 3)
         summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
         summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
