@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from kdexp.config.schema import Recipe
-from kdexp.train.batching import batches, evaluation_batches, padded, padding_share
+from kdexp.train.batching import batches, evaluation_batches, multiple_of, padded, padding_share
 
 LENGTHS = np.random.default_rng(7).integers(4, 64, size=1000)
 
@@ -60,6 +60,10 @@ def test_the_share_of_padding_is_what_batches_have() -> None:
     assert padding_share(LENGTHS, recipe, 1, 8) > padding_share(LENGTHS, recipe, 1, 1) + 0.03
     assert padding_share(np.full(64, 8), recipe, 1, 8) == 0
     assert padding_share(LENGTHS, recipe.model_copy(update={"bucket": False}), 1, 1) > 0.3
+
+
+def test_only_a_cpu_has_no_preferred_width() -> None:
+    assert [multiple_of(device) for device in ("cpu", "cuda", "mps")] == [1, 8, 8]
 
 
 def test_batches_do_not_come_by_length() -> None:

@@ -9,6 +9,18 @@ from kdexp.config.schema import Recipe
 POOL = 32
 """Batches whose examples are sorted by length together: similar lengths meet, yet neighbours change each epoch."""
 
+WIDTHS = {"cpu": 1}
+"""Widths of batches are multiples of this, by kind of device; 8 on others, whose matrix units want it.
+
+The kind of device alone decides, not whether the step is compiled (for any width), so that compilation changes no draw
+of dropout.
+"""
+
+
+def multiple_of(device: str) -> int:
+    """Return what widths of batches are multiples of on a kind of device."""
+    return WIDTHS.get(device, 8)
+
 
 def padding_share(lengths: np.ndarray, recipe: Recipe, seed: int, multiple: int) -> float:
     """Return the share of padding among the positions of a phase's first epoch; later ones differ by their shuffling.

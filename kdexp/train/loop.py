@@ -34,7 +34,7 @@ class LoopSettings:
         seed: of batch order and dropout.
         device: where batches go.
         span: (i, n): part i (from 0) of n phases under one learning-rate schedule.
-        pad_multiple: widths of batches are multiples of it, so that few shapes are compiled.
+        pad_multiple: widths of batches are multiples of it (:func:`kdexp.train.batching.multiple_of`).
         log_every: updates between two lines of metrics.
         checkpoint_s: seconds between two checkpoints.
         stop: becomes true when training is asked to stop.

@@ -41,7 +41,7 @@ from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import check_labels
 from kdexp.train import evaluate, loop, optim, teachers
-from kdexp.train.batching import padding_share
+from kdexp.train.batching import multiple_of, padding_share
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
 from kdexp.train.step import Step, Term, run_step
@@ -310,6 +310,7 @@ class Phase:
             self.settings["seed"],
             context.device,
             span=tuple(self.settings.get("span", (0, 1))),
+            pad_multiple=multiple_of(context.device.type),
             log_every=runtime.log_every,
             checkpoint_s=runtime.checkpoint_s,
             stop=context.stop,
