@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from kdexp.cli.main import CONFIG_PATH
 from kdexp.config import choices
+from kdexp.models import vocabulary
 from kdexp.run import execute, spec
 from kdexp.train import evaluate
 from tests.test_runs import toy
@@ -77,6 +79,22 @@ def test_weights_that_were_touched_are_measured_anew():
     after = evaluate.stamp(model)
     model.load_state_dict(network(1, 2).state_dict())
     assert len({before, after, evaluate.stamp(model), evaluate.stamp(network(1, 1))}) == 4
+
+
+def test_a_run_saves_the_whole_vocabulary(run, tiny_bert_dir, monkeypatch):
+    """In float32, weights within 1e-5 and equal scores; the result says what was trained."""
+    narrow = run(tiny_bert_dir, "objective=att_kl", "recipe.dropout=0", "study=narrow")
+    monkeypatch.setattr(vocabulary, "narrow", lambda model, used: False)
+    other = ["recipe.betas=[0.9,0.9990000001]", "teacher.recipe.betas=[0.9,0.9990000001]"]  # other stages' keys
+    whole = run(tiny_bert_dir, "objective=att_kl", "recipe.dropout=0", "study=whole", *other)
+    assert [s["vocabulary"] for s in whole["stages"]] == [None] * 3
+    for stage in narrow["stages"]:
+        assert stage["vocabulary"]["of"] == 131 and 20 < stage["vocabulary"]["used"] < 60
+    mine, expected = (load_file(Path(r["student"]["weights"]) / "model.safetensors") for r in (narrow, whole))
+    assert mine["bert.embeddings.word_embeddings.weight"].shape == (131, 32) and set(mine) == set(expected)
+    for name in mine:
+        torch.testing.assert_close(mine[name], expected[name], rtol=1e-4, atol=1e-5)
+    assert narrow["scores"] == whole["scores"] and narrow["student"]["parameters"] == whole["student"]["parameters"]
 
 
 EXTRA: dict[str, list[str]] = {

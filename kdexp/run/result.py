@@ -85,7 +85,8 @@ def assemble(
 
 
 def _cost(summary: dict[str, Any]) -> dict[str, Any]:
-    return {k: summary.get(k) for k in ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb", "padding")}
+    names = ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb", "padding", "vocabulary")
+    return {name: summary.get(name) for name in names}
 
 
 def _task(config: Config, task: Any, data: dict[str, Any], last: dict[str, Any], known: Facts) -> dict[str, Any]:

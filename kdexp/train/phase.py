@@ -33,7 +33,7 @@ from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch
 from kdexp.inits import copying
 from kdexp.models import build as models
-from kdexp.models import capture, reach
+from kdexp.models import capture, reach, vocabulary
 from kdexp.models.families.base import Shape
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage
@@ -61,6 +61,7 @@ class Summary:
         seconds: of training, over all attempts; ``wall_seconds`` of this attempt.
         examples_per_s, peak_memory_mb: how fast, how large.
         padding: share of padding among the positions of the first epoch.
+        vocabulary: rows of the word embedding that were trained (``used``), ``of`` how many; None = all.
         best: epoch, step and scores of the best evaluation; {} = nothing selected.
         history: one entry an evaluation.
         stopped_early: patience ended it.
@@ -78,6 +79,7 @@ class Summary:
     examples_per_s: float | None = None
     peak_memory_mb: float | None = None
     padding: float | None = None
+    vocabulary: dict[str, int] | None = None
     wall_seconds: float | None = None
     best: dict[str, Any] | None = None
     history: list[dict[str, Any]] | None = None
@@ -183,6 +185,7 @@ class Phase:
         data: Mapping[str, Dataset] | None = None,
         beside: nn.Module | None = None,
         make: Callable[..., Student] = Student,
+        used_rows: bool = False,
     ) -> Student:
         """Put a model together with its objectives and optimiser, at its saved progress.
 
@@ -192,8 +195,12 @@ class Phase:
             data: splits to train and select on; None = the task's.
             beside: a module that is trained (where it has gradients) and checkpointed with the student, never exported.
             make: the class, or a function with its signature.
+            used_rows: until :meth:`train` is over, the model has only the rows of its word embedding that the data use;
+                for an action that looks at its weights afterwards only.
         """
         data = data or self.data()
+        if used_rows:
+            self._narrow(model, data)
         specs = self.settings["terms"] if terms is None else terms
         built = [self._term(name, spec, model, data) for name, spec in specs.items()]
         step = Step(model, self.goal.head, built, self.context.cast)
@@ -215,6 +222,13 @@ class Phase:
         parts = {name: p.numel() for name, p in student.objectives.named_parameters()}
         self.summary.learned_parts = parts
         return student
+
+    def _narrow(self, model: nn.Module, data: Mapping[str, Dataset]) -> None:
+        """Take from a model the rows of its word embedding that no split names, where all splits know theirs."""
+        ids = [split.vocabulary() for split in data.values()]
+        known = [some for some in ids if some is not None]
+        if len(known) == len(ids) and vocabulary.narrow(model, np.unique(np.concatenate(known))):
+            self.summary.vocabulary = vocabulary.rows(model)
 
     def _term(self, name: str, spec: dict[str, Any], model: nn.Module, data: Mapping[str, Dataset]) -> Term:
         """Build and set up one objective."""
@@ -281,7 +295,7 @@ class Phase:
         student: Student,
         teacher: Teacher | None = None,
         data: Mapping[str, Dataset] | None = None,
-        after_update: Callable[[Student, int], None] = lambda student, step: None,
+        after_update: Callable[[Student, int], None] | None = None,
     ) -> None:
         """Train a student to its end and go back to its best weights, if the recipe keeps those.
 
@@ -315,14 +329,17 @@ class Phase:
             checkpoint_s=runtime.checkpoint_s,
             stop=context.stop,
             saved=lambda: context.saved(self.stage.key),
-            after_update=after_update,
+            after_update=after_update or (lambda student, step: None),
             show=lambda student, step, total, examples: context.show(self.stage.name, student, step, total, examples),
         )
         loop.train([student], teacher, train, settings)
         student.log(student.progress.epoch - 1)
         student.finish()
         progress, summary = student.progress, self.summary
-        if self.recipe.keep == "best" and progress.best:
+        best = self.recipe.keep == "best" and progress.best
+        steps, total = progress.best["step"] if best else progress.step, self.updates(data)
+        vocabulary.widen(student.model, optim.decay(steps, total, self.recipe, settings.span))
+        if best:
             split = (data or self.data())[self.settings["selection"]]
             self._judged = split, evaluate.stamp(student.model), progress.best["scores"]
         summary.steps, summary.examples = progress.step, progress.step * self.recipe.batch_size
@@ -336,7 +353,7 @@ class Phase:
         summary.best, summary.history = progress.best, progress.history
         summary.stopped_early = progress.stopped
 
-    def finetune_teacher(self, after_update: Callable[[Student, int], None] = lambda student, step: None) -> nn.Module:
+    def finetune_teacher(self, after_update: Callable[[Student, int], None] | None = None) -> nn.Module:
         """Fine-tune the teacher on the task, unless it is a classifier already; measure it, save it, keep its answers.
 
         Args:
@@ -356,7 +373,8 @@ class Phase:
         model = models.load_teacher(group, task.head).to(context.device)
         if group.finetune:
             context.say(f"fine-tuning teacher {group.name} on {task.name}: {len(train)} examples")
-            self.train(self.student(model, FINETUNE), after_update=after_update)
+            student = self.student(model, FINETUNE, used_rows=after_update is None)
+            self.train(student, after_update=after_update)
         self.measure(model)
         self.save(model)
         self.keep_answers(model, self.work)
