@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Any
 
@@ -77,6 +78,7 @@ def assemble(
             "threads": run.threads,
             "compile": run.facts.get("compile", {}),
             "reach": run.facts.get("reach", {}),
+            "allocator": {name: os.environ[name] for name in machine.ALLOCATOR if name in os.environ},
             "versions": machine.versions(),
             "hardware": machine.hardware(str(run.device)),
         },
