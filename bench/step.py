@@ -97,7 +97,8 @@ def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, t
     recipe = {**config["recipe"], "keep": "last"}
     folder = Path(tempfile.mkdtemp())
     one = Student(step, recipe, folder, None, task.metric, lambda *ignored: None)
-    target = teachers.LiveTeacher(teacher, task.head, capture.wanted([objective], 1), cast)
+    answers = capture.answers_wanted([objective], 1)
+    target = teachers.LiveTeacher(teacher, task.head, capture.wanted([objective], 1), cast, answers=answers)
     settings = loop.LoopSettings(recipe, 1, torch.device("cpu"))
     one.begin_epoch(0, 1)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from kdexp.train.batching import batches, evaluation_batches, padded
+from kdexp.config.schema import Recipe
+from kdexp.train.batching import batches, evaluation_batches, multiple_of, padded, padding_share
 
 LENGTHS = np.random.default_rng(7).integers(4, 64, size=1000)
 
@@ -51,6 +52,18 @@ def test_neighbours_change_between_epochs() -> None:
 
 def test_buckets_save_padding() -> None:
     assert padding(batches(LENGTHS, 32, 1, 0, bucket=True)) < 0.1 < padding(batches(LENGTHS, 32, 1, 0, bucket=False))
+
+
+def test_the_share_of_padding_is_what_batches_have() -> None:
+    recipe = Recipe(batch_size=32)
+    assert padding_share(LENGTHS, recipe, 1, 1) == pytest.approx(padding(batches(LENGTHS, 32, 1, 0)))
+    assert padding_share(LENGTHS, recipe, 1, 8) > padding_share(LENGTHS, recipe, 1, 1) + 0.03
+    assert padding_share(np.full(64, 8), recipe, 1, 8) == 0
+    assert padding_share(LENGTHS, recipe.model_copy(update={"bucket": False}), 1, 1) > 0.3
+
+
+def test_only_a_cpu_has_no_preferred_width() -> None:
+    assert [multiple_of(device) for device in ("cpu", "cuda", "mps")] == [1, 8, 8]
 
 
 def test_batches_do_not_come_by_length() -> None:

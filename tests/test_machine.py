@@ -1,8 +1,11 @@
-"""How many processors a process may use, where containers limit them; on faked control groups."""
+"""How many processors a process may use, where containers limit them (on faked control groups), and its allocator."""
 
 from __future__ import annotations
 
 import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -63,3 +66,51 @@ def test_affinity_is_a_limit_too(groups: Path, monkeypatch: pytest.MonkeyPatch) 
     write(groups / "cgroup/cpu.max", "800000 100000\n")
     monkeypatch.setattr(os, "sched_getaffinity", lambda _pid: {1, 5})
     assert machine.cores() == 2
+
+
+PROGRAM = """
+import os, sys
+from kdexp.launch import local, slots
+from tests.test_machine import print_mapped
+env = slots.slots(1, 1, None, {"cpu"})[0]
+if sys.argv[1] == "without":
+    env = {name: value for name, value in env.items() if not name.startswith("MALLOC_")}
+context = local._forkserver(env, ())
+process = context.Process(target=print_mapped)
+process.start()
+process.join()
+print(sorted(name for name in os.environ if name.startswith("MALLOC_")))
+"""
+
+
+def print_mapped() -> None:
+    """Say whether 64 MB are a mapping of their own, which is given back and cleared at every step."""
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype = ctypes.c_void_p
+    address = libc.malloc(ctypes.c_size_t(64 << 20))
+    heaps = [line.split()[0] for line in Path("/proc/self/maps").read_text().splitlines() if line.endswith("[heap]")]
+    ranges = [[int(part, 16) for part in heap.split("-")] for heap in heaps]
+    print("in the heap" if any(low <= address < high for low, high in ranges) else "mapped", flush=True)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the variables are glibc's")
+@pytest.mark.parametrize(("settings", "place"), [("with", "in the heap"), ("without", "mapped")])
+def test_a_run_of_the_local_launcher_keeps_its_memory(settings: str, place: str) -> None:
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    env["PYTHONPATH"] = str(Path(__file__).resolve().parent.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, settings], env=env, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.stdout.splitlines() == [place, "[]"], done.stdout + done.stderr
+
+
+def test_allocator_settings_of_the_user_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", "2.39"))
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "7")
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    assert machine.allocator() == {**machine.ALLOCATOR, "MALLOC_MMAP_MAX_": "7"}
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert machine.allocator() == {}
+    assert not [name for name in slots.slots(1, 1, None, {"cpu"})[0] if name.startswith("MALLOC_")]

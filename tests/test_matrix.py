@@ -5,11 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from kdexp.cli.main import CONFIG_PATH
 from kdexp.config import choices
+from kdexp.models import vocabulary
 from kdexp.run import execute, spec
+from kdexp.train import evaluate
 from tests.test_runs import toy
+from tests.toys import network
 
 OBJECTIVES = choices.names(Path(CONFIG_PATH) / "objective")
 INITS = ["random", "first", "last", "spread", "layers"]
@@ -41,6 +46,55 @@ def test_objective(run, request, objective, family):
     result = run(request.getfixturevalue(f"tiny_{family}_dir"), f"objective={objective}", *EXTRA.get(objective, []))
     assert 0 <= result["scores"]["validation"]["accuracy"] <= 1
     assert result["cost"]["steps"] >= 2
+
+
+def test_the_result_says_how_far_up_each_model_is_run(run, tiny_bert_dir):
+    reach = run(tiny_bert_dir, "objective=att_kl", "mapping=first")["runtime"]["reach"]
+    assert reach["distill.intermediate"] == {
+        "student": {"layers": 2, "whole": 1, "next": "query key"},
+        "teacher": {"layers": 4, "whole": 1, "next": "query key"},
+    }
+    assert reach["distill.prediction"] == {"student": {"layers": 2, "whole": 1, "next": "first token"}}
+    assert reach["teacher"] == {"student": {"layers": 4, "whole": 3, "next": "first token"}}
+
+
+def test_what_selection_has_measured_is_not_measured_again(run, tiny_bert_dir, monkeypatch):
+    sizes, predict = [], evaluate.predict
+    monkeypatch.setattr(evaluate, "predict", lambda m, data, *more: sizes.append(len(data)) or predict(m, data, *more))
+    once = run(tiny_bert_dir, "objective=kd", "study=once")
+    heldout, validation = (once["task"]["rows"][name] for name in ("heldout", "validation"))
+    assert sizes == [heldout] * 2 + [validation] + [heldout, validation], "the teacher selects twice, the student once"
+    monkeypatch.setattr(evaluate, "stamp", lambda model: object())  # nothing is ever known
+    twice = run(tiny_bert_dir, "objective=kd", "study=twice", "recipe.weight_decay=0.02")
+    assert sizes[5:] == [heldout, heldout, validation] and twice["best"]["scores"] == twice["scores"]["heldout"]
+    assert once["best"]["scores"] == once["scores"]["heldout"]
+
+
+def test_weights_that_were_touched_are_measured_anew():
+    model = network(1, 1)
+    before = evaluate.stamp(model)
+    assert before == evaluate.stamp(model) == evaluate.stamp(model.eval())
+    with torch.no_grad():
+        model.classifier.bias.add_(1.0)
+    after = evaluate.stamp(model)
+    model.load_state_dict(network(1, 2).state_dict())
+    assert len({before, after, evaluate.stamp(model), evaluate.stamp(network(1, 1))}) == 4
+
+
+def test_a_run_saves_the_whole_vocabulary(run, tiny_bert_dir, monkeypatch):
+    """In float32, weights within 1e-5 and equal scores; the result says what was trained."""
+    narrow = run(tiny_bert_dir, "objective=att_kl", "recipe.dropout=0", "study=narrow")
+    monkeypatch.setattr(vocabulary, "narrow", lambda model, used: False)
+    other = ["recipe.betas=[0.9,0.9990000001]", "teacher.recipe.betas=[0.9,0.9990000001]"]  # other stages' keys
+    whole = run(tiny_bert_dir, "objective=att_kl", "recipe.dropout=0", "study=whole", *other)
+    assert [s["vocabulary"] for s in whole["stages"]] == [None] * 3
+    for stage in narrow["stages"]:
+        assert stage["vocabulary"]["of"] == 131 and 20 < stage["vocabulary"]["used"] < 60
+    mine, expected = (load_file(Path(r["student"]["weights"]) / "model.safetensors") for r in (narrow, whole))
+    assert mine["bert.embeddings.word_embeddings.weight"].shape == (131, 32) and set(mine) == set(expected)
+    for name in mine:
+        torch.testing.assert_close(mine[name], expected[name], rtol=1e-4, atol=1e-5)
+    assert narrow["scores"] == whole["scores"] and narrow["student"]["parameters"] == whole["student"]["parameters"]
 
 
 EXTRA: dict[str, list[str]] = {

@@ -22,6 +22,9 @@ ABILITIES = {
 }
 """What a head may be able to do, in words for people. Objectives say what they need (``Objective.asks``)."""
 
+CLASSIFIER = "AutoModelForSequenceClassification"
+"""Transformers' class of models that answer with one row of logits a text."""
+
 REDUCTIONS = ("batchmean", "mean", "sum")
 FORMS = ("kl", "soft_ce")
 
@@ -61,6 +64,14 @@ class Head(ABC):
     def width(self) -> int:
         """Numbers that the head gives a unit: C; 1 for a score."""
         return len(self.label_names)
+
+    @property
+    def of_classifier(self) -> bool:
+        """It reads the logits of a sequence classifier and nothing else of a model's output.
+
+        Then a model whose classifier looks at the first token only need not run its last layer for the others.
+        """
+        return self.auto_class == CLASSIFIER and self.names == ("logits",) and type(self).outputs is Head.outputs
 
     @abstractmethod
     def model_config(self) -> dict[str, Any]:

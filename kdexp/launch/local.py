@@ -14,6 +14,7 @@ import time
 from multiprocessing.connection import wait
 from typing import Any
 
+from kdexp.common.machine import ALLOCATOR
 from kdexp.launch.base import Outcome, Source, devices
 from kdexp.launch.board import Board
 from kdexp.launch.child import Order, work
@@ -119,14 +120,14 @@ def needs_package(name: str, extra: str) -> None:
 
 
 def _forkserver(env: dict[str, str], preload: tuple[str, ...]) -> Any:
-    """Start the process that runs are forked from; it reads the thread settings when it loads the libraries."""
+    """Start the process that runs are forked from; it reads these settings when it starts and loads the libraries."""
     from multiprocessing import forkserver
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    threads = {name: env[name] for name in THREADS}
-    before = {name: os.environ.get(name) for name in threads}
-    os.environ.update(threads)
+    read = {name: env[name] for name in (*THREADS, *ALLOCATOR) if name in env}
+    before = {name: os.environ.get(name) for name in read}
+    os.environ.update(read)
     try:
         forkserver.ensure_running()
     finally:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from kdexp.common.machine import cores
+from kdexp.common.machine import allocator, cores
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS", "RAYON_NUM_THREADS")
 """Read by the numerical libraries when they are loaded, so they are set before."""
@@ -35,7 +35,7 @@ def slots(asked: int | None, threads: int | None, memory_gb: float | None, devic
     count = asked or max(1, cores() // share)
     if asked is None and memory_gb:
         count = max(1, min(count, int(free_memory_gb() / memory_gb)))
-    return [_threads(share) for _ in range(count)]
+    return [{**_threads(share), **allocator()} for _ in range(count)]
 
 
 def _threads(count: int) -> dict[str, str]:

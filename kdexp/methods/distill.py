@@ -181,7 +181,7 @@ def fine_tune(phase: Phase) -> Summary:
 def train_student(phase: Phase) -> Summary:
     """Carry out one phase: initialise or continue the student, train it on the phase's objectives, measure it."""
     model = phase.model()
-    student = phase.student(model)
+    student = phase.student(model, used_rows=True)
     phase.summary.mapping = {name: spec["pairs"] for name, spec in phase.settings["terms"].items() if spec["pairs"]}
     phase.train(student, phase.teacher(student))
     phase.save(model)

@@ -104,6 +104,7 @@ class Together(Student):
     ) -> None:
         super().__init__(step, recipe, folder, evaluate, metric, write, run, beside)
         self.head = step.head
+        capture.prepare(beside, frozenset())
         self.teacher, self.rows, self.own, self.seed, self.total = beside, rows, own, seed, total
         self.released = own["modes"] == "released"
         self.teacher_recipe = recipe.model_copy(update={"learning_rate": own["learning_rate"]})

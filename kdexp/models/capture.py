@@ -24,18 +24,18 @@ from torch import Tensor, nn
 
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
+from kdexp.models import reach
 from kdexp.models.families import base as families
 from kdexp.models.families.base import ATTENTION
-
-PARTS = ("query", "key", "value")
-MODULE = "module:"
-BLOCK = "{block}"
+from kdexp.models.reach import BLOCK, MODULE, PARTS
 
 
 class Listener(Protocol):
     """What needs features: an objective."""
 
     needs: ClassVar[tuple[str, ...]]
+    answers: ClassVar[bool]
+    uses_teacher: ClassVar[bool]
     pairs: list[tuple[int, int]]
 
 
@@ -105,18 +105,32 @@ def wanted(objectives: Iterable[Listener], side: int) -> frozenset[str]:
     return frozenset(names)
 
 
-def forward(model: nn.Module, head: Head, batch: Batch, want: frozenset[str] = frozenset()) -> Features:
-    """Run a model and return its head's outputs and the features that are wanted.
+def answers_wanted(objectives: Iterable[Listener], side: int) -> bool:
+    """Tell whether an objective reads the head's outputs of the student (side 0) or of the teacher (side 1).
+
+    Where no feature is wanted they always are: a loss of nothing hangs on them.
+    """
+    objectives = list(objectives)
+    read = any(objective.answers and (side == 0 or objective.uses_teacher) for objective in objectives)
+    return read or not wanted(objectives, side)
+
+
+def forward(
+    model: nn.Module, head: Head, batch: Batch, want: frozenset[str] = frozenset(), answers: bool = True
+) -> Features:
+    """Run a model, as far up as something is wanted, and return that.
 
     Args:
         model: takes ``batch.inputs`` as keyword arguments.
         head: says what its answer is.
         batch: some examples.
         want: feature names. ``module:`` features need :func:`prepare` first.
+        answers: the head's outputs are wanted. Without them a prepared model stops above its last wanted feature.
 
     Returns:
-        The head's outputs by name, first, and exactly the wanted features.
+        The head's outputs by name, first, if they are wanted, and exactly the wanted features.
     """
+    reach.limit(model, head, want, answers)
     inputs: dict[str, Any] = dict(batch.inputs)
     hidden = any(name.startswith("hidden.") for name in want)
     if hidden:
@@ -129,7 +143,7 @@ def forward(model: nn.Module, head: Head, batch: Batch, want: frozenset[str] = f
     if modules:
         model._kdexp_taps.got = recorded  # type: ignore[union-attr, assignment]
     output = model(**inputs)
-    features: Features = {**head.outputs(output), **taps["got"]}
+    features: Features = {**(head.outputs(output) if answers else {}), **taps["got"]}
     if modules:
         model._kdexp_taps.got = None  # type: ignore[union-attr, assignment]
         features.update({name: recorded[name] for name in want if name in recorded})
@@ -166,11 +180,12 @@ def _record(taps: ModuleTaps, name: str, module: nn.Module, arguments: Any, outp
 
 
 def prepare(model: nn.Module, want: frozenset[str]) -> None:
-    """Make a model ready to hand out features, ahead of compilation.
+    """Make a model ready to hand out features, and to run no further than they need, ahead of compilation.
 
     Raises:
         ValueError: it has no module of a wanted path.
     """
+    reach.install(model)
     if any(name.startswith("hidden.") for name in want):
         _install_hidden(model)
     modules = [name for name in want if name.startswith(MODULE)]
@@ -228,10 +243,10 @@ def check(features: Features, want: frozenset[str], who: str) -> None:
 
 
 @torch.no_grad()
-def probe(model: nn.Module, head: Head, batch: Batch, want: frozenset[str], who: str) -> None:
+def probe(model: nn.Module, head: Head, batch: Batch, want: frozenset[str], who: str, answers: bool = True) -> None:
     """Prepare a model, run one small forward pass and check that all wanted features arrive."""
     prepare(model, want)
     training = model.training
     model.eval()
-    check(forward(model, head, batch.part(slice(0, 2)), want), want, who)
+    check(forward(model, head, batch.part(slice(0, 2)), want, answers), want, who)
     model.train(training)

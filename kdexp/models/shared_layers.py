@@ -94,6 +94,11 @@ def share(model: nn.Module, kind: str) -> None:
     setattr(model.config, SHARING, kind)
 
 
+def owner(layer: nn.Module) -> tuple[nn.Module, bool]:
+    """Return the layer that owns what an effective layer runs, and whether its queries and keys are exchanged."""
+    return (layer.layer[0], layer.swap) if isinstance(layer, RepeatedLayer) else (layer, False)
+
+
 def own_layers(model: nn.Module) -> list[nn.Module]:
     """Return the layers that own parameters: all but the repetitions of a student with shared ones."""
     return [layer for layer in families.of(model).layers(model) if not isinstance(layer, RepeatedLayer)]

@@ -36,6 +36,7 @@ class AttKL(LayerPairs):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("query", "key")
+    answers: ClassVar[bool] = False
     same_heads: ClassVar[bool] = True
 
     def layer_loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor) -> Tensor:

@@ -53,6 +53,7 @@ class AttMSE(LayerPairs):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("query", "key")
+    answers: ClassVar[bool] = False
     same_heads: ClassVar[bool] = True
     variants: ClassVar[tuple[str, ...]] = (*VARIANTS, "as_coded")
 

@@ -73,8 +73,9 @@ class Objective(nn.Module):
     checkpoint and never exported.
 
     Class attributes:
-        needs: kinds of features beside the head's outputs, which are always there: ``hidden``, ``query``, ``key``,
-            ``value``, ``module:PATH``.
+        needs: kinds of features beside the head's outputs: ``hidden``, ``query``, ``key``, ``value``, ``module:PATH``.
+        answers: it reads the head's outputs. False = the features that it needs, and labels, are all: where every
+            objective of a phase says so, a forward pass stops above the last wanted feature and there are no outputs.
         uses_teacher: False for an objective that looks at labels only.
         layers: how its default mapping counts: ``"none"``, ``"attention"`` (layers only) or ``"hidden"`` (the
             embedding output can take part).
@@ -87,6 +88,7 @@ class Objective(nn.Module):
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
+    answers: ClassVar[bool] = True
     uses_teacher: ClassVar[bool] = True
     layers: ClassVar[str] = "none"
     default_mapping: ClassVar[str] = "uniform"

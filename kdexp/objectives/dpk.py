@@ -69,6 +69,7 @@ class DPK(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
     answers: ClassVar[bool] = False
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features
@@ -32,6 +34,8 @@ class HidCLS(Projected):
         variant: ``correct``, or ``bug_a1`` to reproduce the released defect (which also defeats gradient
             accumulation: each micro-batch looks at its own first sentence).
     """
+
+    answers: ClassVar[bool] = False
 
     def __init__(
         self,

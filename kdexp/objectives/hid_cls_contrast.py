@@ -75,6 +75,7 @@ class HidCLSContrast(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "hidden"
     answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "combine"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -53,6 +54,8 @@ class HidSeq(Projected):
     Args:
         variant: ``pad_aware`` or ``as_coded`` (padding inside the mean).
     """
+
+    answers: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -43,6 +43,7 @@ class HidSeqCombine(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "hidden"
     answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "combine"

@@ -33,6 +33,7 @@ class MiniLM(LayerPairs):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("query", "key", "value")
+    answers: ClassVar[bool] = False
     same_heads: ClassVar[bool] = True
     default_mapping: ClassVar[str] = "last_only"
 

@@ -47,6 +47,7 @@ class MiniLMv2(LayerPairs):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("query", "key", "value")
+    answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "last_only"
 
     def __init__(

@@ -41,6 +41,7 @@ class Patience(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
     answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "skip"

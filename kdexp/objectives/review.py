@@ -105,6 +105,7 @@ class Review(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
     answers: ClassVar[bool] = False
 

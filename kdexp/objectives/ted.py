@@ -99,6 +99,7 @@ class TedFilters(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
     uses_teacher: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ("small",)
@@ -144,6 +145,7 @@ class TedMatch(Objective):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
+    answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
     answers: ClassVar[bool] = False
 

@@ -40,6 +40,7 @@ class ValKL(LayerPairs):
     """
 
     needs: ClassVar[tuple[str, ...]] = ("value",)
+    answers: ClassVar[bool] = False
     remedy: ClassVar[str] = "Set heads to a number that divides both widths."
 
     def __init__(self, heads: int | None = None, variant: str = "pad_aware", layer_reduce: str = "sum") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,8 @@ def assemble(
             "threads": run.threads,
             "compile": run.facts.get("compile", {}),
             "teacher": run.facts.get("teacher", {}),
+            "reach": run.facts.get("reach", {}),
+            "allocator": {name: os.environ[name] for name in machine.ALLOCATOR if name in os.environ},
             "versions": machine.versions(),
             "hardware": machine.hardware(str(run.device)),
         },
@@ -96,7 +99,8 @@ def _predictions(student: Finished, run_dir: Path) -> dict[str, str]:
 
 
 def _cost(summary: dict[str, Any]) -> dict[str, Any]:
-    return {k: summary.get(k) for k in ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb")}
+    names = ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb", "padding", "vocabulary")
+    return {name: summary.get(name) for name in names}
 
 
 def _task(config: Config, task: Any, data: dict[str, Any], last: dict[str, Any], known: Facts) -> dict[str, Any]:

@@ -64,6 +64,10 @@ class Dataset(ABC):
         """What a result says about the split, such as how many texts were cut."""
         return {}
 
+    def vocabulary(self) -> np.ndarray | None:
+        """Return all ids that the inputs of its batches can hold; None = nobody knows, or there are no ids."""
+        return None
+
     def specimen(self, size: int, length: int) -> Batch:
         """Return a batch to time a model with: ``size`` examples of full size (``length`` positions where padded)."""
         return self.collate(np.arange(size) % len(self))
@@ -93,6 +97,10 @@ class Subset(Dataset):
 
         index = np.asarray(index, dtype=np.int64)
         return replace(self.whole.collate(self.rows[index], step_seed, width), index=torch.from_numpy(index))
+
+    def vocabulary(self) -> np.ndarray | None:
+        """See :meth:`Dataset.vocabulary`: of the whole split."""
+        return self.whole.vocabulary()
 
     @property
     def targets(self) -> Targets:
@@ -133,6 +141,10 @@ class Relabelled(Dataset):
 
         labels = {name: torch.from_numpy(np.ascontiguousarray(values[index])) for name, values in self.labels.items()}
         return replace(self.whole.collate(index, step_seed, width), labels=labels)
+
+    def vocabulary(self) -> np.ndarray | None:
+        """See :meth:`Dataset.vocabulary`: the split's own."""
+        return self.whole.vocabulary()
 
     @property
     def targets(self) -> Targets:

@@ -4,8 +4,36 @@ from __future__ import annotations
 
 import numpy as np
 
+from kdexp.config.schema import Recipe
+
 POOL = 32
 """Batches whose examples are sorted by length together: similar lengths meet, yet neighbours change each epoch."""
+
+WIDTHS = {"cpu": 1}
+"""Widths of batches are multiples of this, by kind of device; 8 on others, whose matrix units want it.
+
+The kind of device alone decides, not whether the step is compiled (for any width), so that compilation changes no draw
+of dropout.
+"""
+
+
+def multiple_of(device: str) -> int:
+    """Return what widths of batches are multiples of on a kind of device."""
+    return WIDTHS.get(device, 8)
+
+
+def padding_share(lengths: np.ndarray, recipe: Recipe, seed: int, multiple: int) -> float:
+    """Return the share of padding among the positions of a phase's first epoch; later ones differ by their shuffling.
+
+    Args:
+        lengths: (n,) token counts of the examples that are trained on.
+        recipe: how they are batched.
+        seed: of the run.
+        multiple: widths are multiples of it.
+    """
+    stream = batches(lengths, recipe.batch_size, seed, 0, recipe.shuffle, recipe.bucket)
+    positions = sum(len(index) * padded(lengths, index, multiple) for index in stream)
+    return 1 - int(np.sum(lengths)) / positions
 
 
 def batches(

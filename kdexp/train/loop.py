@@ -35,7 +35,7 @@ class LoopSettings:
         device: where batches go.
         span: (i, n): part i (from 0) of n equal phases that are one: the learning rate, the order of the data and
             everything drawn at random go on from the part before.
-        pad_multiple: widths of batches are multiples of it, so that few shapes are compiled.
+        pad_multiple: widths of batches are multiples of it (:func:`kdexp.train.batching.multiple_of`).
         log_every: updates between two lines of metrics.
         checkpoint_s: seconds between two checkpoints.
         stop: becomes true when training is asked to stop.

@@ -77,6 +77,15 @@ def updates(examples: int, recipe: Recipe) -> int:
     return int(recipe.epochs) * math.ceil(examples / int(recipe.batch_size))
 
 
+def decay(steps: int, total: int, recipe: Recipe, span: tuple[int, int] = (0, 1)) -> float:
+    """Return what ``steps`` of ``total`` updates leave of a weight that has no gradient: AdamW's decay alone.
+
+    Args:
+        span: as of :func:`rate`.
+    """
+    return math.prod(1 - rate(step, total, recipe, span) * float(recipe.weight_decay) for step in range(steps))
+
+
 def rate(step: int, total: int, recipe: Recipe, span: tuple[int, int] = (0, 1)) -> float:
     """Return the learning rate of update ``step`` (from 0) of ``total``: a pure function, so resuming needs no state.
 

@@ -29,11 +29,12 @@ from torch import nn
 from kdexp.common import machine
 from kdexp.common.registry import RESERVED, build
 from kdexp.config.schema import Recipe
-from kdexp.heads.batch import Batch
+from kdexp.heads.base import Head
+from kdexp.heads.batch import Batch, Predictions
 from kdexp.heads.classification import LABEL
 from kdexp.inits import copying
 from kdexp.models import build as models
-from kdexp.models import capture, source
+from kdexp.models import capture, reach, source, vocabulary
 from kdexp.models.families.base import Shape
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage
@@ -41,6 +42,7 @@ from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import agreement, check_answers, check_labels
 from kdexp.train import checkpoint, evaluate, loop, optim, teacher_cache, teachers
+from kdexp.train.batching import multiple_of, padding_share
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
 from kdexp.train.question import PRETRAINED, Question, reads
@@ -66,6 +68,8 @@ class Summary:
         steps, examples: updates, and examples seen by them.
         seconds: of training, over all attempts; ``wall_seconds`` of this attempt.
         examples_per_s, peak_memory_mb: how fast, how large.
+        padding: share of padding among the positions of the first epoch.
+        vocabulary: rows of the word embedding that were trained (``used``), ``of`` how many; None = all.
         best: epoch, step and scores of the best evaluation; {} = nothing selected.
         history: one entry an evaluation.
         stopped_early: patience ended it.
@@ -82,6 +86,8 @@ class Summary:
     seconds: float | None = None
     examples_per_s: float | None = None
     peak_memory_mb: float | None = None
+    padding: float | None = None
+    vocabulary: dict[str, int] | None = None
     wall_seconds: float | None = None
     best: dict[str, Any] | None = None
     history: list[dict[str, Any]] | None = None
@@ -127,6 +133,8 @@ class Phase:
         self.goal: Goal = self.task
         self.summary = Summary()
         self._data: dict[str, Dataset] | None = None
+        self._judged: tuple[Dataset, Any, Predictions] | None = None  # split, weights' stamp, answers
+        self._answered: list[Predictions] = []  # of each evaluation of this attempt
 
     # --- data -----------------------------------------------------------------------------------------------------
 
@@ -186,6 +194,7 @@ class Phase:
         data: Mapping[str, Dataset] | None = None,
         beside: nn.Module | None = None,
         make: Callable[..., Student] = Student,
+        used_rows: bool = False,
     ) -> Student:
         """Put a model together with its objectives and optimiser, at its saved progress.
 
@@ -195,11 +204,16 @@ class Phase:
             data: splits to train and select on; None = the task's.
             beside: a module that is trained (where it has gradients) and checkpointed with the student, never exported.
             make: the class, or a function with its signature.
+            used_rows: until :meth:`train` is over, the model has only the rows of its word embedding that the data use;
+                for an action that looks at its weights afterwards only.
         """
         data = data or self.data()
+        if used_rows:
+            self._narrow(model, data)
         specs = self.settings["terms"] if terms is None else terms
         built = [self._term(name, spec, model, data) for name, spec in specs.items()]
         step = Step(model, self.goal.head, built, self.context.cast)
+        self._note_reach("student", model, self.goal.head, step.want, step.answers)
         device, runtime = self.context.device, self.config.runtime
         work = flops(model, self.config, data["train"], self.recipe)
         decided = machine.decide_compile(runtime.compile, str(device), work, self.context.threads)
@@ -226,6 +240,13 @@ class Phase:
         part, parts = self.settings.get("span", (0, 1))
         return part, parts
 
+    def _narrow(self, model: nn.Module, data: Mapping[str, Dataset]) -> None:
+        """Take from a model the rows of its word embedding that no split names, where all splits know theirs."""
+        ids = [split.vocabulary() for split in data.values()]
+        known = [some for some in ids if some is not None]
+        if len(known) == len(ids) and vocabulary.narrow(model, np.unique(np.concatenate(known))):
+            self.summary.vocabulary = vocabulary.rows(model)
+
     def _term(self, name: str, spec: dict[str, Any], model: nn.Module, data: Mapping[str, Dataset]) -> Term:
         """Build and set up one objective."""
         objective: Objective = build(spec, (*RESERVED, "pairs"))
@@ -249,8 +270,14 @@ class Phase:
         selection = self.settings["selection"]
         if selection == "last" or self.recipe.keep != "best":
             return None
-        goal, split, context = self.goal, data[selection], self.context
-        return lambda model: goal.evaluate(evaluate.predict(model, split, goal.head, context), split.targets)
+        goal, split, context, answered = self.goal, data[selection], self.context, list[Predictions]()
+
+        def judge(model: nn.Module) -> dict[str, float]:
+            answered.append(evaluate.predict(model, split, goal.head, context))
+            return goal.evaluate(answered[-1], split.targets)
+
+        self._answered = answered
+        return judge
 
     def teacher(self, student: Student, data: Mapping[str, Dataset] | None = None) -> Teacher | None:
         """Return who teaches: nobody, what a teacher has said (stored now, if need be), or the model itself.
@@ -288,9 +315,10 @@ class Phase:
         context.say(f"teacher of {self.stage.name}: {answer.facts['why']}")
         if answer.teacher is not None:
             return answer.teacher
-        model, want = question.load(), frozenset(question.reads)
-        capture.probe(model, head, self._specimen(train), want, "teacher")
-        return LiveTeacher(model, head, want, context.cast, evaluation=question.quiet)
+        model, want, answers = question.load(), frozenset(question.reads), question.outputs
+        capture.probe(model, head, self._specimen(train), want, "teacher", answers)
+        self._note_reach("teacher", model, head, want, answers)
+        return LiveTeacher(model, head, want, context.cast, question.quiet, answers)
 
     def _identity(self, folder: Path | None) -> dict[str, Any] | None:
         """Return what decides a teacher's features, but for examples and arithmetic; None if it is not known.
@@ -310,6 +338,11 @@ class Phase:
         settings = {name: self.settings[name] for name in deciding}
         return None if weights is None else {**settings, "weights": weights, "max_length": self.recipe.max_length}
 
+    def _note_reach(self, who: str, model: nn.Module, head: Head, want: frozenset[str], answers: bool) -> None:
+        """Note for the result how much of a model a forward pass of this stage runs."""
+        noted = self.context.facts.setdefault("reach", {}).setdefault(self.stage.name, {})
+        noted[who] = reach.describe(model, head, want, answers)
+
     # --- work -----------------------------------------------------------------------------------------------------
 
     def train(
@@ -317,7 +350,7 @@ class Phase:
         student: Student,
         teacher: Teacher | None = None,
         data: Mapping[str, Dataset] | None = None,
-        after_update: Callable[[Student, int], None] = lambda student, step: None,
+        after_update: Callable[[Student, int], None] | None = None,
     ) -> None:
         """Train a student to its end and go back to its best weights, if the recipe keeps those.
 
@@ -338,18 +371,20 @@ class Phase:
                 "stage trains on others: pass the same data to Phase.teacher."
             )
         if student.step.want:
-            capture.probe(student.model, self.goal.head, self._specimen(train), student.step.want, "student")
+            step = student.step
+            capture.probe(step.model, step.head, self._specimen(train), step.want, "student", step.answers)
         began = time.monotonic()
         settings = loop.LoopSettings(
             self.recipe,
             self.settings["seed"],
             context.device,
             span=self._part,
+            pad_multiple=multiple_of(context.device.type),
             log_every=runtime.log_every,
             checkpoint_s=runtime.checkpoint_s,
             stop=context.stop,
             saved=lambda: context.saved(self.stage.key),
-            after_update=after_update,
+            after_update=after_update or (lambda student, step: None),
             show=lambda student, step, total, examples: context.show(self.stage.name, student, step, total, examples),
         )
         loop.train([student], teacher, train, settings)
@@ -358,7 +393,20 @@ class Phase:
             checkpoint.hand_on(self.work / HANDED_ON, student.parts, student.optimizer)
         student.finish()
         progress, summary = student.progress, self.summary
+        best = self.recipe.keep == "best" and progress.best
+        steps, total = progress.best["step"] if best else progress.step, self.updates(data)
+        vocabulary.widen(student.model, optim.decay(steps, total, self.recipe, settings.span))
+        if best:
+            split = (data or self.data())[self.settings["selection"]]
+            attempt = progress.history[len(progress.history) - len(self._answered) :]
+            done = [evaluated["step"] for evaluated in attempt]
+            if progress.best["step"] in done:  # not before an interruption
+                answers = self._answered[done.index(progress.best["step"])]
+                self._judged = split, evaluate.stamp(student.model), answers
         summary.steps, summary.examples = progress.step, progress.step * self.recipe.batch_size
+        if self._specimen(train).mask is not None:
+            costs = train.costs[loop.subset(len(train), self.recipe.examples)]
+            summary.padding = round(padding_share(costs, self.recipe, settings.seed, settings.pad_multiple), 4)
         summary.seconds = round(progress.seconds, 3)
         summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
         summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
@@ -366,7 +414,7 @@ class Phase:
         summary.best, summary.history = progress.best, progress.history
         summary.stopped_early = progress.stopped
 
-    def finetune_teacher(self, after_update: Callable[[Student, int], None] = lambda student, step: None) -> nn.Module:
+    def finetune_teacher(self, after_update: Callable[[Student, int], None] | None = None) -> nn.Module:
         """Fine-tune the teacher on the task, unless it is a classifier already; measure it, save it, keep its answers.
 
         Args:
@@ -386,7 +434,8 @@ class Phase:
         model = models.load_teacher(group, task.head).to(context.device)
         if group.finetune:
             context.say(f"fine-tuning teacher {group.name} on {task.name}: {len(train)} examples")
-            self.train(self.student(model, FINETUNE), after_update=after_update)
+            student = self.student(model, FINETUNE, used_rows=after_update is None)
+            self.train(student, after_update=after_update)
         else:
             self._same_classes(model)
         self.measure(model)
@@ -454,13 +503,16 @@ class Phase:
     def measure(self, model: nn.Module, data: Mapping[str, Dataset] | None = None) -> dict[str, dict[str, float]]:
         """Score a model, and the trivial answer, on every split but train; both go into the summary.
 
-        What the model answered is kept beside its weights (:mod:`kdexp.train.predictions`).
+        What the model answered is kept beside its weights (:mod:`kdexp.train.predictions`). What selection
+        has asked these very weights is not asked again.
 
         Returns:
             The model's metrics by split.
         """
-        data = data or self.data()
-        self.summary.scores = evaluate.scores(model, data, self.goal, self.context, self.work)
+        data, known = data or self.data(), {}
+        if self._judged is not None and self._judged[1] == evaluate.stamp(model):
+            known = {name: self._judged[2] for name, split in data.items() if split is self._judged[0]}
+        self.summary.scores = evaluate.scores(model, data, self.goal, self.context, self.work, known)
         self.summary.majority = evaluate.trivial(data, self.goal)
         return self.summary.scores
 

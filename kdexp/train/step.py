@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
-from kdexp.models import capture
+from kdexp.models import capture, reach
 from kdexp.objectives.base import Objective
 
 
@@ -40,6 +40,8 @@ class Step(nn.Module):
         self.objectives = nn.ModuleDict({t.name: t.objective for t in terms})
         self.weights = {t.name: float(t.weight) for t in terms}
         self.want = capture.wanted([t.objective for t in terms], 0)
+        self.answers = capture.answers_wanted([t.objective for t in terms], 0)
+        reach.install(model)
 
     def listeners(self) -> list[Objective]:
         """Return the objectives in their order."""
@@ -58,7 +60,7 @@ class Step(nn.Module):
         """
         device = batch.device.type
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype is not None):
-            features = capture.forward(self.model, self.head, batch, self.want)
+            features = capture.forward(self.model, self.head, batch, self.want, self.answers)
         with torch.autocast(device, enabled=False):
             values = [o(features, target, batch) * shares[name] for name, o in self.objectives.items()]
             total = sum(self.weights[name] * value for name, value in zip(self.objectives, values, strict=True))

@@ -290,7 +290,7 @@ class TeacherCache:
         features: Features = {}
         with torch.autocast(batch.device.type, dtype=cast_to, enabled=cast_to is not None):
             if want:
-                features |= capture.forward(model, question.head, batch, want)
+                features |= capture.forward(model, question.head, batch, want, answers=False)
             if set(names) - want:
                 features |= capture.forward(model, question.head, batch)
         return {n: features[n][:, :1] if question.reads.get(n) == "first" else features[n] for n in names}

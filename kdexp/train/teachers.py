@@ -27,20 +27,27 @@ class LiveTeacher:
         want: names of the features to hand out beside the head's outputs.
         dtype: of autocast, or None for full precision.
         evaluation: False keeps its dropout on, as released code of How to Distill your BERT does (card, A2).
+        answers: the head's outputs are handed out; False = the wanted features are all that is computed.
     """
 
     def __init__(
-        self, model: nn.Module, head: Head, want: frozenset[str], dtype: torch.dtype | None, evaluation: bool = True
+        self,
+        model: nn.Module,
+        head: Head,
+        want: frozenset[str],
+        dtype: torch.dtype | None,
+        evaluation: bool = True,
+        answers: bool = True,
     ):
         self.model = model.requires_grad_(False).train(not evaluation)
-        self.head, self.want, self.dtype = head, want, dtype
+        self.head, self.want, self.dtype, self.answers = head, want, dtype, answers
         capture.prepare(model, want)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Features:
         """Return the teacher's features for a batch; no gradient reaches it."""
         with torch.autocast(batch.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return capture.forward(self.model, self.head, batch, self.want)
+            return capture.forward(self.model, self.head, batch, self.want, self.answers)
 
 
 def keep_features(

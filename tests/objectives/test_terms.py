@@ -64,6 +64,21 @@ def test_gradient_reaches_student_and_parts_only(spec, toy, make):
     assert not missing
 
 
+def test_who_reads_no_answers_needs_none(spec, toy, make):
+    models = toy()
+    objective = models.setup(make(spec)).eval()
+    sides = [models.features(models.student), models.features(models.teacher)]
+    expected = objective(*sides, models.batch())
+    for side in sides:
+        side.pop("logits")
+    if objective.answers:
+        with pytest.raises(KeyError, match="logits"):
+            objective(*sides, models.batch())
+    else:
+        objective = models.setup(make(spec)).eval()  # a bank that the first pass has moved
+        torch.testing.assert_close(objective(*sides, models.batch()), expected, rtol=0, atol=0)
+
+
 def test_padding_does_not_matter(spec, toy, make):
     models = toy()
     objective = models.setup(make(spec)).eval()

@@ -111,6 +111,13 @@ def test_small_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "has only 3 of them" in sentence
 
 
+def test_a_library_is_listed_once_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "csv.py").write_text('"""Rows."""\n')
+    listed = pydocs.sources(tmp_path)
+    monkeypatch.setattr(Path, "rglob", lambda *ignored: pytest.fail("the folders are listed again"))
+    assert pydocs.sources(tmp_path) is listed and [module for _, module, _ in listed] == ["csv"]
+
+
 def test_other_classes_are_refused() -> None:
     with pytest.raises(ValueError, match="pydocs_area has the classes"):
         PydocsArea(label_names=LABELS[::-1])

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 HERE = "kdexp.models.families"
 ATTENTION = "kdexp"
@@ -28,6 +29,49 @@ class Shape:
 
 
 @dataclass(frozen=True)
+class Block:
+    """How a block is taken apart, for a pass that needs only a part of it; the defaults are BERT's.
+
+    Attributes:
+        attention: path of the module, inside a block, that makes queries, keys and values and attends with them.
+        projections: its linear maps to queries, keys and values, in this order.
+    """
+
+    attention: str = "attention.self"
+    projections: tuple[str, str, str] = ("query", "key", "value")
+
+    def project(self, block: nn.Module, number: int, hidden_BLD: Tensor) -> Tensor:
+        """Return the queries (0), keys (1) or values (2) of a block's input, (B, H, L, d), to the bit as it does."""
+        attention: Any = block.get_submodule(self.attention)
+        flat = getattr(attention, self.projections[number])(hidden_BLD)
+        return flat.view(*hidden_BLD.shape[:-1], -1, attention.attention_head_size).transpose(1, 2)
+
+    def first_row(self, block: nn.Module, hidden_BLD: Tensor, mask: Tensor | None, exchange: bool) -> Tensor:
+        """Run a block for the first position, which attends to all: (B, 1, D), what the whole block says there.
+
+        Args:
+            mask: of attention, broadcastable to (B, H, L, L), or None.
+            exchange: take queries for keys and keys for queries.
+        """
+        attention: Any = block.get_submodule(self.attention)
+        row = hidden_BLD[:, :1]
+        context = F.scaled_dot_product_attention(
+            self.project(block, int(exchange), row),
+            self.project(block, 1 - int(exchange), hidden_BLD),
+            self.project(block, 2, hidden_BLD),
+            attn_mask=None if mask is None else mask[..., :1, :],
+            dropout_p=attention.dropout.p if attention.training else 0.0,
+            scale=attention.scaling,
+        )
+        return self.finish(block, context.transpose(1, 2).flatten(2), row)
+
+    def finish(self, block: Any, context_BND: Tensor, hidden_BND: Tensor) -> Tensor:
+        """Return a block's output at N positions from what was attended to and from its input there."""
+        output: Tensor = block.feed_forward_chunk(block.attention.output(context_BND, hidden_BND))
+        return output
+
+
+@dataclass(frozen=True)
 class Family:
     """Where an architecture keeps things; the defaults are those of BERT and its many relatives.
 
@@ -37,6 +81,9 @@ class Family:
         reads_pooler: the sequence classifier reads the pooler (so that a copied student needs its weights).
         projections: (query, key) prefixes of the projections' names inside a block.
         uniform: all blocks are of one kind, so that any may be copied into any place.
+        stops: a block maps hidden states (B, L, D) to hidden states, so that a forward pass may stop below any.
+        block: how one is taken apart; None = it is run whole or not at all.
+        first_token: the sequence classifier reads the last block at the first token only.
         hidden_size, num_layers, num_heads: names of the sizes in the model's configuration.
     """
 
@@ -48,6 +95,9 @@ class Family:
         ("attention.q_lin.", "attention.k_lin."),
     )
     uniform: bool = True
+    stops: bool = False
+    block: Block | None = None
+    first_token: bool = False
     hidden_size: str = "hidden_size"
     num_layers: str = "num_hidden_layers"
     num_heads: str = "num_attention_heads"
@@ -74,6 +124,10 @@ class Family:
             f"{type(model).__name__}: no list of layers under {', '.join(self.blocks)}; this family is not known. A "
             f"file {HERE.replace('.', '/')}/<model_type>.py with a FAMILY tells where they are."
         )
+
+    def reads_first_token(self, model: nn.Module) -> bool:
+        """Tell whether a model's answer depends on its last block at the first token only."""
+        return self.first_token and type(model).__name__.endswith("ForSequenceClassification")
 
     def shape(self, model: Any) -> Shape:
         """Return the sizes that objectives may know; the depth is the effective one."""

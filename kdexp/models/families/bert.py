@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from kdexp.models.families.base import Family
+from kdexp.models.families.base import Block, Family
 
-FAMILY = Family(reads_pooler=True)
+FAMILY = Family(reads_pooler=True, stops=True, block=Block(), first_token=True)

@@ -107,6 +107,10 @@ class Encoded(Dataset):
         labels = torch.from_numpy(np.ascontiguousarray(self.labels[index]))
         return Batch(tensors, tensors["attention_mask"], {LABEL: labels}, torch.from_numpy(index))
 
+    def vocabulary(self) -> np.ndarray:
+        """See :meth:`Dataset.vocabulary`: the tokens, and padding."""
+        return np.union1d(np.flatnonzero(np.bincount(self.tokens)), [self.pad]).astype(np.int64)
+
     def specimen(self, size: int, length: int) -> Batch:
         """Return random ids of the split's vocabulary, ``length`` tokens each, none of them padding."""
         import torch

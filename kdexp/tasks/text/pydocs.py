@@ -69,8 +69,12 @@ def library() -> Path:
     return Path(sysconfig.get_path("stdlib"))
 
 
-def sources(root: Path) -> list[tuple[str, str, Path]]:
-    """``(area, module, file)`` of every source file that is read, ordered by module name."""
+@lru_cache(maxsize=2)
+def sources(root: Path) -> tuple[tuple[str, str, Path], ...]:
+    """``(area, module, file)`` of every source file that is read, ordered by module name.
+
+    Listed once a process: every point of a grid asks.
+    """
     found = []
     for area, tops in AREAS.items():
         for top in tops.split():
@@ -79,7 +83,7 @@ def sources(root: Path) -> list[tuple[str, str, Path]]:
                 parts = file.relative_to(root).with_suffix("").parts
                 if not SKIPPED & set(parts):
                     found.append((area, ".".join(parts).removesuffix(".__init__"), file))
-    return sorted(found, key=lambda item: item[1])
+    return tuple(sorted(found, key=lambda item: item[1]))
 
 
 def state(root: Path) -> str:
