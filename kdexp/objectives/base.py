@@ -84,7 +84,6 @@ class Objective(nn.Module):
         follows_checkpoints: it is told which of how many teacher checkpoints it follows (``checkpoint``,
             ``checkpoints``).
         asks: what it asks of the head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do.
-        answers: it looks at the head's outputs, of either side; False for one on intermediate features alone.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -95,7 +94,6 @@ class Objective(nn.Module):
     same_heads: ClassVar[bool] = False
     follows_checkpoints: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ()
-    answers: ClassVar[bool] = True
 
     head: Head
     pairs: Pairs = []

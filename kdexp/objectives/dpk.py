@@ -71,7 +71,6 @@ class DPK(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
-    answers: ClassVar[bool] = False
 
     epoch: Tensor
     ratios: Tensor

@@ -77,7 +77,6 @@ class HidCLSContrast(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     answers: ClassVar[bool] = False
     layers: ClassVar[str] = "hidden"
-    answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "combine"
     asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 

@@ -45,7 +45,6 @@ class HidSeqCombine(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     answers: ClassVar[bool] = False
     layers: ClassVar[str] = "hidden"
-    answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "combine"
 
     def __init__(self, variant: str = "pad_aware") -> None:

@@ -43,7 +43,6 @@ class Patience(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
-    answers: ClassVar[bool] = False
     default_mapping: ClassVar[str] = "skip"
 
     def __init__(self, normalize: bool = True, reduction: str = "mean_all_elements", allow_last: bool = False) -> None:

@@ -107,7 +107,6 @@ class Review(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
-    answers: ClassVar[bool] = False
 
     weight: Tensor
 

@@ -147,7 +147,6 @@ class TedMatch(Objective):
     needs: ClassVar[tuple[str, ...]] = ("hidden",)
     answers: ClassVar[bool] = False
     layers: ClassVar[str] = "attention"
-    answers: ClassVar[bool] = False
 
     def __init__(
         self,
