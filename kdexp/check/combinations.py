@@ -18,14 +18,17 @@ from kdexp.tracking import mlflow_store
 
 def problems(config: Config) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
-    problems = teachers.problems(config.teacher) + mlflow_store.problems(config.tracking.model_dump())
+    unusable = teachers.problems(config.teacher)
+    problems = unusable + mlflow_store.problems(config.tracking.model_dump())
     task = _task(config)
     if None in (config.teacher.num_layers, config.teacher.hidden_size, config.teacher.num_heads):
         return problems + task  # what depends on the teacher's sizes comes next time
     problems += _sizes(config) + task
     head = None if task else build(config.task).head
     init = _init(config, head)
-    problems += init or teachers.unreadable(config)
+    problems += init
+    if not (init or unusable):
+        problems += teachers.unreadable(config) + ([] if task else teachers.other_answers(config))
     return problems + _objective(config, head, layers=not init)
 
 

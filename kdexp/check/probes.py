@@ -10,6 +10,7 @@ from kdexp.check import remote
 from kdexp.common import network
 from kdexp.common.registry import build
 from kdexp.config.schema import Config
+from kdexp.models import weights
 
 
 def problems(configs: Iterable[Config]) -> list[str]:
@@ -27,7 +28,7 @@ def problems(configs: Iterable[Config]) -> list[str]:
             continue
         teacher = f"{config.teacher.source}@{config.teacher.revision}"
         if teacher not in seen:
-            seen[teacher] = _hub(config)
+            seen[teacher] = _hub(config) or _published(config)
         data = f"{config.task}@{config.data.root}"
         if data not in seen:
             seen[data] = _data(config)
@@ -37,6 +38,12 @@ def problems(configs: Iterable[Config]) -> list[str]:
 def _data(config: Config) -> list[str]:
     cache = Path(config.runtime.store).expanduser().absolute() / "cache"
     return build(config.task).needs_hub(config.data.root, cache)
+
+
+def _published(config: Config) -> list[str]:
+    kind, _, name = config.teacher.source.partition(":")
+    wrong = weights.published(name, config.teacher.revision) if kind == "hub" else []
+    return [f"teacher={config.teacher.name}: {text}" for text in wrong]
 
 
 def _hub(config: Config) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ from torch import nn
 
 from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
-from kdexp.models import capture, shared_layers
+from kdexp.models import capture, shared_layers, weights
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
 from kdexp.models.source import location
+
+log = logging.getLogger("kdexp")
 
 
 def _auto(name: str) -> Any:
@@ -39,10 +42,45 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
+@contextmanager
+def _one_sentence(teacher: Teacher) -> Iterator[None]:
+    """Turn what transformers raises about a model's files into one sentence."""
+    try:
+        yield
+    except (ValueError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of many kinds: what is wrong with other people's files has no end
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"teacher={teacher.name}: {teacher.source} cannot be loaded ({type(error).__name__}: {told:.300}): download "
+            "or save the model again, or choose another one."
+        ) from error
+
+
 def configuration(teacher: Teacher) -> Any:
-    """Load the configuration of a teacher's architecture."""
+    """Load the configuration of a teacher's architecture.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
     where, options = location(teacher)
-    return _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+    with _one_sentence(teacher):
+        return _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+
+
+def _folder(teacher: Teacher) -> Path:
+    """Return the folder that a teacher's weights are loaded from: its own, or the hub's cache, filled if need be.
+
+    Raises:
+        ValueError: what lies there is not loaded.
+    """
+    where, options = location(teacher)
+    with _one_sentence(teacher):
+        folder = Path(where) if options.get("local_files_only") else weights.fetch(where, options["revision"])
+    wrong = weights.problems(folder, teacher.source)
+    if wrong:
+        raise ValueError(f"teacher={teacher.name}: " + " ".join(wrong))
+    return folder
 
 
 def _attention(teacher: Teacher) -> dict[str, Any]:
@@ -68,19 +106,40 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> n
     """
     if weights is not None:
         return load_weights(build(configuration(teacher), head, teacher), weights)
-    where, options = location(teacher)
-    with _quietly():
+    folder = _folder(teacher)
+    with _quietly(), _one_sentence(teacher):
         model, info = _auto(head.auto_class).from_pretrained(
-            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
-            **head.model_config(), **_attention(teacher), **options,
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
+            local_files_only=True, ignore_mismatched_sizes=True, **head.model_config(), **_attention(teacher),
         )  # fmt: skip
+    model.made_up = frozenset(_made_up(model, info, teacher))
+    return model
+
+
+def _made_up(model: Any, info: dict[str, Any], teacher: Teacher) -> set[str]:
+    """Return the names of a loaded model's random weights: its head's, and a pooler's that the files lack.
+
+    Raises:
+        ValueError: others are random, or the head's of a teacher that is a classifier already.
+    """
     prefix, pooler = f"{model.base_model_prefix}.", f".{families.of(model).pooler}."
+    misfits = {name: (tuple(there), tuple(here)) for name, there, here in info["mismatched_keys"]}
     complete = not teacher.finetune  # its head is its own too and may not stay random
     lost = sorted(k for k in info["missing_keys"] if complete or (k.startswith(prefix) and pooler not in k))
     if lost:
-        raise ValueError(f"teacher={teacher.name}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete.")
-    model.made_up = frozenset(info["missing_keys"])
-    return model
+        raise ValueError(
+            f"teacher={teacher.name}: {teacher.source} has no weights for {', '.join(lost[:5])}; it is incomplete."
+        )
+    for name, (there, here) in sorted(misfits.items()):
+        if complete or name.startswith(prefix):
+            raise ValueError(
+                f"teacher={teacher.name}: {teacher.source} has {name} of shape {there}, and {here} is needed: its "
+                "config.json and its weights, or its labels and the task's, do not belong together."
+            )
+    if misfits:
+        shown = ", ".join(f"{name} {there} -> {here}" for name, (there, here) in sorted(misfits.items()))
+        log.info("teacher %s: the head it came with has other outputs and starts anew: %s", teacher.name, shown)
+    return {*info["missing_keys"], *misfits}
 
 
 def load_pretrained(teacher: Teacher, head: Head) -> nn.Module:

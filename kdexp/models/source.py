@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from kdexp.common.files import checksum
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Teacher
+from kdexp.models import weights
 
 KINDS = (".safetensors", ".json", ".txt", ".model")
 """Endings of the files that are what a teacher is: weights, configuration, tokenizer."""
@@ -39,15 +39,15 @@ def origin(source: str, revision: str | None, sha256: str | None) -> str:
     folder = source_folder(source)
     if folder is None:
         return f"{source}@{revision or 'main'}"
+    content = None if sha256 is None else weights.checksum(folder)
+    if content != sha256:
+        raise ValueError(
+            f"teacher.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
+            "reinstall them, or set teacher.sha256=null if you trust them."
+        )
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.glob("*") if p.suffix in KINDS):
-        content = checksum(path)
-        if path.name == "model.safetensors" and sha256 not in (None, content):
-            raise ValueError(
-                f"teacher.sha256={sha256} but {path} has {content}: it is not the expected file; reinstall "
-                "it, or set teacher.sha256=null if you trust it."
-            )
-        total.update(f"{path.name}:{content}\n".encode())
+    for path in sorted(p for p in folder.glob("*") if p.suffix in KINDS and p.is_file()):
+        total.update(f"{path.name}:{checksum(path)}\n".encode())
     return f"sha256:{total.hexdigest()}"
 
 
@@ -58,19 +58,6 @@ def positions(said: Mapping[str, Any]) -> int | None:
         return None
     taken = int(said.get("pad_token_id") or 0) + 1 if said.get("model_type") in COUNTED_FROM_PADDING else 0
     return int(most) - taken
-
-
-def weights(folder: Path) -> set[str] | None:
-    """Return the names of all weights in a folder's safetensors files; None if there are none."""
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return set(json.loads(index.read_text())["weight_map"])
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return set(json.loads(file.read(length))) - {"__metadata__"}
 
 
 def no_weights(init: str, weight: str) -> str:

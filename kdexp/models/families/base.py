@@ -36,7 +36,9 @@ class Family:
         pooler: path below the base model of the pooler.
         reads_pooler: the sequence classifier reads the pooler (so that a copied student needs its weights).
         projections: (query, key) prefixes of the projections' names inside a block.
+        head: path of the classifier's last part, outside the base model.
         uniform: all blocks are of one kind, so that any may be copied into any place.
+        unfit: why models of this family can be neither teacher nor student; '' = they can.
         hidden_size, num_layers, num_heads: names of the sizes in the model's configuration.
     """
 
@@ -47,7 +49,9 @@ class Family:
         ("attention.self.query.", "attention.self.key."),
         ("attention.q_lin.", "attention.k_lin."),
     )
+    head: str = "classifier"
     uniform: bool = True
+    unfit: str = ""
     hidden_size: str = "hidden_size"
     num_layers: str = "num_hidden_layers"
     num_heads: str = "num_attention_heads"
