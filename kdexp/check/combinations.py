@@ -13,6 +13,7 @@ from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
 from kdexp.methods.base import epochs, method, pairs
 from kdexp.models.families.base import family
+from kdexp.models.shared_layers import sps_plan
 from kdexp.tracking import mlflow_store
 
 
@@ -65,6 +66,12 @@ def _sizes(config: Config) -> list[str]:
         problems.append(
             f"student.sharing=sps2 exchanges queries and keys, which teacher={teacher.name} (family "
             f"{teacher.family}) cannot: use student.sharing=sps1."
+        )
+    again = sps_plan(student.num_layers)[student.num_layers :] if student.sharing != "none" else []
+    if any(layer == 0 for layer, _ in again) and not family(str(teacher.family)).uniform:
+        problems.append(
+            f"student.sharing={student.sharing} with student.num_layers={student.num_layers} runs the first layer "
+            f"again in a place where family {teacher.family} has another kind: use student.sharing=none, or 6 layers."
         )
     if student.vocab_size != teacher.vocab_size:
         problems.append(

@@ -90,7 +90,8 @@ def none(names: Iterable[str], place: str, source: str) -> str:
         return f"{place} has no weights ({SINGLE}): {AGAIN} (save_pretrained), or name another folder."
     kind, _, rest = source.partition(":")
     target = f"models/{Path(rest).name}-safetensors"
-    command = f"python -m kdexp convert {shlex.quote(source if kind == 'hub' else rest)} {shlex.quote(target)}"
+    words = (f"source={source if kind == 'hub' else rest}", f"folder={target}")
+    command = f"python -m kdexp convert {shlex.join(words)}"
     return (
         f"{place}/{pickled} is pickled, and there is no {SINGLE}: pickled weights can hold code and are never loaded. "
         f"If you trust them, convert them once: {command} (then teacher.source=path:{target})."

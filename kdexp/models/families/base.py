@@ -79,6 +79,11 @@ class Family:
             f"file {HERE.replace('.', '/')}/<model_type>.py with a FAMILY tells where they are."
         )
 
+    def prefix(self, model: nn.Module) -> str:
+        """Return what the names of all weights in blocks begin with, up to the block's number."""
+        blocks = self.layers(model)
+        return next(name for name, module in model.named_modules() if module is blocks) + "."
+
     def shape(self, model: Any) -> Shape:
         """Return the sizes that objectives may know; the depth is the effective one."""
         config = model.config
