@@ -52,8 +52,8 @@ def _one_sentence(teacher: Teacher) -> Iterator[None]:
     except Exception as error:  # of many kinds: what is wrong with other people's files has no end
         told = " ".join(str(error).split())
         raise ValueError(
-            f"teacher={teacher.name}: {teacher.source} cannot be loaded ({type(error).__name__}: {told:.300}): download "
-            "or save the model again, or choose another one."
+            f"teacher={teacher.name}: {teacher.source} cannot be loaded ({type(error).__name__}: {told:.300}): "
+            "download or save the model again, or choose another one."
         ) from error
 
 

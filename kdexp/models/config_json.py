@@ -63,7 +63,7 @@ def problems(folder: Path, declared: str | None = None) -> list[str]:
     return found or ([] if shapes is None else _against(said, path, shapes))
 
 
-def labels(said: Mapping[str, Any]) -> dict[int, str]:
+def labels(said: Mapping[str, Any]) -> dict[int | str, str]:
     """Return the names of a classifier's outputs; as transformers does, two are made up where none are told."""
     named = said.get("id2label") or {i: f"LABEL_{i}" for i in range(int(said.get("num_labels") or 2))}
     return {int(number): str(name) for number, name in named.items()}

@@ -279,7 +279,7 @@ def _placed(index: Path, folder: Path) -> dict[str, str]:
     if _plain(index, folder) > LONGEST:
         raise ValueError(f"{index} is no index of weights ({index.stat().st_size} bytes, {LONGEST} at most): {AGAIN}.")
     said = _json(index, index.read_bytes())
-    placed = said.get("weight_map")
+    placed: Any = said.get("weight_map")
     named = isinstance(placed, dict) and placed and all(isinstance(name, str) for name in placed.values())
     if not named or not isinstance(said.get("metadata"), dict):
         raise ValueError(f"{index} is no index of weights (weight_map or metadata is missing): {AGAIN}.")

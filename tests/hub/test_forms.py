@@ -329,10 +329,13 @@ def test_each_shipped_teacher_of_the_hub_ends_in_a_result(
         assert advice is not None
         converted = kdexp(shlex.split(advice[1]), env=home)
         assert converted.returncode == 0, converted.stderr
-        done = kdexp([*words, advice[2]], env={**home, "HF_HUB_OFFLINE": "1"})
+        words, home = [*words, advice[2]], {**home, "HF_HUB_OFFLINE": "1"}
+        done = kdexp(words, env=home)
     assert done.returncode == 0, done.stderr
-    (result,) = (tmp_path / "multirun" / "adhoc").glob("*/result.json")
-    assert json.loads(result.read_text())["teacher"]["name"] == name
+    again = kdexp([*words, "seed=2"], env={**home, "HF_HUB_OFFLINE": "1"})
+    assert again.returncode == 0, again.stderr
+    results = [json.loads(path.read_text()) for path in (tmp_path / "multirun" / "adhoc").glob("*/result.json")]
+    assert [result["teacher"]["name"] for result in results] == [name, name]
     assert not hub.outside and not hub.asked("GET", "discussions|commits")
 
 
