@@ -32,7 +32,10 @@ def fetch(repository: str, revision: str | None) -> Path:
     """
     from huggingface_hub import HfApi, hf_hub_download
 
-    listed = HfApi().model_info(repository, revision=revision)
+    try:
+        listed = HfApi().model_info(repository, revision=revision)
+    except Exception as error:  # the client has errors of many kinds
+        raise OSError(f"{repository} cannot be had from the hub ({type(error).__name__}: {error})") from error
     names = [file.rfilename for file in listed.siblings or [] if "/" not in file.rfilename]
     pickled = next((name for name in (PICKLED, SHARDED) if name in names), None)
     if pickled is None:

@@ -160,10 +160,7 @@ def published(repository: str, revision: str | None) -> list[str]:
     config = try_to_load_from_cache(repository, "config.json", revision=revision)
     folder = Path(config).parent if isinstance(config, str) else None
     if folder is not None and any(os.path.lexists(folder / name) for name in (SINGLE, INDEX)):
-        absent = not os.path.lexists(folder / SINGLE) and any(
-            not os.path.lexists(folder / shard) for shard in set(_placed(folder / INDEX, folder).values())
-        )
-        return [] if absent else problems(folder, f"hub:{repository}")
+        return problems(folder, f"hub:{repository}") if _downloaded(folder) else []
     try:
         listed = HfApi().model_info(repository, revision=revision, timeout=ANSWER_S).siblings or []
     except OfflineModeIsEnabled:
@@ -172,6 +169,16 @@ def published(repository: str, revision: str | None) -> list[str]:
         return []
     names = sorted(file.rfilename for file in listed)
     return [] if SINGLE in names or INDEX in names else [none(names, repository, f"hub:{repository}")]
+
+
+def _downloaded(folder: Path) -> bool:
+    """Tell whether a snapshot has all files that its index names; a damaged index is for :func:`problems` to name."""
+    if os.path.lexists(folder / SINGLE):
+        return True
+    try:
+        return all(os.path.lexists(folder / shard) for shard in _placed(folder / INDEX, folder).values())
+    except ValueError:
+        return True
 
 
 def _not_cached(repository: str) -> str:
