@@ -10,12 +10,12 @@ import json
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from kdexp.models import weights
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 KEPT = (".json", ".txt", ".model")
 """Endings of what is copied beside the weights: configuration and tokenizer."""
@@ -92,6 +92,8 @@ def _read(source: Path) -> dict[str, Tensor]:
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:
+    import torch
+
     try:
         said = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file from elsewhere can fail in any way
@@ -100,7 +102,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights alone ({type(error).__name__}: {told:.200}): it is damaged or holds "
             "more than tensors, and is not opened in another way."
         ) from error
-    if not isinstance(said, dict) or not said or not all(isinstance(value, Tensor) for value in said.values()):
+    if not isinstance(said, dict) or not said or not all(isinstance(v, torch.Tensor) for v in said.values()):
         raise ValueError(f"{path} holds something else than a model's weights by name.")
     return said
 

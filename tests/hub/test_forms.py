@@ -128,7 +128,7 @@ def read_by_others(made: list[Export], cwd: Path) -> None:
     texts = [sentence(row, row % 2) for row in ROWS]
     jobs = [[str(export.folder), str(export.tokenizer), texts] for export in made]
     done = subprocess.run(
-        [sys.executable, "-c", READ], input=json.dumps(jobs), capture_output=True, text=True, cwd=cwd, timeout=280,
+        [sys.executable, "-c", READ], input=json.dumps(jobs), capture_output=True, text=True, cwd=cwd, timeout=1500,
         env=program_environment({"PYTHONPATH": None}),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -152,6 +152,8 @@ def refusal(name: str, cell: str) -> str | None:
 
 def extra(name: str, cell: str) -> list[str]:
     """What a cell needs beside its name."""
+    if cell == "init=ptp":  # a teacher that is right everywhere leaves no median of wrong answers
+        return ["init.t1=0.6", "init.t2=0.6"]
     if cell == "init=layers":
         return ["init.chosen=[1,2]"] if CATALOGUE[name].sizes.layers == 2 else ["init.chosen=[1,3]"]
     return []

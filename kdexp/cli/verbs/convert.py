@@ -5,12 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from kdexp.common.arguments import Command, Key
+from kdexp.models import convert as models
 
 
 def convert(source: str, folder: str, revision: str) -> int:
     """Write the model to a new folder and say how it is used."""
-    from kdexp.models import convert as models
-
     kind, colon, rest = source.partition(":")
     if colon and kind == "hub":
         place = models.fetch(rest, revision or None)
