@@ -102,7 +102,9 @@ def other_answers(config: Config) -> list[str]:
     head, shapes = family(str(config.teacher.family)).head, weights.shapes(folder) or {}
     heads = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}
     if not heads and config.teacher.family in config_json.KNOWN:  # others may call theirs otherwise
-        wrong = [f"{folder} has no weights of a classifier ({head}.*): fine-tune it on this task."]
+        wrong = [f"{folder} has no weights of a classifier ({head}.*): fine-tune it (teacher.finetune=true)."]
     elif heads and not wrong and task.head.width not in {shape[0] for shape in heads.values()}:
-        wrong = [f"its classifier's weights do not give the {task.head.width} outputs that task={task.name} needs."]
+        wrong = [
+            f"its classifier's weights do not give the {task.head.width} outputs of task={task.name}: teacher.finetune=true."
+        ]
     return ["teacher.finetune=false: " + " ".join(wrong)] if wrong else []

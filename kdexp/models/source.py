@@ -38,16 +38,16 @@ def origin(source: str, revision: str | None, sha256: str | None) -> str:
     folder = source_folder(source)
     if folder is None:
         return f"{source}@{revision or 'main'}"
-    content = None if sha256 is None else weights.checksum(folder)
-    if content != sha256:
-        raise ValueError(
-            f"teacher.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
-            "reinstall them, or set teacher.sha256=null if you trust them."
-        )
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.glob("*") if p.suffix in KINDS and p.is_file()):
-        total.update(f"{path.name}:{checksum(path)}\n".encode())
-    return f"sha256:{total.hexdigest()}"
+    contents = {p.name: checksum(p) for p in sorted(folder.glob("*")) if p.suffix in KINDS and p.is_file()}
+    if sha256 is not None:
+        content = contents.get(weights.SINGLE) or weights.checksum(folder)
+        if content != sha256:
+            raise ValueError(
+                f"teacher.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
+                "reinstall them, or set teacher.sha256=null if you trust them."
+            )
+    lines = "".join(f"{name}:{content}\n" for name, content in contents.items())
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def positions(said: Mapping[str, Any]) -> int | None:

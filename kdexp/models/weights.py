@@ -89,7 +89,7 @@ def none(names: Iterable[str], place: str, source: str) -> str:
     if pickled is None:
         return f"{place} has no weights ({SINGLE}): {AGAIN} (save_pretrained), or name another folder."
     kind, _, rest = source.partition(":")
-    target = f"models/{Path(rest).name}-safetensors"
+    target = f"models/{Path(rest).name or 'model'}-safetensors"
     words = (f"source={source if kind == 'hub' else rest}", f"folder={target}")
     command = f"python -m kdexp convert {shlex.join(words)}"
     return (
