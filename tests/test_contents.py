@@ -71,14 +71,6 @@ def test_a_pooler_that_is_not_there_is_not_copied(configured, tiny_bert_dir, tmp
     assert "bert.pooler.dense.weight" in report["random_names"]
 
 
-def test_a_model_in_several_files_is_read_too(tiny_bert_dir, tmp_path):
-    names = contents.weights(tiny_bert_dir)
-    assert names is not None and "pooler.dense.weight" in names and "__metadata__" not in names
-    assert contents.weights(tmp_path) is None
-    (tmp_path / "model.safetensors.index.json").write_text('{"weight_map": {"a.b": "model-1.safetensors"}}')
-    assert contents.weights(tmp_path) == {"a.b"}
-
-
 def test_a_finished_classifier_without_its_head_is_refused(configured, tiny_bert_dir, tmp_path):
     folder = tmp_path / "classifier"
     shutil.copytree(tiny_bert_dir, folder)

@@ -14,25 +14,26 @@ from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
 from kdexp.methods.base import epochs, method, pairs
 from kdexp.models.families.base import family
+from kdexp.models.shared_layers import sps_plan
 from kdexp.tracking import mlflow_store
 
 
 def problems(config: Config) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
-    problems = teachers.problems(config.teacher) + mlflow_store.problems(config.tracking.model_dump())
+    unusable = teachers.problems(config.teacher)
+    problems = unusable + mlflow_store.problems(config.tracking.model_dump())
     task = _task(config)
     if None in (config.teacher.num_layers, config.teacher.hidden_size, config.teacher.num_heads):
         return problems + task  # what depends on the teacher's sizes comes next time
     problems += _sizes(config) + task
     head = None if task else build(config.task).head
     init = _init(config, head)
-    problems += init or teachers.unreadable(config)
-    objective = _objective(config, head, layers=not init)
-    problems += objective
-    if not task:
+    problems += init
+    if not (init or unusable):
+        problems += teachers.unreadable(config) + ([] if task else teachers.other_answers(config))
+    problems += _objective(config, head, layers=not init)
+    if not (task or unusable):
         problems += data.problems(config, build(config.task))
-    if not (task or init or objective):
-        problems += data.labels(config, build(config.task))
     return problems
 
 
@@ -69,6 +70,12 @@ def _sizes(config: Config) -> list[str]:
         problems.append(
             f"student.sharing=sps2 exchanges queries and keys, which teacher={teacher.name} (family "
             f"{teacher.family}) cannot: use student.sharing=sps1."
+        )
+    again = sps_plan(student.num_layers)[student.num_layers :] if student.sharing != "none" else []
+    if any(layer == 0 for layer, _ in again) and not family(str(teacher.family)).uniform:
+        problems.append(
+            f"student.sharing={student.sharing} with student.num_layers={student.num_layers} runs the first layer "
+            f"again in a place where family {teacher.family} has another kind: use student.sharing=none, or 6 layers."
         )
     if student.vocab_size != teacher.vocab_size:
         problems.append(

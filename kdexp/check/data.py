@@ -6,10 +6,8 @@ from pathlib import Path
 
 from kdexp.config.resolve import source_folder, stated
 from kdexp.config.schema import Config
-from kdexp.methods.distill import needs_teacher
 from kdexp.models import source
 from kdexp.tasks.base import DataContext, Task
-from kdexp.tasks.labels import check_labels
 
 
 def problems(config: Config, task: Task) -> list[str]:
@@ -31,12 +29,3 @@ def problems(config: Config, task: Task) -> list[str]:
         cache=Path(config.runtime.store).expanduser().absolute() / "cache",
     )
     return task.unusable(context)
-
-
-def labels(config: Config, task: Task) -> list[str]:
-    """Return how the classes of a local teacher that is not fine-tuned differ from the task's, by their names."""
-    folder = source_folder(config.teacher.source)
-    named = {} if folder is None else stated(folder).get("id2label")
-    if config.teacher.finetune or not named or not needs_teacher(config):
-        return []
-    return ["teacher.finetune=false: " + text for text in check_labels(named, task)]

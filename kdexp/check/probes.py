@@ -19,7 +19,7 @@ from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
 from kdexp.config.resolve import fill
 from kdexp.config.schema import Config
-from kdexp.models import source
+from kdexp.models import source, weights
 
 
 def problems(configs: Iterable[Config]) -> list[str]:
@@ -107,12 +107,8 @@ def _missing(label: str, answer: Answer, off: str | None, name: str, revision: s
         return [f"{begin}, and the hub is switched off ({off}): unset {switch} once to fetch the rest, or {local}."]
     if lacking == "config.json":
         return [f"{label} has no config.json at commit {answer.commit}: it is no model of transformers; {local}."]
-    others = ", ".join(sorted(file for file in answer.files if file.endswith((".bin", ".h5", ".msgpack"))))
-    return [
-        f"{label} has no weights in safetensors at commit {answer.commit} (it has {others or 'none'}), and nothing "
-        "else is read: name a revision that has them (often a pull request, teacher.revision=refs/pr/NUMBER), or save "
-        "the model again and use teacher=local."
-    ]
+    place = f"{label} at commit {answer.commit}"
+    return [weights.none(sorted(answer.files), place, f"hub:{name}")]
 
 
 def pin_data(config: Config) -> tuple[Config, list[str]]:

@@ -10,8 +10,11 @@ from typing import Any
 from kdexp.common.registry import build
 from kdexp.config.resolve import SIZES, sizes, source_folder
 from kdexp.config.schema import Config, Teacher
-from kdexp.models import source
+from kdexp.methods.distill import needs_teacher
+from kdexp.models import config_json, source, weights
 from kdexp.models.families.base import family
+from kdexp.tasks.base import Task
+from kdexp.tasks.labels import check_labels
 
 KINDS = ("hub", "package", "path")
 
@@ -31,6 +34,13 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
     if kind == "hub" and sha256:
         return ("teacher.sha256 is not checked for hub sources: pin teacher.revision to a commit and set it to null.",)
     values: dict[str, Any] = json.loads(declared)
+    if family(str(values["family"])).unfit:
+        return (f"teacher={name}: family {values['family']} {family(values['family']).unfit}: choose another teacher.",)
+    damage = [] if folder is None else config_json.problems(folder, values["family"])
+    if folder is not None and (kind != "hub" or weights.downloaded(folder)):
+        damage += weights.problems(folder, where)
+    if damage:
+        return tuple(f"teacher={name}: {text}" for text in damage)
     if folder is not None:
         file, other = f"{folder}/config.json", "local"
         if kind == "hub":
@@ -87,7 +97,27 @@ def _pooler(config: Config, folder: Path) -> list[str]:
     init, kind = build(config.init), family(str(config.teacher.family))
     if not (init.copies and init.source == "pretrained" and init.pooler and kind.reads_pooler):
         return []
-    names = source.weights(folder)
+    names = weights.shapes(folder)
     if names is None or any(f".{kind.pooler}." in f".{name}" for name in names):
         return []
     return [source.no_weights(init.name, "pooler.dense.weight")]
+
+
+def other_answers(config: Config) -> list[str]:
+    """Refuse a teacher that shall teach as it is, and answers something else than the task asks, or nothing."""
+    folder = source_folder(config.teacher.source, config.teacher.commit)
+    if config.teacher.finetune or folder is None or not (folder / "config.json").is_file():
+        return []
+    if not needs_teacher(config):
+        return []
+    task: Task = build(config.task)
+    wrong = check_labels(config_json.labels(config_json.read(folder)), task)
+    head, shapes = family(str(config.teacher.family)).head, weights.shapes(folder)
+    if shapes is None:  # of the hub, and not here yet
+        return ["teacher.finetune=false: " + " ".join(wrong)] if wrong else []
+    heads = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}
+    if not heads and config.teacher.family in config_json.KNOWN:  # others may call theirs otherwise
+        wrong = [f"{folder} has no weights of a classifier ({head}.*): fine-tune it (teacher.finetune=true)."]
+    elif heads and not wrong and task.head.width not in {shape[0] for shape in heads.values()}:
+        wrong = [f"its classifier's weights do not give the {task.head.width} outputs that task={task.name} needs."]
+    return ["teacher.finetune=false: " + " ".join(wrong)] if wrong else []

@@ -42,7 +42,7 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
     assert chosen is not None
     theirs = dict(teacher.named_parameters()) | dict(teacher.named_buffers())
     made_up: frozenset[str] = getattr(teacher, "made_up", frozenset())
-    prefix = _layer_prefix(student)
+    prefix = families.of(student).prefix(student)
     copied: list[str] = []
     left: list[str] = []
     for name, tensor in mine.items():
@@ -95,8 +95,9 @@ def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:
     """
     from safetensors.torch import load_file
 
-    prefix = f"{student.base_model_prefix}."
-    found = {name: value for name, value in load_file(folder / "model.safetensors").items() if name.startswith(prefix)}
+    prefix, again = f"{student.base_model_prefix}.", shared_layers.repetitions(student)
+    stored = load_file(folder / "model.safetensors")
+    found = {name: stored[name] for name in stored if name.startswith(prefix) and not name.startswith(again)}
     try:
         missing = student.load_state_dict(found, strict=False).missing_keys
     except RuntimeError as error:
@@ -105,12 +106,6 @@ def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:
     if lost:
         raise ValueError(f"{folder} has no weights for {', '.join(lost[:5])}: it holds another student.")
     return {"copied": len(found), "random": len(missing), "random_names": missing}
-
-
-def _layer_prefix(model: nn.Module) -> str:
-    wanted = families.of(model).layers(model)
-    name = next(n for n, m in model.named_modules() if m is wanted)
-    return name + "."
 
 
 def _wanted(init: Init, name: str, model: nn.Module) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +13,12 @@ from torch import nn
 
 from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
-from kdexp.models import capture, shared_layers
+from kdexp.models import capture, config_json, shared_layers, weights
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
 from kdexp.models.source import fetch, location
+
+log = logging.getLogger("kdexp")
 
 
 def _auto(name: str) -> Any:
@@ -39,10 +42,45 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(before)
 
 
+@contextmanager
+def _one_sentence(teacher: Teacher) -> Iterator[None]:
+    """Turn what transformers raises about a model's files into one sentence."""
+    try:
+        yield
+    except (ValueError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of many kinds: what is wrong with other people's files has no end
+        told = " ".join(str(error).split())
+        raise ValueError(
+            f"teacher={teacher.name}: {teacher.source} cannot be loaded ({type(error).__name__}: {told:.300}): "
+            "download or save the model again, or choose another one."
+        ) from error
+
+
 def configuration(teacher: Teacher) -> Any:
-    """Load the configuration of a teacher's architecture."""
+    """Load the configuration of a teacher's architecture.
+
+    Raises:
+        ValueError: it cannot be loaded.
+    """
     where, options = location(teacher)
-    return _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+    with _one_sentence(teacher):
+        return _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+
+
+def _folder(teacher: Teacher) -> Path:
+    """Return the folder that a teacher's weights are loaded from: its own, or the hub's cache, filled if need be.
+
+    Raises:
+        ValueError: what lies there is not loaded.
+    """
+    with _one_sentence(teacher):
+        fetch(teacher, weights=True)
+    folder = Path(location(teacher)[0])
+    wrong = weights.problems(folder, teacher.source)
+    if wrong:
+        raise ValueError(f"teacher={teacher.name}: " + " ".join(wrong))
+    return folder
 
 
 def _attention(teacher: Teacher) -> dict[str, Any]:
@@ -68,20 +106,40 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> n
     """
     if weights is not None:
         return load_weights(build(configuration(teacher), head, teacher), weights)
-    fetch(teacher, weights=True)
-    where, options = location(teacher)
-    with _quietly():
+    folder = _folder(teacher)
+    with _quietly(), _one_sentence(teacher):
         model, info = _auto(head.auto_class).from_pretrained(
-            where, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
-            **head.model_config(), **_attention(teacher), **options,
+            folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
+            local_files_only=True, ignore_mismatched_sizes=True, **head.model_config(), **_attention(teacher),
         )  # fmt: skip
+    model.made_up = frozenset(_made_up(model, info, teacher))
+    return model
+
+
+def _made_up(model: Any, info: dict[str, Any], teacher: Teacher) -> set[str]:
+    """Return the names of a loaded model's random weights: its head's, and a pooler's that the files lack.
+
+    Raises:
+        ValueError: others are random, or the head's of a teacher that is a classifier already.
+    """
     prefix, pooler = f"{model.base_model_prefix}.", f".{families.of(model).pooler}."
+    misfits = {name: (tuple(there), tuple(here)) for name, there, here in info["mismatched_keys"]}
     complete = not teacher.finetune  # its head is its own too and may not stay random
     lost = sorted(k for k in info["missing_keys"] if complete or (k.startswith(prefix) and pooler not in k))
     if lost:
-        raise ValueError(f"teacher={teacher.name}: {where} has no weights for {', '.join(lost[:5])}; it is incomplete.")
-    model.made_up = frozenset(info["missing_keys"])
-    return model
+        raise ValueError(
+            f"teacher={teacher.name}: {teacher.source} has no weights for {', '.join(lost[:5])}; it is incomplete."
+        )
+    for name, (there, here) in sorted(misfits.items()):
+        if complete or name.startswith(prefix):
+            raise ValueError(
+                f"teacher={teacher.name}: {teacher.source} has {name} of shape {there}, and {here} is needed: its "
+                "config.json and its weights, or its labels and the task's, do not belong together."
+            )
+    if misfits:
+        shown = ", ".join(f"{name} {there} -> {here}" for name, (there, here) in sorted(misfits.items()))
+        log.info("teacher %s: the head it came with has other outputs and starts anew: %s", teacher.name, shown)
+    return {*info["missing_keys"], *misfits}
 
 
 def load_pretrained(teacher: Teacher, head: Head) -> nn.Module:
@@ -118,11 +176,13 @@ def build_student(teacher: Teacher, student: Student, head: Head, dropout: float
 
 
 def restore(folder: Path, head: Head) -> nn.Module:
-    """Load a saved student with shared layers; transformers alone would load its own layers without the repetitions."""
+    """Load a saved student as it was trained: layers that it shares are there once and run again."""
     capture.install()
     config = _auto("AutoConfig").from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    kind, own = getattr(config, shared_layers.SHARING, "none"), getattr(config, shared_layers.OWN, None)
+    if own is not None:
+        families.family(str(config.model_type)).resize(config, {"num_layers": own})
     model = _auto(head.auto_class).from_config(config, attn_implementation=families.ATTENTION)
-    kind = getattr(config, shared_layers.SHARING, "none")
     if kind != "none":
         shared_layers.share(model, kind)
     return load_weights(model, folder).eval()
@@ -139,18 +199,53 @@ def parameters(model: nn.Module) -> int:
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """Save weights and configuration the way transformers loads them (safetensors).
+    """Save weights and configuration the way transformers loads them (safetensors), and read them back.
 
     Under the names that the model has in memory: some published checkpoints have older ones (BERT's gamma and beta),
-    which transformers would write again, and which no strict loading would find.
+    which transformers would write again, and which no strict loading would find. Shared layers are written as often as
+    they run (:func:`kdexp.models.shared_layers.unroll`).
+
+    Raises:
+        RuntimeError: what was written is not what the model is.
     """
-    implementation = model.config._attn_implementation  # type: ignore[union-attr]
-    model.config._attn_implementation = "sdpa" if implementation == families.ATTENTION else implementation  # type: ignore[union-attr]
+    shares = bool(shared_layers.repetitions(model))
+    plain: Any = shared_layers.unroll(model) if shares else model
+    for key in () if shares else (shared_layers.SHARING, shared_layers.OWN):  # of the student that it was made from
+        vars(plain.config).pop(key, None)
+    implementation = plain.config._attn_implementation
+    plain.config._attn_implementation = "sdpa" if implementation == families.ATTENTION else implementation
     try:
         with _quietly():
-            model.save_pretrained(folder, save_original_format=False)  # type: ignore[operator]
+            plain.save_pretrained(folder, save_original_format=False)
     finally:
-        model.config._attn_implementation = implementation  # type: ignore[union-attr]
+        plain.config._attn_implementation = implementation
+    _read_back(plain, folder)
+
+
+def _read_back(model: nn.Module, folder: Path) -> None:
+    """Compare what lies in a folder with the model that was written to it, to the bit."""
+    from safetensors import safe_open
+
+    wrong = weights.problems(folder) + config_json.problems(folder)
+    if not wrong:
+        here = model.state_dict()
+        with safe_open(folder / weights.SINGLE, "pt") as file:
+            names = set(file.keys())
+            wrong = [name for name in sorted(names) if name not in here or not _same(here[name], file.get_tensor(name))]
+        kept = {here[name].data_ptr() for name in names & set(here)}  # of weights that are one, one is written
+        wrong += [name for name, tensor in here.items() if name not in names and tensor.data_ptr() not in kept]
+    if wrong:
+        raise RuntimeError(
+            f"{folder} does not hold the model that was written to it ({'; '.join(wrong[:3])}): the stage is not kept. "
+            "Check the disk, and run the same command again."
+        )
+
+
+def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Tell whether two tensors have the same bits."""
+    if (one.shape, one.dtype) != (other.shape, other.dtype):
+        return False
+    return torch.equal(*(t.detach().cpu().contiguous().reshape(-1).view(torch.uint8) for t in (one, other)))
 
 
 def load_weights(model: nn.Module, folder: Path) -> nn.Module:
@@ -161,11 +256,11 @@ def load_weights(model: nn.Module, folder: Path) -> nn.Module:
     """
     from safetensors.torch import load_model
 
-    missing, unexpected = load_model(model, folder / "model.safetensors", strict=False)
-    if missing or unexpected:
-        raise ValueError(
-            f"{folder}: missing {sorted(missing)[:5]}, unexpected {sorted(unexpected)[:5]}: not this architecture."
-        )
+    missing, unexpected = load_model(model, folder / weights.SINGLE, strict=False)
+    again = shared_layers.repetitions(model)
+    unknown = sorted(name for name in unexpected if not name.startswith(again))
+    if missing or unknown:
+        raise ValueError(f"{folder}: missing {sorted(missing)[:5]}, unexpected {unknown[:5]}: not this architecture.")
     return model
 
 

@@ -1,7 +1,8 @@
 """Shuffled parameter sharing (SPS) of Pea-KD (arXiv 2009.14822): more effective layers at equal parameter count.
 
 A layer that is run once more is a :class:`RepeatedLayer`. It owns nothing, so that every parameter is there once: for
-the optimiser, in the state dict and on disk.
+the optimiser, in the state dict and in checkpoints. What is exported is :func:`unroll`-ed, so that any program reads
+the model that was measured.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import nn
 
-from kdexp.heads.base import Head
 from kdexp.models.families import base as families
 
 SHARING = "kdexp_sharing"
 """Key of a saved student's config.json that names its kind of sharing."""
+
+OWN = "kdexp_own_layers"
+"""Key of a saved student's config.json: how many of its layers are its own; the others are copies of them."""
 
 KINDS = ("none", "sps1", "sps2")
 
@@ -99,35 +103,46 @@ def owner(layer: nn.Module) -> tuple[nn.Module, bool]:
     return (layer.layer[0], layer.swap) if isinstance(layer, RepeatedLayer) else (layer, False)
 
 
+def repetitions(model: nn.Module) -> tuple[str, ...]:
+    """Return what the names of weights in repeated layers begin with, in an :func:`unroll`-ed file."""
+    family = families.of(model)
+    numbers = [i for i, layer in enumerate(family.layers(model)) if isinstance(layer, RepeatedLayer)]
+    return tuple(f"{family.prefix(model)}{i}." for i in numbers)
+
+
 def own_layers(model: nn.Module) -> list[nn.Module]:
     """Return the layers that own parameters: all but the repetitions of a student with shared ones."""
     return [layer for layer in families.of(model).layers(model) if not isinstance(layer, RepeatedLayer)]
 
 
-def unroll(model: nn.Module, head: Head) -> nn.Module:
+def unroll(model: nn.Module) -> nn.Module:
     """Return a plain model of transformers that computes the same: one layer of its own for every effective layer.
 
-    It is as deep as it runs and needs no code of kdexp, but its file holds the shared weights several times.
+    It is as deep as it runs and needs no code of kdexp, but its file holds the shared weights several times. Its
+    configuration says under :data:`SHARING` and :data:`OWN` what it was.
 
     Raises:
-        ValueError: exchanged layers of an architecture whose projections have unknown names.
+        ValueError: exchanged layers of an architecture whose projections have unknown names, or repeated ones of an
+            architecture whose layers differ in kind.
     """
-    import transformers
-
     family = families.of(model)
     layers, config = family.layers(model), deepcopy(model.config)
     setattr(config, family.num_layers, len(layers))
-    config._attn_implementation = "sdpa"  # type: ignore[union-attr]
-    if hasattr(config, SHARING):
-        delattr(config, SHARING)
+    setattr(config, OWN, len(own_layers(model)))
+    if config._attn_implementation == families.ATTENTION:  # type: ignore[union-attr]
+        config._attn_implementation = "sdpa"  # type: ignore[union-attr]
     if getattr(config, "layer_types", None) is not None:
         config.layer_types = [getattr(layer, "attention_type", None) for layer in layers]  # type: ignore[union-attr]
-    plain = getattr(transformers, head.auto_class).from_config(config)
+    with torch.random.fork_rng(devices=[]):  # its random weights are replaced, and nobody else's numbers may move
+        plain = type(model)(config)
     plain.load_state_dict(model.state_dict(), strict=False)
     for target, source in zip(family.layers(plain), layers, strict=True):
         if isinstance(source, RepeatedLayer):
             state = source.layer[0].state_dict()
-            target.load_state_dict(_exchanged(state, family) if source.swap else state)
+            try:
+                target.load_state_dict(_exchanged(state, family) if source.swap else state)
+            except RuntimeError as error:
+                raise ValueError(f"cannot unroll: layers differ in kind ({' '.join(str(error).split())}).") from error
     return plain.train(model.training)
 
 

@@ -13,6 +13,7 @@ from kdexp.common import network
 from kdexp.common.files import checksum
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Teacher
+from kdexp.models import weights
 
 KINDS = (".safetensors", ".json", ".txt", ".model")
 """Endings of the files that are what a teacher is: weights, configuration, tokenizer."""
@@ -100,16 +101,16 @@ def origin(source: str, commit: str | None, sha256: str | None) -> str:
     folder = source_folder(source)
     if folder is None:
         return f"{source}@{commit}"
-    total = hashlib.sha256()
-    for path in sorted(p for p in folder.glob("*") if p.suffix in KINDS):
-        content = checksum(path)
-        if path.name == "model.safetensors" and sha256 not in (None, content):
+    contents = {p.name: checksum(p) for p in sorted(folder.glob("*")) if p.suffix in KINDS and p.is_file()}
+    if sha256 is not None:
+        content = contents.get(weights.SINGLE) or weights.checksum(folder)
+        if content != sha256:
             raise ValueError(
-                f"teacher.sha256={sha256} but {path} has {content}: it is not the expected file; reinstall "
-                "it, or set teacher.sha256=null if you trust it."
+                f"teacher.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
+                "reinstall them, or set teacher.sha256=null if you trust them."
             )
-        total.update(f"{path.name}:{content}\n".encode())
-    return f"sha256:{total.hexdigest()}"
+    lines = "".join(f"{name}:{content}\n" for name, content in contents.items())
+    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def pinned(said: str) -> bool:
@@ -124,19 +125,6 @@ def positions(said: Mapping[str, Any]) -> int | None:
         return None
     taken = int(said.get("pad_token_id") or 0) + 1 if said.get("model_type") in COUNTED_FROM_PADDING else 0
     return int(most) - taken
-
-
-def weights(folder: Path) -> set[str] | None:
-    """Return the names of all weights in a folder's safetensors files; None if there are none."""
-    index = folder / INDEX
-    if index.is_file():
-        return set(json.loads(index.read_text())["weight_map"])
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        return set(json.loads(file.read(length))) - {"__metadata__"}
 
 
 def no_weights(init: str, weight: str) -> str:

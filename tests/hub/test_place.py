@@ -223,7 +223,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("owner/empty", {}, "has no config.json at commit"),
     ("owner/odd", {}, "it is not a model's config.json"),
     ("owner/cut", {}, "config.json cannot be read"),
-    ("owner/pickled", {}, "has no weights in safetensors"),
+    ("owner/pickled", {}, "is pickled, and there is no model.safetensors"),
     (" ", {}, "models of the hub are called OWNER/NAME"),
     ("a/b/c", {}, "models of the hub are called OWNER/NAME"),
     ("../../etc", {}, "models of the hub are called OWNER/NAME"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from copy import deepcopy
 
 import pytest
@@ -14,6 +16,7 @@ from kdexp.models import build as models
 from kdexp.models import capture, shared_layers
 from kdexp.objectives.common import scaled_scores
 from kdexp.train import checkpoint
+from tests.conftest import program_environment
 from tests.toys import HEAD, examples, network
 
 
@@ -76,7 +79,7 @@ def test_exchanged_layers_have_transposed_scores():
 @pytest.mark.parametrize("own", [2, 6])
 def test_the_unrolled_model_computes_the_same_and_gradients_add_up(own, kind):
     student = shared(own, kind)
-    plain = shared_layers.unroll(student, HEAD)
+    plain = shared_layers.unroll(student)
     inputs = batch().inputs
     for model in (student, plain):
         model(**inputs).logits.square().sum().backward()
@@ -93,23 +96,62 @@ def test_the_unrolled_model_computes_the_same_and_gradients_add_up(own, kind):
     torch.testing.assert_close(ours.value.weight.grad, value)
 
 
-def test_saving_and_loading_keep_the_function(tmp_path):
-    from safetensors.torch import load_file
+PLAIN = """
+import sys
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
 
-    student, other = shared(3, "sps2", 1).eval(), shared(3, "sps2", 2).eval()
-    models.save(student, tmp_path)
-    assert len(load_file(tmp_path / "model.safetensors")) == len(network(3, 1).state_dict())
-    models.load_weights(other, tmp_path)
-    restored = models.restore(tmp_path, HEAD)
+inputs = load_file(sys.argv[2])
+save_file({"logits": AutoModelForSequenceClassification.from_pretrained(sys.argv[1])(**inputs).logits}, sys.argv[2])
+"""
+
+
+@pytest.mark.parametrize(("own", "kind"), [(3, "sps2"), (2, "sps1"), (6, "sps2")])
+def test_saving_and_loading_keep_the_function(own, kind, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    student, other = shared(own, kind, 1).eval(), shared(own, kind, 2).eval()
+    with torch.random.fork_rng(devices=[]):
+        before = torch.get_rng_state()
+        models.save(student, tmp_path / "saved")
+        assert torch.equal(torch.get_rng_state(), before)
+    models.load_weights(other, tmp_path / "saved")
+    restored = models.restore(tmp_path / "saved", HEAD)
+    assert models.parameters(restored) == models.parameters(network(own, 1))
     expected = capture.forward(student, HEAD, batch())["logits"]
     for model in (other, restored, deepcopy(student)):
         torch.testing.assert_close(capture.forward(model, HEAD, batch())["logits"], expected)
-    unrolled = shared_layers.unroll(restored, HEAD)
-    unrolled.save_pretrained(tmp_path / "plain")
-    from transformers import AutoModelForSequenceClassification
 
-    again_plain = AutoModelForSequenceClassification.from_pretrained(tmp_path / "plain").eval()
-    torch.testing.assert_close(capture.forward(again_plain, HEAD, batch())["logits"], expected)
+    # Programs that do not know kdexp read the model that was measured, not its own layers without the repetitions.
+    save_file(batch().inputs, tmp_path / "exchange.safetensors")
+    command = [sys.executable, "-c", PLAIN, str(tmp_path / "saved"), str(tmp_path / "exchange.safetensors")]
+    subprocess.run(command, check=True, cwd=tmp_path, env=program_environment({}), timeout=200)
+    torch.testing.assert_close(load_file(tmp_path / "exchange.safetensors")["logits"], expected)
+
+
+def test_a_student_of_a_shared_one_is_not_called_shared(tmp_path):
+    student = shared(2, "sps1").eval()
+    models.save(student, tmp_path / "shared")
+    plain = models.restore(tmp_path / "shared", HEAD)
+    assert len(shared_layers.own_layers(plain)) == 2
+    twin = shared_layers.unroll(student)
+    models.save(twin, tmp_path / "plain")
+    assert "kdexp_sharing" not in (tmp_path / "plain" / "config.json").read_text()
+    assert len(shared_layers.own_layers(models.restore(tmp_path / "plain", HEAD))) == 4
+
+
+def test_what_cannot_be_read_back_is_not_kept(tmp_path, monkeypatch):
+    student = network(2, 1)
+    written = type(student).save_pretrained
+
+    def losing(self, folder, **options):
+        written(self, folder, **options)
+        path = folder / "model.safetensors"
+        path.write_bytes(path.read_bytes()[:-1] + b"\x55")
+
+    monkeypatch.setattr(type(student), "save_pretrained", losing)
+    with pytest.raises(RuntimeError, match="does not hold the model that was written"):
+        models.save(student, tmp_path)
 
 
 def test_checkpoints_hold_each_weight_once(tmp_path):

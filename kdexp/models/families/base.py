@@ -80,10 +80,12 @@ class Family:
         pooler: path below the base model of the pooler.
         reads_pooler: the sequence classifier reads the pooler (so that a copied student needs its weights).
         projections: (query, key) prefixes of the projections' names inside a block.
+        head: path of the classifier's last part, outside the base model.
         uniform: all blocks are of one kind, so that any may be copied into any place.
         stops: a block maps hidden states (B, L, D) to hidden states, so that a forward pass may stop below any.
         block: how one is taken apart; None = it is run whole or not at all.
         first_token: the sequence classifier reads the last block at the first token only.
+        unfit: why models of this family can be neither teacher nor student; '' = they can.
         hidden_size, num_layers, num_heads: names of the sizes in the model's configuration.
     """
 
@@ -94,10 +96,12 @@ class Family:
         ("attention.self.query.", "attention.self.key."),
         ("attention.q_lin.", "attention.k_lin."),
     )
+    head: str = "classifier"
     uniform: bool = True
     stops: bool = False
     block: Block | None = None
     first_token: bool = False
+    unfit: str = ""
     hidden_size: str = "hidden_size"
     num_layers: str = "num_hidden_layers"
     num_heads: str = "num_attention_heads"
@@ -128,6 +132,11 @@ class Family:
     def reads_first_token(self, model: nn.Module) -> bool:
         """Tell whether a model's answer depends on its last block at the first token only."""
         return self.first_token and type(model).__name__.endswith("ForSequenceClassification")
+
+    def prefix(self, model: nn.Module) -> str:
+        """Return what the names of all weights in blocks begin with, up to the block's number."""
+        blocks = self.layers(model)
+        return next(name for name, module in model.named_modules() if module is blocks) + "."
 
     def shape(self, model: Any) -> Shape:
         """Return the sizes that objectives may know; the depth is the effective one."""
