@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdexp.cli import commands
+from kdexp.common import results
 from kdexp.store.stage import Stage, order
 from kdexp.store.store import Store
 
@@ -138,9 +139,8 @@ def test_gc_keeps_students_that_results_name(tmp_path, capsys):
     store = Store(tmp_path / ".store")
     named, _ = store.build(stage(), write, QUIET)
     other, _ = store.build(stage(a=2), write, QUIET)
-    result = tmp_path / "study" / "run" / "result.json"
-    result.parent.mkdir(parents=True)
-    result.write_text('{"student": {"weights": "%s"}}' % named.folder)  # noqa: UP031
+    empty = {key: {} for key in results.SHAPE}
+    results.write(tmp_path / "study" / "run", {**empty, "student": {"weights": str(named.folder)}})
     commands.main(["store", f"store={store.root}", "gc"])
     assert (named.folder / "data.txt").exists() and not (other.folder / "data.txt").exists()
     commands.main(["store", f"store={store.root}", "gc", "all"])

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from kdexp.common import files
 from kdexp.common.problems import ConfigError
-from kdexp.common.status import read_status
+from kdexp.common.status import SHAPE, read_status
 from kdexp.config.schema import Config
 from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, RemoteStore, of
 
@@ -45,7 +45,9 @@ class SharedRun:
     def _pull(self, remote: RemoteStore, there: str) -> bool:
         if (self.run_dir / "result.json").exists():
             return False
-        status = remote.read_json(f"{there}/status.json") or {}
+        status: dict[str, Any] = {}
+        with suppress(ValueError):  # a damaged one says nothing
+            status = remote.read_record(f"{there}/status.json", SHAPE) or {}
         further = status.get("attempt", 0) > read_status(self.run_dir).get("attempt", 0)
         if not further and not remote.fs.exists(f"{there}/result.json"):
             return False
