@@ -27,7 +27,7 @@ FINETUNE = "finetune"  # the objective that distils nothing
 def read(text: str | bytes, where: str) -> dict[str, Any]:
     """Parse and check one result. ``ValueError`` names the file and what is wrong with it."""
     try:
-        result = parse_record(text, where, {})
+        result = parse_record(text, where, {"schema": int})
     except Damaged as error:
         raise ValueError(f"{error}; run the study again to repair it") from None
     if result.get("schema") != LAYOUT:

@@ -270,7 +270,8 @@ def room(path: Path, size: int | None = None) -> Iterator[None]:
     except DiskFull:
         raise
     except Exception as error:
-        if not is_full(error):
+        unsaid = isinstance(error, OSError) and error.errno is None and free(path.parent) < max(size or 0, 4096)
+        if not unsaid and not is_full(error):  # NumPy, for one, only says that less was written than it asked for
             raise
         raise full(path, size) from error
 
@@ -287,8 +288,8 @@ def full(path: Path, size: int | None = None) -> DiskFull:
     """Return the error that says: no room for a file, which needs ``size`` bytes."""
     needs = "" if size is None else f" needs {said(size)}, and"
     return DiskFull(
-        f"the disk is full: {path.name}{needs} {said(free(path.parent))} are free in {path.parent}. Make room there "
-        "(python -m kdexp store gc frees what no result needs) or use another disk (KDEXP_STORE=FOLDER for the store); "
+        f"the disk is full: {path.name}{needs} {said(free(path.parent))} are free in {path.parent.absolute()}. Make room "
+        "there (python -m kdexp store gc frees what no result needs) or use another disk (KDEXP_STORE=FOLDER for the store); "
         "the same command continues."
     )
 

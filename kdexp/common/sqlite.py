@@ -11,8 +11,11 @@ SCHEME = "sqlite:///"
 
 
 def address(path: str | Path) -> str:
-    """Return the address of a file, whatever its name holds (``%2F``, ``#``, ``?``, spaces, umlauts)."""
-    return SCHEME + quote(str(path))
+    """Return the address of a file, whatever its name holds (``%2F``, ``#``, ``?``, spaces, umlauts).
+
+    Only what SQLAlchemy would read as something else is quoted: MLflow makes the folder of an address as it is written.
+    """
+    return SCHEME + str(path).replace("%", "%25").replace("?", "%3F")
 
 
 def path_of(url: str) -> Path | None:

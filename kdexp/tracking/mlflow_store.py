@@ -10,6 +10,7 @@ Traps of MLflow 3.17 that are guarded here:
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import logging
 import math
@@ -201,9 +202,19 @@ def _migrate(path: str) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     load()
+    _client(sqlite.address(path)).search_experiments(max_results=1)
+
+
+def _client(uri: str) -> MlflowClient:
+    """Make a client, and take the empty folder away that MLflow makes where a quoted address reads like a path."""
     from mlflow import MlflowClient
 
-    MlflowClient(sqlite.address(path)).search_experiments(max_results=1)
+    client, path = MlflowClient(uri), sqlite.path_of(uri)
+    if path is not None and str(path) != uri.removeprefix(sqlite.SCHEME):
+        client.search_experiments(max_results=1)  # a store is opened by its first question
+        with contextlib.suppress(OSError):
+            os.removedirs(Path(uri.removeprefix(sqlite.SCHEME)).parent)
+    return client
 
 
 class Store:
@@ -217,10 +228,8 @@ class Store:
     def __init__(self, uri: str, timeout_s: float = DEFAULTS["timeout_s"]) -> None:
         create(uri)
         load(timeout_s)
-        from mlflow import MlflowClient
-
         self.uri = uri
-        self.client: MlflowClient = MlflowClient(uri)
+        self.client = _client(uri)
         self._parents: dict[str, tuple[str, str]] = {}
 
     def lock(self, study_dir: Path) -> BaseFileLock:
