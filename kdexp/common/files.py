@@ -287,9 +287,10 @@ def is_full(error: BaseException) -> bool:
 def full(path: Path, size: int | None = None) -> DiskFull:
     """Return the error that says: no room for a file, which needs ``size`` bytes."""
     needs = "" if size is None else f" needs {said(size)}, and"
+    place = path.parent.absolute()
     return DiskFull(
-        f"the disk is full: {path.name}{needs} {said(free(path.parent))} are free in {path.parent.absolute()}. Make room "
-        "there (python -m kdexp store gc frees what no result needs) or use another disk (KDEXP_STORE=FOLDER for the store); "
+        f"the disk is full: {path.name}{needs} {said(free(place))} are free in {place}. Make room there "
+        "(python -m kdexp store gc frees what no result needs) or use another disk (KDEXP_STORE=FOLDER for the store); "
         "the same command continues."
     )
 

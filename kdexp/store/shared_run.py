@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from kdexp.common import files
 from kdexp.common.problems import ConfigError
-from kdexp.common.status import SHAPE, read_status
+from kdexp.common.status import SHAPE, read_status, state
 from kdexp.config.schema import Config
 from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, RemoteStore, of
 
@@ -137,7 +137,7 @@ def meet(points: list[Any]) -> None:
     results = remote.at("runs", points[0].run_dir.parent.name, "*", "result.json")
     finished = {path.split("/")[-2] for path in remote.limited(TRANSFER_S, lambda: remote.fs.glob(results))}
     for point in points:
-        is_here = (point.run_dir / "result.json").exists()
+        is_here = state(point.run_dir) == "finished"
         if is_here and point.run_dir.name not in finished:
             SharedRun(remote, point.run_dir).hand_in()
         elif not is_here and point.run_dir.name in finished:

@@ -163,8 +163,9 @@ def _in_time(path: Path, deadline: float) -> None:
 
 def _create(path: Path, deadline: float, stop: threading.Event) -> None:
     """Have a process make the store aside: nothing of MLflow stays open on the file, and the parent stays light."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*.tmp*"):  # of a process that was killed here
-        leftover.unlink()
+    for kind in ("*.tmp*", "new*"):  # of a process that was killed here; the second was an older kdexp's
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.{kind}"):
+            leftover.unlink()
     with files.fresh(path) as aside, tempfile.TemporaryFile("w+") as said:
         code = f"from kdexp.tracking import mlflow_store; mlflow_store._migrate({str(aside)!r})"
         child = subprocess.Popen(

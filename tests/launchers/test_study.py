@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,24 @@ def test_several_shells_share_a_study_without_doing_anything_twice(shell: Any) -
     names = [name for name, _, _ in shell.executions()]
     assert len(names) == len(set(names)) == 6
     assert set(shell.states("plain").values()) == {"finished"}
+
+
+@pytest.mark.slow
+def test_twenty_workers_on_a_hundred_points(shell: Any) -> None:
+    """Two shells with ten slots each, and one of them is killed on the way: every point is carried out once."""
+    seeds = f"seed={','.join(map(str, range(1, 51)))}"
+    command = ("+experiment=plain", "init=first,last", seeds, "hydra.launcher.slots=10")
+    processes = [shell.start(*command, STUB_SECONDS="0.4") for _ in range(2)]
+    time.sleep(15)
+    os.killpg(processes[0].pid, signal.SIGKILL)
+    processes[0].communicate()
+    _out, err = processes[1].communicate(timeout=240)
+    assert processes[1].returncode == 0, err
+    code, out, err = shell.run(*command)
+    assert code == 0 and "study plain: 100 runs" in out, err
+    assert set(shell.states("plain").values()) == {"finished"} and len(shell.states("plain")) == 100
+    repeated = [name for name, count in Counter(name for name, _, _ in shell.executions()).items() if count > 1]
+    assert len(repeated) <= 10, "only what the killed shell was at is taken up again"
 
 
 def test_a_run_that_another_shell_lets_go_of_is_taken_up(shell: Any, until: Callable) -> None:
