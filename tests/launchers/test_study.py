@@ -130,6 +130,18 @@ def test_several_shells_share_a_study_without_doing_anything_twice(shell: Any) -
     assert set(shell.states("plain").values()) == {"finished"}
 
 
+def test_a_run_that_somebody_stopped_leaves_a_study_that_is_not_done(shell: Any, until: Callable) -> None:
+    """By hand, by a batch system, for want of memory: it is not finished, so the exit code is not 0."""
+    command = ("+experiment=plain", "init=first", "seed=1,2", "hydra.launcher.slots=1")
+    process = shell.start(*command, STUB_SECONDS="3")
+    until(lambda: len(shell.executions()) == 1)
+    os.kill(int(shell.executions()[0][1]), signal.SIGTERM)
+    _out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert sorted(shell.states("plain").values()) == ["finished", "interrupted"]
+    assert shell.run(*command)[0] == 0
+
+
 @pytest.mark.slow
 def test_twenty_workers_on_a_hundred_points(shell: Any) -> None:
     """Two shells with ten slots each, and one of them is killed on the way: every point is carried out once."""
