@@ -32,7 +32,7 @@ def test_a_grid_runs_once_and_is_skipped_afterwards(shell: Any) -> None:
     assert len(shell.executions()) == 6
     assert "study grid: 6 runs" in out
     listed = json.loads((shell.where / "multirun/grid/study.json").read_text())
-    assert set(listed) == {"study", "scale", "command", "points"}
+    assert set(listed) == {"study", "scale", "command", "points", "checksum"}
     assert set(listed["points"][0]) == {"id", "name", "labels", "seed", "overrides"}
     assert set(listed["points"][0]["labels"]) == {"teacher", "student", "objective", "mapping", "init", "task"}
     shell.run("+experiment=grid", "scale=desk", "hydra/launcher=basic")

@@ -18,11 +18,20 @@ from kdexp.tracking.mlflow_store import TrackingError, create
 from tests.conftest import REPOSITORY, program_environment
 from tests.test_runs import toy
 
-SLOW = "import sys, time\nif '_migrate' in ' '.join(sys.orig_argv):\n    time.sleep({seconds})\n"
+SLOW = """import sys, time
+
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mlflow":
+            time.sleep({seconds})
+
+if "_migrate" in " ".join(sys.orig_argv):
+    sys.meta_path.insert(0, Slow())
+"""
 
 
 def slowly(folder: Path, seconds: float) -> dict[str, str]:
-    """The environment in which the process that makes the tables sleeps first."""
+    """The environment in which the process that makes the tables takes long to import MLflow."""
     place = folder / "slow"
     place.mkdir()
     (place / "sitecustomize.py").write_text(SLOW.format(seconds=seconds))
