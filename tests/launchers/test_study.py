@@ -145,7 +145,7 @@ def test_a_run_that_somebody_stopped_leaves_a_study_that_is_not_done(shell: Any,
 @pytest.mark.slow
 def test_twenty_workers_on_a_hundred_points(shell: Any) -> None:
     """Two shells with ten slots each, and one of them is killed on the way: every point is carried out once."""
-    seeds = f"seed={','.join(map(str, range(1, 51)))}"
+    seeds = f"seed={','.join(map(str, range(101, 151)))}"
     command = ("+experiment=plain", "init=first,last", seeds, "hydra.launcher.slots=10")
     processes = [shell.start(*command, STUB_SECONDS="0.4") for _ in range(2)]
     time.sleep(15)
