@@ -3,8 +3,6 @@ truth."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis import records
+from kdexp.common import files
 
 VERSION = 4  # raise when the meaning of a row changes
 
@@ -82,9 +81,7 @@ def _save(cache: Path, runs: pd.DataFrame, scores: pd.DataFrame) -> None:
     try:
         cache.mkdir(parents=True, exist_ok=True)
         for name, frame in (("scores", scores), ("runs", runs)):
-            handle, temporary = tempfile.mkstemp(dir=cache, suffix=".tmp")
-            os.close(handle)
-            frame.to_parquet(temporary, index=False)
-            os.replace(temporary, cache / f"{name}.parquet")
+            with files.fresh(cache / f"{name}.parquet") as aside:
+                frame.to_parquet(aside, index=False)
     except OSError:
         pass

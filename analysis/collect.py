@@ -8,6 +8,7 @@ Parsed runs are kept in ``<study>/.analysis/`` so that the next call reads what 
 from __future__ import annotations
 
 import os
+import shlex
 import sqlite3
 import tempfile
 from collections.abc import Callable, Iterable
@@ -21,6 +22,7 @@ import pandas as pd
 from analysis import checks, points, records
 from analysis.cache import VERSION, Item, rows
 from analysis.select import telling
+from kdexp.common import sqlite
 
 
 @dataclass
@@ -64,8 +66,8 @@ def collect(
     folder = Path(root) / study
     notes: list[str] = []
     if source == "mlflow":
-        uri = uri or f"sqlite:///{Path(root) / 'mlflow.db'}"
-        items, notes = _mlflow_items(study, uri)
+        uri = uri or sqlite.address(Path(root) / "mlflow.db")
+        items, notes = _mlflow_items(study, uri, folder)
         said = f"MLflow ({uri})"
     else:
         items, said = _folder_items(folder), f"result.json files under {folder}"
@@ -124,9 +126,10 @@ def _stamp(path: Path) -> str:
     return f"{path}:{found.st_size}:{found.st_mtime_ns}"
 
 
-def _mlflow_items(study: str, uri: str) -> tuple[list[Item], list[str]]:
+def _mlflow_items(study: str, uri: str, folder: Path) -> tuple[list[Item], list[str]]:
     """The finished runs of the experiment ``study`` that have a ``result.json``, and notes on the others."""
-    found = _by_sql(study, uri) if uri.startswith("sqlite:///") else _by_client(study, uri)
+    path = sqlite.path_of(uri)
+    found = _by_client(study, uri) if path is None else _by_sql(study, uri, path, folder)
     items, without = [], []
     for run, experiment, artifacts, name, ended in found:
         local = _local(artifacts)
@@ -151,13 +154,16 @@ def _local(artifacts: str) -> Path | None:
     return None
 
 
-def _by_sql(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
+def _by_sql(study: str, uri: str, path: Path, folder: Path) -> list[tuple[str, str, str, str, str]]:
     """(run, experiment, artifact uri, name, end time) straight from the SQLite file, opened read-only."""
-    path = Path(uri.removeprefix("sqlite:///").split("?")[0])
     if not path.is_file():
-        raise ValueError(
-            f"the MLflow store {path} is not there; run the study with tracking on, or say source=folders or uri=..."
+        there = any(folder.glob("*/result.json"))
+        remedy = (
+            f"python -m kdexp.tracking sync root={shlex.quote(str(folder.parent))} brings the runs in"
+            if there
+            else "run the study with tracking on"
         )
+        raise ValueError(f"the MLflow store {path} is not there; {remedy}, or say source=folders or uri=...")
     query = """
         select r.run_uuid, e.experiment_id, r.artifact_uri, r.name, coalesce(r.end_time, 0)
         from runs r join experiments e on e.experiment_id = r.experiment_id
@@ -165,7 +171,7 @@ def _by_sql(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
         join tags s on s.run_uuid = r.run_uuid and s.key = 'kdexp.status' and s.value = 'finished'
         where e.name = ? and r.lifecycle_stage = 'active' order by r.end_time"""
     try:
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as connection:
+        with closing(sqlite.read_only(path)) as connection:
             names = [
                 row[0] for row in connection.execute("select name from experiments where lifecycle_stage = 'active'")
             ]
@@ -240,11 +246,11 @@ def history(uri: str, runs: list[str]) -> list[tuple[str, str, int, float]]:
 
     By SQL from an SQLite store; other stores are asked run by run and metric by metric.
     """
-    if uri.startswith("sqlite:///"):
+    path = sqlite.path_of(uri)
+    if path is not None:
         marks = ",".join("?" * len(runs))
         query = f"select run_uuid, key, step, value from metrics where run_uuid in ({marks}) and is_nan = 0"
-        path = uri.removeprefix("sqlite:///").split("?")[0]
-        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=20)) as connection:
+        with closing(sqlite.read_only(path)) as connection:
             return [tuple(row) for row in connection.execute(query, runs)]  # type: ignore[misc]
     import mlflow
 

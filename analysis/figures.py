@@ -7,8 +7,6 @@ lines, cividis for areas.
 from __future__ import annotations
 
 import math
-import os
-import tempfile
 from pathlib import Path
 
 import matplotlib
@@ -17,6 +15,7 @@ from matplotlib.figure import Figure
 
 from analysis import render, stats
 from analysis.grid import Cell, Grid, Row
+from kdexp.common import files
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
@@ -28,15 +27,11 @@ def save(figure: Figure, stem: Path) -> list[Path]:
     stem.parent.mkdir(parents=True, exist_ok=True)
     out = []
     for kind in ("svg", "png"):
-        handle, temporary = tempfile.mkstemp(dir=stem.parent, suffix=f".{kind}")
-        os.close(handle)
-        with matplotlib.rc_context(SVG):
-            figure.savefig(
-                temporary, format=kind, dpi=150, bbox_inches="tight", metadata={"Date": None} if kind == "svg" else None
-            )
         path = stem.with_name(f"{stem.name}.{kind}")
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
+        with files.fresh(path) as aside, matplotlib.rc_context(SVG):
+            figure.savefig(
+                aside, format=kind, dpi=150, bbox_inches="tight", metadata={"Date": None} if kind == "svg" else None
+            )
         out.append(path)
     return out
 

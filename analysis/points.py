@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from kdexp.common import files, results
+from kdexp.common import status as run_status
 
 
 @dataclass(frozen=True)
@@ -25,13 +27,12 @@ class Missing:
 def expected(folder: Path) -> list[dict[str, Any]] | None:
     """The points that the sweeper wrote into ``study.json``; None without it, ``ValueError`` if it is damaged."""
     path = folder / "study.json"
-    if not path.is_file():
-        return None
     try:
-        points = json.loads(path.read_text(encoding="utf-8"))["points"]
-        return [{**point, "id": str(point["id"]), "name": str(point["name"])} for point in points]
+        listed = files.read_record(path, {"points": list})
+        return None if listed is None else [{**p, "id": str(p["id"]), "name": str(p["name"])} for p in listed["points"]]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}); start the study once more, which writes it anew") from None
+        why = str(error) if isinstance(error, files.Damaged) else f"{path} is damaged ({error!r})"
+        raise ValueError(f"{why}: start the study once more, which writes it anew") from None
 
 
 def find_missing(folder: Path, have: set[str], source: str) -> list[Missing]:
@@ -47,23 +48,23 @@ def find_missing(folder: Path, have: set[str], source: str) -> list[Missing]:
 def _id(folder: Path) -> str:
     """The run id in a folder's result, empty if there is none that can be read."""
     try:
-        return str(json.loads((folder / "result.json").read_text(encoding="utf-8"))["run"]["id"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str((results.read(folder) or {"run": {}})["run"].get("id", ""))
+    except (OSError, ValueError):
         return ""
 
 
 def _explain(folder: Path, name: str, source: str) -> Missing:
     """The state of one run folder in words."""
-    path = folder / name / "status.json"
     try:
-        status = json.loads(path.read_text(encoding="utf-8"))
-        state = str(status["state"])
-    except FileNotFoundError:
-        return Missing(name, "not started", "")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Missing(name, "unknown", f"{path} is damaged: {error!r}")
+        known = files.read_record(folder / name / run_status.STATUS, run_status.SHAPE)
+        finished = results.read(folder / name) is not None
+    except (OSError, ValueError) as error:
+        return Missing(name, "damaged", f"{error}; run the study again")
+    status, state = known or {}, "finished" if finished else str((known or {}).get("state", "not started"))
+    if state == "not started":
+        return Missing(name, state, "")
     if state == "finished":
-        if not (folder / name / "result.json").is_file():
+        if not finished:
             return Missing(name, state, "but its result.json is gone; run the study again")
         why = (
             "python -m kdexp.tracking sync brings it up to date, source=folders reads the files"

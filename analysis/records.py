@@ -16,6 +16,7 @@ import json
 import math
 from typing import Any
 
+from kdexp.common.files import Damaged, parse_record
 from kdexp.common.results import LAYOUT
 from kdexp.config.identity import LABELS
 
@@ -26,11 +27,11 @@ FINETUNE = "finetune"  # the objective that distils nothing
 def read(text: str | bytes, where: str) -> dict[str, Any]:
     """Parse and check one result. ``ValueError`` names the file and what is wrong with it."""
     try:
-        result = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where}: not readable as JSON ({error}); run the study again to repair it") from None
-    if not isinstance(result, dict) or result.get("schema") != LAYOUT:
-        found = result.get("schema") if isinstance(result, dict) else type(result).__name__
+        result = parse_record(text, where, {"schema": int})
+    except Damaged as error:
+        raise ValueError(f"{error}; run the study again to repair it") from None
+    if result.get("schema") != LAYOUT:
+        found = result.get("schema")
         raise ValueError(
             f"{where}: schema {found}, but this analysis reads schema {LAYOUT}; use the kdexp that wrote it"
         )

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 from analysis import cli
-from kdexp.common import files
+from kdexp.common import searches, sqlite
 from kdexp.common.redact import bare_address
 from kdexp.common.searches import FIGURES, JOURNAL, NOTE, STATES, counted, said, typed
 
@@ -45,7 +45,7 @@ def section(folder: Path, inline: Callable[[Figure, int], str], storage: str = "
     Raises:
         ValueError: the trials cannot be read.
     """
-    note = files.read_json(folder / NOTE)
+    note = searches.note(folder)
     if note is None:
         return None
     study = _opened(folder, storage or note["storage"])
@@ -82,8 +82,8 @@ def _opened(folder: Path, url: str | None) -> Any:
             pass
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    path = folder / JOURNAL if url is None else Path(url.partition("sqlite:///")[2])
-    if (url is None or url.startswith("sqlite:///")) and not path.is_file():
+    path = folder / JOURNAL if url is None else sqlite.path_of(url)
+    if path is not None and not path.is_file():
         raise ValueError(f"the trials of {folder.name} are not there: {path} is gone. storage=URL names another place.")
     if url is None:
         return optuna.load_study(
@@ -254,7 +254,7 @@ def run(options: dict[str, str]) -> None:
         ValueError: the folder holds no search.
     """
     folder, storage = Path(options["folder"]), options["storage"]
-    note = files.read_json(folder / NOTE)
+    note = searches.note(folder)
     if note is None:
         raise ValueError(f"{folder} holds no search: {folder / NOTE} is missing.")
     study = _opened(folder, (sys.stdin.read().strip() if storage == "-" else storage) or note["storage"])

@@ -3,14 +3,13 @@ and one figure."""
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from analysis import cli
+from kdexp.common import files
 
 if TYPE_CHECKING:
     from analysis.collect import Collected
@@ -32,12 +31,7 @@ KEYS = {
 
 def write(path: Path, text: str) -> Path:
     """Write a text file atomically, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(temporary, 0o644)
-    os.replace(temporary, path)
+    files.write_text(path, text)
     return path
 
 

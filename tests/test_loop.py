@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from kdexp.objectives.att_kl import AttKL
 from kdexp.objectives.base import Context
 from kdexp.objectives.hid_seq import HidSeq
 from kdexp.objectives.kd import KD
-from kdexp.train import loop, teachers
+from kdexp.train import checkpoint, loop, teachers
+from kdexp.train.loop import Interrupted
 from kdexp.train.step import Step, Term, run_step
 from kdexp.train.student import Student
+from tests.damage import DAMAGE
 from tests.toys import HEAD, examples, network
 
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=1e-2)
@@ -138,13 +141,68 @@ def test_early_stopping_and_best_weights(tmp_path):
     assert m.judge(m.model) == best
 
 
-def test_damaged_checkpoint_is_named(tmp_path):
-    m = student(tmp_path)
-    m.checkpoint()
-    path = tmp_path / "checkpoint" / "state.safetensors"
-    path.write_bytes(path.read_bytes()[:-10] + b"0123456789")
-    with pytest.raises(ValueError, match="state.safetensors is damaged"):
-        student(tmp_path)
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "best.safetensors"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_phase_starts_again(name, damage, tmp_path, caplog):
+    plain = student(tmp_path / "plain")
+    loop.train([plain], teacher([plain]), examples(), schedule())
+    stopped = student(tmp_path / "cut")
+    with pytest.raises(Interrupted):
+        loop.train([stopped], teacher([stopped]), examples(), schedule(stop=lambda: stopped.progress.step == 7))
+    assert stopped.progress.best and student(tmp_path / "cut").progress.step == 7
+    DAMAGE[damage](tmp_path / "cut" / "checkpoint" / name)
+    again = student(tmp_path / "cut")
+    assert f"checkpoint/{name} is damaged" in caplog.text and (tmp_path / "cut" / "checkpoint.damaged").is_dir()
+    assert again.progress.step == 0
+    loop.train([again], teacher([again]), examples(), schedule())
+    again.finish(), plain.finish()
+    assert same(weights(plain), weights(again))
+
+
+def test_the_best_weights_of_a_checkpoint_are_not_those_of_a_later_evaluation(tmp_path):
+    """A killed process may have written better ones since; where arithmetic differs they need not come again."""
+    first = student(tmp_path)
+    with pytest.raises(Interrupted):
+        loop.train([first], teacher([first]), examples(), schedule(stop=lambda: first.progress.step == 7))
+    best = tmp_path / "best.safetensors"
+    kept = best.read_bytes()
+    checkpoint.save_weights(best, student(tmp_path / "other", seed=5).model)
+    assert best.read_bytes() != kept
+    assert student(tmp_path).progress.step == 7 and best.read_bytes() == kept
+
+
+def test_damaged_best_weights_are_named_and_the_same_command_goes_on(tmp_path):
+    first = student(tmp_path)
+    loop.train([first], teacher([first]), examples(), schedule())
+    first.checkpoint()
+    best = tmp_path / "best.safetensors"
+    content = bytearray(best.read_bytes())
+    content[-3] ^= 1
+    best.unlink()  # the checkpoint has a name of its own for the old content
+    best.write_bytes(content)
+    with pytest.raises(ValueError, match=r"best.safetensors is damaged .*same command"):
+        first.finish()
+    second = student(tmp_path)
+    loop.train([second], teacher([second]), examples(), schedule())
+    second.finish()
+    assert second.progress.step == first.progress.step
+
+
+def test_a_resumed_run_writes_the_lines_of_an_undisturbed_one(tmp_path):
+    """The mean of a line that began before the kill is that of all its updates."""
+    lines = {}
+    for name, stops in (("plain", ()), ("cut", (2, 5, 7))):
+        lines[name] = []
+        for stop in (*stops, None):
+            m = student(tmp_path / name)
+            m.write = lambda step, epoch, values, to=lines[name]: to.append((step, values))
+            with contextlib.suppress(Interrupted):
+                loop.train(
+                    [m], teacher([m]), examples(),
+                    schedule(stop=lambda m=m, stop=stop: m.progress.step == stop, log_every=3),
+                )  # fmt: skip
+    assert [step for step, values in lines["plain"] if "train/loss" in values] == [3, 6]
+    assert lines["cut"] == lines["plain"]
 
 
 def test_a_kill_after_training_keeps_the_best_weights(tmp_path):

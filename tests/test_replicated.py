@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kdexp.common import files
+from kdexp.common import files, results
 from kdexp.run.spec import RunSpec
 from kdexp.store import leases, replicated, shared_run, upkeep
 from kdexp.store.remote import RemoteStore
@@ -20,6 +20,7 @@ from kdexp.store.stage import Stage
 from kdexp.store.store import Store
 
 STAGE = Stage("teacher", "x", {"a": 1}, shared=True)
+RESULT: dict[str, dict] = {key: {} for key in results.SHAPE}
 
 
 def write(text: str):
@@ -144,7 +145,7 @@ def test_the_checkpoint_that_got_further_is_continued(tmp_path, url, here, there
 
 def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, url, monkeypatch):
     where = tmp_path / "multirun" / "study" / "run"
-    files.write_json(where / "result.json", {"run": 1})
+    results.write(where, RESULT)
     config = SimpleNamespace(runtime=SimpleNamespace(remote=url))
     point = RunSpec(config, "id", "run", where, {}, {}, ())
     with monkeypatch.context() as patch:
@@ -153,7 +154,7 @@ def test_a_result_that_could_not_be_sent_is_sent_by_the_next_command(tmp_path, u
     assert shared_run.unsent([point]) == "" and (tmp_path / "remote/runs/study/run/result.json").exists()
     shutil.rmtree(where)
     shared_run.meet([point])
-    assert files.read_json(where / "result.json") == {"run": 1}
+    assert results.read(where) == RESULT
 
 
 def test_gc_leaves_phases_alone_that_unfinished_runs_are_noted_for(tmp_path, capsys):
@@ -164,6 +165,6 @@ def test_gc_leaves_phases_alone_that_unfinished_runs_are_noted_for(tmp_path, cap
     files.write_json(study / "study.json", {})
     assert leases.waiting(store.root) == 1 and upkeep.gc(store) == 0
     assert (found.folder / "data.txt").exists() and "1 unfinished runs share phases" in capsys.readouterr().out
-    files.write_json(study / "run" / "result.json", {})
+    results.write(study / "run", RESULT)
     assert upkeep.gc(store) == 0
     assert not (found.folder / "data.txt").exists() and not list((store.root / "needed").iterdir())

@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 
 from kdexp.cli import commands
+from kdexp.common import results
 from kdexp.store.stage import Stage, order
 from kdexp.store.store import Store
+from tests.damage import DAMAGE
 
 QUIET = lambda text: None  # noqa: E731
 
@@ -138,9 +140,8 @@ def test_gc_keeps_students_that_results_name(tmp_path, capsys):
     store = Store(tmp_path / ".store")
     named, _ = store.build(stage(), write, QUIET)
     other, _ = store.build(stage(a=2), write, QUIET)
-    result = tmp_path / "study" / "run" / "result.json"
-    result.parent.mkdir(parents=True)
-    result.write_text('{"student": {"weights": "%s"}}' % named.folder)  # noqa: UP031
+    empty = {key: {} for key in results.SHAPE}
+    results.write(tmp_path / "study" / "run", {**empty, "student": {"weights": str(named.folder)}})
     commands.main(["store", f"store={store.root}", "gc"])
     assert (named.folder / "data.txt").exists() and not (other.folder / "data.txt").exists()
     commands.main(["store", f"store={store.root}", "gc", "all"])
@@ -156,3 +157,65 @@ def test_command_line(tmp_path, capsys):
     assert '"score": 1.0' in capsys.readouterr().out
     assert commands.main(["store", f"store={tmp_path}", "gc"]) == 0
     assert commands.main(["store", f"store={tmp_path}", "nonsense"]) == 2
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", ["data.txt", "meta.json"])
+def test_a_damaged_stage_is_set_aside_and_built_again(name: str, damage: str, tmp_path: Path, capsys):
+    store, said = Store(tmp_path), []
+    found, _ = store.build(stage(), write, QUIET)
+    DAMAGE[damage](found.folder / name)
+    assert commands.main(["store", f"store={tmp_path}", "verify"]) == 1
+    assert f"{found.folder / name} is damaged (" in capsys.readouterr().out
+    again, reused = store.build(stage(), write, said.append)
+    assert not reused and again.folder == found.folder and (again.folder / "data.txt").read_text() == "weights"
+    assert f"{found.folder / name} is damaged (" in said[0] and "is set aside in" in said[0] and len(said) == 1
+    assert (tmp_path / "damaged" / f"{found.folder.name}.damaged" / name).is_file()
+    assert commands.main(["store", f"store={tmp_path}", "verify"]) == 0
+    assert commands.main(["store", f"store={tmp_path}", "gc"]) == 0 and not list((tmp_path / "damaged").iterdir())
+
+
+@pytest.mark.parametrize("name", ["data.txt", "meta.json"])
+def test_a_missing_file_is_damage_too(name: str, tmp_path: Path):
+    store, said = Store(tmp_path), []
+    found, _ = store.build(stage(), write, QUIET)
+    (found.folder / name).unlink()
+    _, reused = store.build(stage(), write, said.append)
+    assert not reused and f"{name} is damaged (it is missing)" in said[0]
+
+
+def test_what_a_killed_builder_left_is_no_part_of_the_result(tmp_path: Path):
+    store = Store(tmp_path)
+    work = tmp_path / "work" / stage().key
+    (work / "trajectory").mkdir(parents=True)
+    for name in (".holder.json.0123abcd.tmp", "trajectory/.w.safetensors.0123abcd.tmp", "holder.json", "pushed.json"):
+        (work / name).write_text("half")
+    found, _ = store.build(stage(), write, QUIET)
+    assert list(found.meta["files"]) == ["data.txt"]
+    assert sorted(p.name for p in found.folder.rglob("*") if p.is_file()) == ["data.txt", "meta.json"]
+
+
+def test_a_builder_that_was_killed_before_the_rename_has_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store, key = Store(tmp_path), stage().key
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "_place", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store.build(stage(), write, QUIET)
+    assert store.get(key) is None and (tmp_path / "work" / key / "meta.json").is_file()
+    _, reused = store.build(stage(), lambda work: pytest.fail("built twice"), QUIET)
+    assert reused and store.get(key).summary == {"score": 1.0}
+
+
+def test_a_stage_is_on_the_disk_before_it_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Else a power cut would leave an empty file below a whole record."""
+    events: list[str] = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda handle: (events.append(os.readlink(f"/proc/self/fd/{handle}")), sync(handle))
+    )
+    monkeypatch.setattr(os, "replace", lambda *names: (events.append(f"-> {names[1]}"), replace(*names)))
+    Store(tmp_path).build(stage(), write, QUIET)
+    work, target = tmp_path / "work" / stage().key, tmp_path / stage().key
+    record, place = events.index(f"-> {work / 'meta.json'}"), events.index(f"-> {target}")
+    assert events.index(str(work / "data.txt")) < record < place
+    assert str(work) in events[record:place] and str(tmp_path) in events[place:]

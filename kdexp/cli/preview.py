@@ -11,6 +11,7 @@ from kdexp.config.schema import Config
 from kdexp.methods import base as methods
 from kdexp.models import build as models
 from kdexp.objectives import layer_maps
+from kdexp.run import footprint
 from kdexp.run.spec import RunSpec, facts, unknown
 from kdexp.store.replicated import open_store
 from kdexp.store.stage import Stage
@@ -103,6 +104,7 @@ def stages(spec: RunSpec) -> None:
     else:
         guess = f"about {sum(past.get(stage.name, 0.0) for stage in new):.0f} s"
     print(f"     {len(new)} of {len(planned)} stages would run: {guess}")
+    print(f"disk     {footprint.said([spec] if new else [])}")
     for line in forecast.lines([(spec.config, planned)]):
         print(line)
 

@@ -1,11 +1,31 @@
-"""A run's ``result.json``: the number of its layout, and what is asked of it again and again."""
+"""A run's ``result.json``: read and written, the number of its layout, and what is asked of it again and again."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from kdexp.common import files
 
 LAYOUT = 1
 """Raised by hand when the layout of result.json changes, so that nobody reads it wrongly."""
+RESULT = "result.json"
+SHAPE = {"run": dict, "task": dict, "scores": dict, "student": dict, "cost": dict}
+"""What a result must have to be one, whoever wrote it."""
+
+
+def read(run_dir: Path) -> dict[str, Any] | None:
+    """Return a finished run's result, or None.
+
+    Raises:
+        Damaged: it is there, and not what was written.
+    """
+    return files.read_record(run_dir / RESULT, SHAPE)
+
+
+def write(run_dir: Path, run_result: dict[str, Any]) -> None:
+    """Write a run's result, atomically: from now on the run is finished."""
+    files.write_record(run_dir / RESULT, run_result)
 
 
 def score(run_result: dict[str, Any] | None) -> tuple[str, float] | None:

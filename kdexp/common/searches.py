@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
+
+from kdexp.common import files
 
 NOTE = ".optuna/search.json"
 """Where a study's folder says how it is searched: ``storage`` (null = the journal), ``space`` (name -> key), ..."""
@@ -14,6 +17,21 @@ STATES = {"COMPLETE": "complete", "PRUNED": "pruned", "FAIL": "failed", "RUNNING
 """Optuna's name of a trial's state -> the word for people."""
 TYPED = "typed"
 """Attribute of a trial: its values as they are typed on a command line."""
+
+
+SHAPE = {"metrics": list, "directions": list, "space": dict, "seeds": list, "total": int}
+
+
+def note(folder: Path) -> dict[str, Any] | None:
+    """Return what a study's folder says of its search; None if it has none.
+
+    Raises:
+        ValueError: the note is damaged; it is named.
+    """
+    try:
+        return files.read_record(folder / NOTE, SHAPE)
+    except files.Damaged as error:
+        raise ValueError(f"{error}: start the search once more, which writes it anew") from error
 
 
 def counted(trials: list[Any]) -> list[Any]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp.common import files
+from kdexp.common import results
 from kdexp.common.locks import is_locked
 from kdexp.common.status import LOCK, read_status
 from kdexp.run.spec import RunSpec
@@ -149,5 +149,5 @@ def is_being_run(point: RunSpec) -> bool:
 
 
 def result(point: RunSpec) -> dict[str, Any] | None:
-    """Return a finished point's result.json, or None."""
-    return files.read_json(point.run_dir / "result.json")
+    """Return a finished point's result, or None; it was read a moment ago to know that the point is finished."""
+    return results.read(point.run_dir)

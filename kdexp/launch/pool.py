@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from kdexp.common import files
+from kdexp.common.files import DiskFull
+from kdexp.common.status import read_status, write_status
 from kdexp.common.status import state as run_state
 from kdexp.launch.base import Interrupted, Launcher, Outcome, Source, first_error, is_being_run
 from kdexp.launch.board import Board
@@ -239,9 +240,9 @@ class Pool:
 
 def amend_status(point: RunSpec, **changes: Any) -> None:
     """Change a run's status file from outside, after its process has gone and could not do so itself."""
-    before = files.read_json(point.run_dir / "status.json") or {}
     now = time.strftime("%Y-%m-%dT%H:%M:%S")
-    files.write_json(point.run_dir / "status.json", {**before, "updated": now, **changes})
+    with contextlib.suppress(DiskFull):  # the study's end says it all the same
+        write_status(point.run_dir, {**read_status(point.run_dir), "updated": now, **changes})
 
 
 @contextlib.contextmanager

@@ -7,18 +7,17 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
 
-from kdexp.common import files
-from kdexp.common.files import Interrupted
+from kdexp.common import files, results, status
+from kdexp.common.files import DiskFull, Interrupted
 from kdexp.common.problems import ConfigError
 from kdexp.common.redact import without_passwords
-from kdexp.common.status import read_status, write_status
 from kdexp.common.stop import Stop
 from kdexp.run import stages
 from kdexp.run.spec import RunSpec
@@ -39,12 +38,16 @@ def execute(spec: RunSpec) -> dict[str, Any]:
         Exception: whatever stopped the run; its folder says so.
     """
     with shared_run.run(spec.config, spec.run_dir) as pull:
-        done = _known(spec)
+        done = None if status.damage(spec.run_dir) else _known(spec)
         return done if done is not None else _locked(spec, pull)
 
 
 def _known(spec: RunSpec) -> dict[str, Any] | None:
-    """Return the result of a run that is finished and still holds."""
+    """Return the result of a run that is finished and still holds.
+
+    Raises:
+        Damaged: its result is not what was written.
+    """
     done = finished(spec)
     changed = stale(spec, done) if done is not None else None
     if changed:
@@ -61,6 +64,8 @@ def _locked(spec: RunSpec, pull: Callable[[], None]) -> dict[str, Any]:
     except Timeout as error:
         raise RuntimeError(f"{spec.run_dir} is being run by another process: wait for it, or stop it.") from error
     try:
+        for sentence in status.mend(spec.run_dir):
+            log.warning(sentence)
         pull()
         return _known(spec) or _execute(spec)
     finally:
@@ -69,35 +74,39 @@ def _locked(spec: RunSpec, pull: Callable[[], None]) -> dict[str, Any]:
 
 def _execute(spec: RunSpec) -> dict[str, Any]:
     run_dir = spec.run_dir
-    before = read_status(run_dir)
-    status = {
+    before = status.read_status(run_dir)
+    facts: dict[str, Any] = {
         "state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "updated": _now(),
         "attempt": int(before.get("attempt", 0)) + 1, "error": None,
     }  # fmt: skip
 
     def mark(state: str, error: str | None = None) -> None:
-        write_status(run_dir, {**status, "state": state, "updated": _now(), "error": error})
+        status.write_status(run_dir, {**facts, "state": state, "updated": _now(), "error": error})
 
     mark("running")
     _write_hydra(spec)
     stop = Stop()
-    with _logging(run_dir), stop.listening():
+    with _logging(run_dir) as run_log, stop.listening():
         tracker = Tracker(run_dir, spec.config.tracking.model_dump())
         try:
             result = stages.carry_out(spec, stop, tracker.log)
-            files.write_json(run_dir / "result.json", result)
+            results.write(run_dir, result)
             mark("finished")
             tracker.close()
             return result
         except (Interrupted, KeyboardInterrupt) as error:
             log.warning("interrupted: %s", error or "Ctrl-C")
-            status["signal"] = stop.asked or None  # which one: a cluster's launcher queues the job again after SIGUSR2
-            mark("interrupted", str(error) or "Ctrl-C")
+            facts["signal"] = stop.asked or None  # which one: a cluster's launcher queues the job again after SIGUSR2
+            with suppress(DiskFull):  # the lock tells as much: a run that says running and holds none is interrupted
+                mark("interrupted", str(error) or "Ctrl-C")
             tracker.close()
             raise
         except BaseException as error:
-            log.error("failed: %s: %s", type(error).__name__, error, exc_info=not isinstance(error, ValueError))
-            mark("failed", f"{type(error).__name__}: {error}")
+            log.error("failed: %s: %s", type(error).__name__, error)
+            if not isinstance(error, ValueError | DiskFull):
+                run_log.traceback(error)
+            with suppress(DiskFull):
+                mark("failed", f"{type(error).__name__}: {error}")
             tracker.close()
             raise
 
@@ -113,15 +122,30 @@ def _write_hydra(spec: RunSpec) -> None:
         files.write_text(spec.run_dir / ".hydra" / f"{name}.yaml", text)
 
 
+class _RunLog(logging.FileHandler):
+    """A run's own log; a disk that is full shall not fill the terminal with a traceback a line."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say nothing: what stopped the run is said elsewhere."""
+
+    def traceback(self, error: BaseException) -> None:
+        """Write down where in the program a run failed, for whoever looks into its log; people get the sentence."""
+        self.handle(
+            log.makeRecord(
+                log.name, logging.ERROR, "", 0, "where it failed:", (), (type(error), error, error.__traceback__)
+            )
+        )
+
+
 @contextmanager
-def _logging(run_dir: Path) -> Iterator[None]:
+def _logging(run_dir: Path) -> Iterator[_RunLog]:
     """Send this process's log to the run's own file while the run lasts."""
-    handler = logging.FileHandler(run_dir / "run.log")
+    handler = _RunLog(run_dir / "run.log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
-        yield
+        yield handler
     finally:
         log.removeHandler(handler)
         handler.close()

@@ -76,12 +76,14 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
     done: dict[str, tuple[Any, bool]] = {}
     student = store.seek(stages[-1].key)
     if student is not None and (record or student.whole):  # it is there already: its parents are read, not rebuilt
-        for stage in stages:
-            there = store.seek(stage.key)
-            if there is not None:
-                done[stage.key] = (there, True)
-                _gate(stage, there, run)
-        return done
+        there = {stage.key: store.seek(stage.key) for stage in stages}
+        if not any(there[stage.key] is None and store.holds(stage.key) for stage in stages):
+            for stage in stages:
+                finished = there[stage.key]
+                if finished is not None:
+                    done[stage.key] = (finished, True)
+                    _gate(stage, finished, run)
+            return done
     for stage in stages:
         action = methods.action(stage.action)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}

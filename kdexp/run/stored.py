@@ -4,27 +4,34 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdexp.common import files
+from kdexp.common import results
 from kdexp.common.network import is_commit
 from kdexp.run.spec import RunSpec, facts
 
 
 def finished(spec: RunSpec) -> dict[str, Any] | None:
-    """Return a run's result if it is there and belongs to this configuration, else None."""
-    result = files.read_json(spec.run_dir / "result.json")
-    return result if result is not None and result["run"]["id"] == spec.id else None
+    """Return a run's result if it is there and belongs to this configuration, else None.
+
+    Raises:
+        Damaged: it is there, and not what was written.
+    """
+    result = results.read(spec.run_dir)
+    return result if result is not None and result["run"].get("id") == spec.id else None
 
 
 def stale(spec: RunSpec, result: dict[str, Any]) -> str | None:
     """Say what has changed below a finished run: the data's content or the teacher's weights; None if nothing has."""
     now = facts(spec.config)
-    pairs = (("data", result["task"]["data_hash"], now.data), ("teacher's weights", result.get("origin"), now.origin))
+    pairs = (
+        ("data", result["task"].get("data_hash"), now.data),
+        ("teacher's weights", result.get("origin"), now.origin),
+    )
     for what, then, here in pairs:
         if then not in (None, here):
             far = spec.config.runtime.remote
             places = f" and {far}/runs/{'/'.join(spec.run_dir.parts[-2:])}" if far else ""
             return (
-                f"{result['run']['folder']} is finished, but its {what} had another content then ({_short(then)}, now "
+                f"{spec.run_dir} is finished, but its {what} had another content then ({_short(then)}, now "
                 f"{_short(here)}): {_former(what, spec, result)}give the study another name (study=...), or delete "
                 f"that folder{places} to run it again."
             )

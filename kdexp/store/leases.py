@@ -71,7 +71,7 @@ def _mark(store: Path, key: str, run_dir: Path) -> Path:
 
 def _unfinished(mark: Path) -> bool:
     """Tell whether a noted run is still to come: its study is there, and it has no result."""
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):  # the study is gone, or the note is no path
         run_dir = Path(mark.read_text())
         return (run_dir.parent / "study.json").is_file() and not (run_dir / "result.json").is_file()
     return False

@@ -11,7 +11,6 @@ refused.
 
 from __future__ import annotations
 
-import json
 import secrets
 import tempfile
 import threading
@@ -21,6 +20,7 @@ from typing import Any, TypeVar
 
 from kdexp.common import files
 from kdexp.config.schema import Config
+from kdexp.store.store import META, SHAPE
 
 T = TypeVar("T")
 
@@ -107,7 +107,7 @@ class RemoteStore:
 
     def meta(self, key: str) -> dict[str, Any] | None:
         """Return the record of a finished stage, or None."""
-        return self.read_json(self.at("store", key, "meta.json"))
+        return self.read_record(self.at("store", key, META), SHAPE)
 
     def pull_stage(self, key: str, folder: Path) -> dict[str, Any] | None:
         """Fetch a finished stage into an empty folder; returns its record, None if it is not there.
@@ -118,7 +118,7 @@ class RemoteStore:
         meta = self.meta(key)
         if meta is not None:
             self._fetch(self.at("store", key), folder, meta["files"], meta.pop("at"))
-            files.write_json(folder / "meta.json", meta)
+            files.write_record(folder / META, meta)
         return meta
 
     def push_stage(self, folder: Path, meta: dict[str, Any]) -> None:
@@ -126,7 +126,7 @@ class RemoteStore:
         base, place = self.at("store", meta["key"]), secrets.token_hex(4)
         for name in meta["files"]:
             self.put(folder / name, f"{base}/{place}/{name}")
-        self.write(f"{base}/meta.json", json.dumps({**meta, "at": place}, indent=1).encode())
+        self.write(f"{base}/{META}", files.record({**meta, "at": place}).encode())
 
     # --- work that has begun ---
 
@@ -152,7 +152,7 @@ class RemoteStore:
             if newest is None or newest == known:
                 return None
             base = self.at("work", key, newest)
-            manifest = self.read_json(f"{base}/manifest.json")
+            manifest = self.read_record(f"{base}/manifest.json", {"files": dict})
             try:
                 if manifest is not None:
                     self._fetch(base, folder / newest, manifest["files"])
@@ -181,7 +181,7 @@ class RemoteStore:
         manifest = {"files": {relative: files.checksum(path) for relative, path in sent.items()}}
         if before != [_version(path) for path in sent.values()]:
             raise RuntimeError("the checkpoint was replaced by the next one while it was being sent")
-        self.write(self.at("work", key, name, "manifest.json"), json.dumps(manifest).encode())
+        self.write(self.at("work", key, name, "manifest.json"), files.record(manifest).encode())
         for old in have:
             self.remove(self.at("work", key, old, "manifest.json"), self.at("work", key, old))
         return name
@@ -199,18 +199,17 @@ class RemoteStore:
         except FileNotFoundError:
             return None
 
-    def read_json(self, path: str) -> Any | None:
-        """Return a JSON file's content, or None.
+    def read_record(self, path: str, shape: files.Shape) -> dict[str, Any] | None:
+        """Return a record (:func:`kdexp.common.files.read_record`), or None.
 
         Raises:
             ValueError: it is damaged; it is named.
         """
         content = self.read(path)
         try:
-            return None if content is None else json.loads(content)
-        except ValueError as error:
-            message = f"{self._shown(path)} is damaged ({error}): delete it and run the command again."
-            raise ValueError(message) from error
+            return None if content is None else files.parse_record(content, self._shown(path), shape)
+        except files.Damaged as error:
+            raise ValueError(f"{error}: delete it and run the command again.") from error
 
     def _fetch(self, base: str, folder: Path, sums: dict[str, str], below: str = "") -> None:
         """Copy files from the URL (``below`` a folder there) and compare their checksums.

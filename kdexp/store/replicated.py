@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
+from kdexp.common.files import Damaged
 from kdexp.config.schema import Config
 from kdexp.store.remote import SEND_S, TRANSFER_S, RemoteStore, of
 from kdexp.store.shared_run import SharedRun
@@ -25,7 +26,7 @@ from kdexp.store.store import Finished, Store
 log = logging.getLogger("kdexp")
 MARK = "pushed.json"
 """In a work folder: the name of the checkpoint that was sent or fetched last."""
-HOME = ("checkpoint.new", "checkpoint.old", "best.safetensors.new", "holder.json", MARK)
+HOME = ("checkpoint.new", "checkpoint.old", "checkpoint.damaged", "best.safetensors", "holder.json", MARK)
 """What of a work folder is never sent."""
 
 
@@ -52,10 +53,15 @@ class Replicated:
         Args:
             work: folder for what has been begun elsewhere, if the stage is not finished. Its lock is held.
 
+        What is damaged here counts as missing.
+
         Raises:
-            ValueError: what lies here or at the URL is damaged; it is named.
+            ValueError: what lies at the URL is damaged; it is named.
         """
-        have = self.store.get(key)
+        try:
+            have = self.store.get(key)
+        except Damaged:  # whoever builds it sets it aside
+            have = None
         if self.remote is None or (have is not None and have.whole):
             return have
         try:
@@ -69,6 +75,10 @@ class Replicated:
             log.warning("no answer from %s (%s: %s); going on alone", self.remote.url, type(error).__name__, error)
             return have
 
+    def holds(self, key: str) -> bool:
+        """Tell whether something is kept here under a key, whole or damaged."""
+        return (self.root / key).exists()
+
     def _fetch_stage(self, remote: RemoteStore, key: str, have: Finished | None) -> Finished | None:
         with self._incoming(key) as folder:
             meta = remote.limited(TRANSFER_S, lambda: remote.pull_stage(key, folder))
@@ -78,7 +88,7 @@ class Replicated:
 
     def _continue(self, remote: RemoteStore, key: str, work: Path) -> Finished | None:
         """Take up what was begun elsewhere: a checkpoint, or a finished phase of a run that has not ended."""
-        known = (files.read_json(work / MARK) or {}).get("name")
+        known = files.read_note(work / MARK).get("name")
         with self._incoming(key) as folder:
             name = remote.limited(TRANSFER_S, lambda: remote.pull_work(key, folder, known))
             if name is None:
@@ -87,7 +97,7 @@ class Replicated:
                 return self._place(key, folder / name)
             if _step(work) > _step(folder / name):  # this machine has got further than it could send
                 return None
-            files.write_json(folder / name / MARK, {"name": name})
+            files.write_record(folder / name / MARK, {"name": name})
             shutil.rmtree(work, ignore_errors=True)
             work.parent.mkdir(parents=True, exist_ok=True)
             os.replace(folder / name, work)
@@ -109,7 +119,9 @@ class Replicated:
 
     def _place(self, key: str, folder: Path) -> Finished | None:
         """Turn a fetched folder into a finished stage; another process may have been quicker."""
-        have = self.store.get(key, verify=False)
+        have = None
+        with suppress(Damaged):
+            have = self.store.get(key)
         if have is None or not have.whole:
             shutil.rmtree(self.root / key, ignore_errors=True)
             with suppress(OSError):
@@ -138,7 +150,7 @@ class Replicated:
         work = self.root / "work" / key
         with self._warned("a checkpoint"):
             name = self.remote.limited(SEND_S, partial(self.remote.push_work, key, work, HOME))
-            files.write_json(work / MARK, {"name": name})
+            files.write_record(work / MARK, {"name": name})
             if self.run is not None:
                 self.run.push()
 
@@ -147,9 +159,9 @@ class Replicated:
         if self.remote is None:
             return
         for stage in stages:
-            finished = self.store.get(stage.key, verify=False)
-            if finished is not None:
-                with self._warned(f"stage {stage.name}"):
+            with self._warned(f"stage {stage.name}"):
+                finished = self.store.get(stage.key, verify=False)
+                if finished is not None:
                     self.remote.limited(TRANSFER_S, partial(_complete, self.remote, finished))
 
     @contextmanager
@@ -180,9 +192,8 @@ def _complete(remote: RemoteStore, finished: Finished) -> None:
 
 def _step(work: Path) -> int:
     """Return the update that a begun stage's checkpoint stands at; -1 without one."""
-    path = work / "checkpoint" / "state.json"
-    state = files.read_json(path) if path.is_file() else None
-    return -1 if state is None else int(state["progress"]["step"])
+    progress = files.read_note(work / "checkpoint" / "state.json").get("progress")
+    return int(progress["step"]) if isinstance(progress, dict) else -1
 
 
 def open_store(config: Config, run_dir: Path) -> Replicated:

@@ -12,9 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kdexp.common import files
+from kdexp.common import files, results
 from kdexp.common.problems import ConfigError
-from kdexp.common.status import read_status
+from kdexp.common.status import SHAPE, read_status, state
 from kdexp.config.schema import Config
 from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, RemoteStore, of
 
@@ -48,11 +48,15 @@ class SharedRun:
     def _pull(self, remote: RemoteStore, there: str) -> bool:
         if (self.run_dir / "result.json").exists():
             return False
-        status = remote.read_json(f"{there}/status.json") or {}
+        status: dict[str, Any] = {}
+        with suppress(ValueError):  # a damaged one says nothing
+            status = remote.read_record(f"{there}/status.json", SHAPE) or {}
         further = status.get("attempt", 0) > read_status(self.run_dir).get("attempt", 0)
         if not further and not remote.fs.exists(f"{there}/result.json"):
             return False
-        result = remote.read_json(f"{there}/result.json") or {}
+        result: dict[str, Any] = {}
+        with suppress(ValueError):  # a damaged one names nothing
+            result = remote.read_record(f"{there}/{results.RESULT}", results.SHAPE) or {}
         for name in [*_predictions(result), *RUN]:
             content = remote.read(f"{there}/{name}")
             if content is not None and name in GROWING:
@@ -67,7 +71,7 @@ class SharedRun:
         self._do(SEND_S, self._push)
 
     def _push(self, remote: RemoteStore, there: str) -> None:
-        result = files.read_json(self.run_dir / "result.json") or {}
+        result = files.read_note(self.run_dir / results.RESULT)
         for path in (self.run_dir / name for name in [*_predictions(result), *RUN]):
             if path.is_file():
                 content = path.read_bytes()
@@ -145,7 +149,7 @@ def meet(points: list[Any]) -> None:
     results = remote.at("runs", points[0].run_dir.parent.name, "*", "result.json")
     finished = {path.split("/")[-2] for path in remote.limited(TRANSFER_S, lambda: remote.fs.glob(results))}
     for point in points:
-        is_here = (point.run_dir / "result.json").exists()
+        is_here = state(point.run_dir) == "finished"
         if is_here and point.run_dir.name not in finished:
             SharedRun(remote, point.run_dir).hand_in()
         elif not is_here and point.run_dir.name in finished:

@@ -1,7 +1,8 @@
 """The store: finished stages, addressed by their keys, shared by all runs and processes.
 
 Layout below the root: ``<key>/`` a finished stage (``meta.json`` and its files), ``work/<key>/`` one being built or
-left by a killed process (it is continued), ``locks/<key>.lock`` held by the process that builds.
+left by a killed process (it is continued), ``locks/<key>.lock`` held by the process that builds, ``damaged/`` what was
+set aside because it is not what was written (it is built again).
 
 ``python -m kdexp store list | show KEY | verify | gc`` is for people.
 """
@@ -14,25 +15,34 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 from kdexp.common import files
-from kdexp.common.files import Interrupted
+from kdexp.common.files import Damaged, DiskFull, Interrupted
 from kdexp.store.stage import Stage
 
 SCRAP = (
     "checkpoint",
     "checkpoint.new",
     "checkpoint.old",
+    "checkpoint.damaged",
     "best.safetensors",
-    "best.safetensors.new",
     "holder.json",
     "pushed.json",
 )
 """What a phase leaves behind while it runs; no part of its result."""
+META = "meta.json"
+SHAPE = {
+    "key": str, "name": str, "summary": dict, "files": dict, "parents": dict, "shared": bool, "finished": str,
+    "seconds": (float, int),
+}  # fmt: skip
+"""What the record of a finished stage must have."""
+DAMAGED = "damaged"
+"""In the store: stages that were set aside because they are not what was written; gc frees them."""
 
 RECORD = ("predictions/",)
 """What of a finished stage's files belongs to its record: it stays when the weights go."""
@@ -72,20 +82,33 @@ class Store:
         """Return a finished stage, or None.
 
         Raises:
-            ValueError: a file of it is missing or damaged; it is named.
+            Damaged: a file of it is missing, or not what was written; it is named.
         """
-        folder = self.root / key
-        meta = files.read_json(folder / "meta.json")
+        return self._read(self.root / key, key, verify)
+
+    def _read(self, folder: Path, key: str, verify: bool = True) -> Finished | None:
+        meta = files.read_record(folder / META, SHAPE)
         if meta is None:
+            if verify and folder.is_dir():
+                raise Damaged(folder / META, "it is missing")
             return None
+        if meta["key"] != key:
+            raise Damaged(folder / META, f"it is the record of {meta['key'][:12]}")
         for name, expected in (meta["files"] if verify else {}).items():
             path = folder / name
-            if not path.is_file() or files.checksum(path) != expected:
-                raise ValueError(
-                    f"{path} is damaged or missing (its sha256 is not the one noted when it was written): delete the "
-                    f"folder {folder}; the same command builds it again."
-                )
+            if not path.is_file():
+                raise Damaged(path, "it is missing")
+            if files.checksum(path) != expected:
+                raise Damaged(path, "its sha256 is not the one noted when it was written")
         return Finished(folder, meta)
+
+    def mend(self, key: str, say: Callable[[str], None]) -> None:
+        """Set a damaged stage aside, so that it is built again; asked under the stage's lock."""
+        try:
+            self.get(key)
+        except Damaged as error:
+            place = files.set_aside(self.root / key, self.root / DAMAGED)
+            say(f"{error}: the stage {key[:12]} is set aside in {place} and built again")
 
     def build(
         self,
@@ -111,9 +134,10 @@ class Store:
         """
         from filelock import FileLock, Timeout
 
-        found = self.get(stage.key)
-        if found is not None and found.whole:
-            return found, True
+        with suppress(Damaged):
+            found = self.get(stage.key)
+            if found is not None and found.whole:
+                return found, True
         lock_path = self.root / "locks" / f"{stage.key}.lock"
         lock_path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(lock_path)
@@ -123,14 +147,18 @@ class Store:
             say(f"stage {stage.name} ({stage.key[:12]}) is being built by {self._holder(stage.key)}; waiting")
             self._wait(lock, stage, stop)
         try:
+            self.mend(stage.key, say)
             work = self.root / "work" / stage.key
             found = fetch(work) if fetch else self.get(stage.key)
+            if found is None or not found.whole:
+                found = self._take_up(stage.key, work)
             if found is not None and found.whole:
                 return found, True
             work.mkdir(parents=True, exist_ok=True)
-            files.write_json(work / "holder.json", {"pid": os.getpid(), "host": socket.gethostname()})
             started = time.time()
-            return self._commit(stage, work, action(work), started), False
+            with files.room(work):
+                files.write_record(work / "holder.json", {"pid": os.getpid(), "host": socket.gethostname()})
+                return self._commit(stage, work, action(work), started), False
         finally:
             lock.release()
 
@@ -152,14 +180,30 @@ class Store:
         raise Interrupted(f"stopped while waiting for stage {stage.name}; the same command continues")
 
     def _holder(self, key: str) -> str:
-        held = files.read_json(self.root / "work" / key / "holder.json") or {}
+        held = files.read_note(self.root / "work" / key / "holder.json")
         return f"process {held.get('pid', '?')} on {held.get('host', '?')}"
 
+    def _take_up(self, key: str, work: Path) -> Finished | None:
+        """Bring a stage to its end whose builder was killed when all but the rename was done; None if it was not."""
+        if not (work / META).is_file():
+            return None
+        try:
+            self._read(work, key)
+        except Damaged:
+            (work / META).unlink()
+            return None
+        return self._place(key, work)
+
     def _commit(self, stage: Stage, work: Path, summary: dict[str, Any], started: float) -> Finished:
-        """Turn a work folder into a finished stage in one rename."""
-        for scrap in (work / name for name in SCRAP):
-            shutil.rmtree(scrap, ignore_errors=True) if scrap.is_dir() else scrap.unlink(missing_ok=True)
-        found = sorted(p for p in work.rglob("*") if p.is_file())
+        """Turn a work folder into a finished stage in one rename.
+
+        All of it is on the disk before the record is, and the record before the name: what has a name is whole.
+        """
+        files.open_up(work)
+        below = [(p, p.relative_to(work)) for p in sorted(work.rglob("*")) if p.is_file()]
+        kept = [path for path, name in below if str(name) != META and not _is_scrap(name)]
+        for path in kept:
+            files.sync(path)
         meta = {
             "key": stage.key,
             "name": stage.name,
@@ -170,14 +214,24 @@ class Store:
             "summary": summary,
             "seconds": round(time.time() - started, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            "files": {str(p.relative_to(work)): files.checksum(p) for p in found},
+            "files": {str(p.relative_to(work)): files.checksum(p) for p in kept},
         }
-        files.write_json(work / "meta.json", meta)
-        target = self.root / stage.key
-        if target.exists():
+        files.write_record(work / META, meta)
+        return self._place(stage.key, work)
+
+    def _place(self, key: str, work: Path) -> Finished:
+        """Give a finished work folder its name in the store."""
+        for path in [p for p in work.rglob("*") if _is_scrap(p.relative_to(work))]:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+        files.sync_tree(work)
+        target = self.root / key
+        if target.exists():  # only its record was kept
             shutil.rmtree(target)
         os.replace(work, target)
-        return Finished(target, meta)
+        files.sync(self.root)
+        finished = self.get(key, verify=False)
+        assert finished is not None
+        return finished
 
     @contextmanager
     def using(self, keys: list[str]) -> Iterator[None]:
@@ -212,7 +266,11 @@ class Store:
         if len(kept) == len(found.meta["files"]):
             return
         meta = {**found.meta, "files": kept, "dropped": sorted(found.meta["files"].keys() - kept)}
-        files.write_json(found.folder / "meta.json", meta)
+        try:
+            files.write_record(found.folder / META, meta)
+        except DiskFull:  # this is how people make room: the largest file makes it for the record
+            max((found.folder / name for name in meta["dropped"]), key=_bytes).unlink(missing_ok=True)
+            files.write_record(found.folder / META, meta)
         for name in meta["dropped"]:
             (found.folder / name).unlink(missing_ok=True)
 
@@ -220,10 +278,28 @@ class Store:
         """Forget a finished stage altogether."""
         shutil.rmtree(self.root / key, ignore_errors=True)
 
-    def entries(self) -> list[Finished]:
-        """Return all finished stages, oldest first (not verified)."""
-        found = [self.get(p.parent.name, verify=False) for p in self.root.glob("*/meta.json")]
+    def entries(self, say: Callable[[str], None] = lambda sentence: None) -> list[Finished]:
+        """Return all finished stages, oldest first (their files are not verified).
+
+        Args:
+            say: hears of each whose record is damaged; it is left out.
+        """
+        found = []
+        for path in self.root.glob("*/" + META):
+            try:
+                found.append(self.get(path.parent.name, verify=False))
+            except Damaged as error:
+                say(f"{error}: the command that needs this stage builds it again")
         return sorted((f for f in found if f), key=lambda f: f.meta["finished"])
+
+
+def _is_scrap(path: Path) -> bool:
+    """Tell whether a path below a work folder is no part of the result."""
+    return path.parts[0] in SCRAP or any(fnmatch(part, files.ASIDE) for part in path.parts)
+
+
+def _bytes(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
 
 
 def size(folder: Path) -> int:

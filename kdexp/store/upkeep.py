@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
+import sys
 import time
 from pathlib import Path
 
-from kdexp.common import files
+from kdexp.common import files, results
+from kdexp.common.files import Damaged
 from kdexp.store import features, leases
-from kdexp.store.store import Store, size
+from kdexp.store.store import DAMAGED, Store, size
 
 DAYS = 7.0
 """Days after which unfinished work is taken for given up, unless ``days=N`` says otherwise."""
@@ -20,7 +22,7 @@ FORMS = f"say gc, gc all, gc work, gc cache, or gc work days=N (by default {DAYS
 
 def list_stages(store: Store) -> int:
     """Print a line a finished stage, oldest first."""
-    stages = store.entries()
+    stages = store.entries(_complain)
     for stage in stages:
         meta = stage.meta
         state = f"{size(stage.folder) / 1e6:.1f} MB" if stage.whole else "record only"
@@ -35,7 +37,7 @@ def show(store: Store, key: str) -> int:
     Raises:
         ValueError: no stage begins so, or several do.
     """
-    match = [stage for stage in store.entries() if stage.meta["key"].startswith(key)]
+    match = [stage for stage in store.entries(_complain) if stage.meta["key"].startswith(key)]
     if len(match) != 1:
         raise ValueError(f"{len(match)} stages begin with {key}: give more of the key (python -m kdexp store list)")
     print(json.dumps(match[0].meta, indent=1))
@@ -44,22 +46,38 @@ def show(store: Store, key: str) -> int:
 
 def verify(store: Store) -> int:
     """Read every finished stage, name the damaged ones; the exit code is 1 if there are any."""
-    bad = 0
-    for found in store.entries():
+    good, bad = store.entries(print), 0
+    broken = len(list(store.root.glob("*/meta.json"))) - len(good)
+    for found in good:
         try:
             store.get(found.meta["key"])
-        except ValueError as error:
+        except Damaged as error:
             bad += 1
-            print(error)
-    print(f"{len(store.entries())} stages read, {bad} damaged")
-    return 1 if bad else 0
+            print(f"{error}: the command that needs this stage builds it again")
+    print(f"{len(good) + broken} stages read, {bad + broken} damaged")
+    return 1 if bad + broken else 0
 
 
-def wanted(store: Store) -> set[str]:
-    """Return the keys of students that a result.json beside the store names as its weights."""
-    results = (files.read_json(p) for p in store.root.parent.glob("*/*/result.json"))
-    named = ((r.get("student") or {}).get("weights") for r in results if r)
-    return {str(weights).rpartition("/")[2] for weights in named if weights}
+def wanted(store: Store) -> tuple[set[str], list[Damaged]]:
+    """Return the keys of students that a result beside the store names as its weights, and the results that cannot say.
+
+    Args:
+        store: the results are those of the studies beside it.
+    """
+    keys, broken = set(), []
+    for path in sorted(store.root.parent.glob(f"*/*/{results.RESULT}")):
+        try:
+            weights = ((results.read(path.parent) or {}).get("student") or {}).get("weights")
+        except Damaged as error:
+            broken.append(error)
+            continue
+        if weights:
+            keys.add(str(weights).rpartition("/")[2])
+    return keys, broken
+
+
+def _complain(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
 
 
 def gc(store: Store, what: str = "", days: float | None = None) -> int:
@@ -89,9 +107,11 @@ def collect(store: Store, everything: bool) -> int:
     That is begun stages, students, and what teachers have said. Teachers and other shared stages are kept, and so is
     what a process is building or using.
     """
-    freed, keep = 0, set() if everything else wanted(store)
+    freed, (keep, broken) = _drop_leftovers(store), (set(), []) if everything else wanted(store)
+    for error in broken:
+        _complain(f"{error}: run its study again, which mends it, or delete it; until then students stay")
     waiting = 0 if everything else leases.waiting(store.root)
-    for found in [] if waiting else store.entries():
+    for found in [] if waiting or broken else store.entries(_complain):
         if not found.meta["shared"] and found.whole and found.meta["key"] not in keep:
             before = size(found.folder)
             store.drop_weights(found.meta["key"])
@@ -141,6 +161,16 @@ def drop_work(store: Store, days: float) -> int:
     print(f"freed {freed / 1e6:.1f} MB in {store.root}: {len(begun) - len(left)} begun stages, {days:g} days or older")
     print(f"kept: {_begun(left)}")
     return 0
+
+
+def _drop_leftovers(store: Store) -> int:
+    """Free what was set aside as damaged, and what killed processes were just writing; returns the bytes."""
+    day_ago, freed = time.time() - 86400, 0
+    old = (path for path in store.root.rglob(files.ASIDE) if _touched(path) < day_ago)
+    for path in [*(store.root / DAMAGED).glob("*"), *old]:
+        freed += size(path) if path.is_dir() else path.stat().st_size
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    return freed
 
 
 def _drop(store: Store, work: Path) -> int:

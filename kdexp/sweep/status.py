@@ -13,22 +13,31 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kdexp.common import files
+from kdexp.common import files, results
+from kdexp.common.files import Damaged
 from kdexp.common.results import score, seconds
-from kdexp.common.status import read_status, state
+from kdexp.common.status import damage, read_status, state
 from kdexp.config.identity import ROOT
 
-COLOURS = {"finished": "green", "failed": "red", "interrupted": "yellow", "running": "cyan", "pruned": "blue"}
-STATES = ("finished", "pruned", "running", "failed", "interrupted", "new")
+COLOURS = {
+    "finished": "green", "pruned": "blue", "running": "cyan", "failed": "red", "interrupted": "yellow",
+    "damaged": "red",
+}  # fmt: skip
+STATES = ("finished", "pruned", "running", "failed", "interrupted", "damaged", "new")
+SHAPE = {"study": str, "command": str, "points": list}
+"""What study.json must have."""
 
 
 def read(name: str, root: str | Path = ROOT) -> dict[str, Any]:
     """Return a study's study.json.
 
     Raises:
-        ValueError: there is no such study; the known ones are named.
+        ValueError: there is no such study (the known ones are named), or its study.json is damaged.
     """
-    listed = files.read_json(Path(root) / name / "study.json")
+    try:
+        listed = files.read_record(Path(root) / name / "study.json", SHAPE)
+    except Damaged as error:
+        raise ValueError(f"{error}: start the study once more, which writes it anew") from error
     if listed is None:
         known = sorted(path.parent.name for path in Path(root).glob("*/study.json"))
         others = f"; there are: {', '.join(known)}" if known else "; no study was started below it yet"
@@ -45,7 +54,7 @@ def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
     for point in [*listed["points"], *listed.get("pruned", [])]:
         folder = Path(root) / name / point["name"]
         now = state(folder)
-        run_result = files.read_json(folder / "result.json") if now == "finished" else None
+        run_result = results.read(folder) if now == "finished" else None
         status = read_status(folder)
         if now == "interrupted" and status.get("pruned"):
             now = "pruned"
@@ -54,10 +63,15 @@ def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
             {
                 "name": point["name"], "labels": point["labels"], "seed": point["seed"], "state": now,
                 "metric": metric, "score": value, "seconds": seconds(run_result),
-                "error": next(iter(str(status.get("error") or "").splitlines()), "") if now == "failed" else None,
+                "error": _why(folder, status) if now in ("failed", "damaged") else None,
             }
         )  # fmt: skip
     return out
+
+
+def _why(folder: Path, status: dict[str, Any]) -> str:
+    broken = damage(folder)
+    return str(broken) if broken else next(iter(str(status.get("error") or "").splitlines()), "")
 
 
 def status(name: str, root: str | Path = ROOT) -> int:
@@ -75,6 +89,9 @@ def status(name: str, root: str | Path = ROOT) -> int:
         table.add_row(row["name"], f"[{colour}]{row['state']}[/]" if colour else row["state"], value, took)
     console.print(table)
     for row in listed:
+        if row["state"] == "damaged":
+            text = f"damaged: {row['error']}: the same command sets it aside and carries the run out again"
+            console.print(text, markup=False, style="red", soft_wrap=True)
         if row["state"] == "failed":
             console.print(f"failed: {row['name']}: {row['error']}", markup=False, style="red", soft_wrap=True)
             console.print(f"        log: {Path(root) / name / row['name'] / 'run.log'}", markup=False, soft_wrap=True)

@@ -15,15 +15,16 @@ from typing import Any
 
 from rich.console import Console
 
-from kdexp.common import files
+from kdexp.common import files, results
+from kdexp.common.files import Damaged
 from kdexp.common.problems import ConfigError
 from kdexp.common.redact import without_passwords
-from kdexp.common.status import state
+from kdexp.common.status import damage, state
 from kdexp.config.identity import LABELS, SCHEMA
 from kdexp.launch.base import Interrupted, Launcher, Outcome, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
-from kdexp.run import stored
+from kdexp.run import footprint, stored
 from kdexp.run.spec import RunSpec
 from kdexp.store import leases, shared_run
 from kdexp.sweep.status import counted
@@ -46,13 +47,15 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
         dry: only say what would happen.
 
     Raises:
-        SystemExit: code 1, some runs failed.
+        SystemExit: code 1, some runs failed, or were stopped by somebody else.
         Interrupted: a person stopped it; the summary has been printed.
     """
     name, run_dirs = points[0].config.study, points[0].run_dir.parent
     if not dry:
         shared_run.meet(points)
     states = {point.id: state(point.run_dir) for point in points}
+    for broken in filter(None, (damage(point.run_dir) for point in points if states[point.id] == "damaged")):
+        print(f"{broken}: it is set aside, and the run is carried out again", file=sys.stderr)
     if dry:
         show(name, points, states)
         return []
@@ -83,7 +86,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
     unsent = shared_run.unsent(points)
     if unsent:
         print(unsent, file=sys.stderr)
-    if unsent or any(outcome.state == "failed" for outcome in outcomes):
+    if unsent or any(outcome.state not in ("finished", "skipped", "pruned") for outcome in outcomes):
         raise SystemExit(1)
     return outcomes
 
@@ -100,14 +103,22 @@ def made_before(study_dir: Path, known: set[str]) -> str:
         study_dir: ``multirun/<study>``.
         known: names of the study's runs as they are called now.
     """
-    results = [path for path in study_dir.glob("*/result.json") if path.parent.name not in known]
-    old = [path for path in results if (files.read_json(path) or {}).get("run", {}).get("schema", 1) != SCHEMA]
+    folders = [path.parent for path in study_dir.glob(f"*/{results.RESULT}") if path.parent.name not in known]
+    old = [folder for folder in folders if _schema(folder) not in (None, SCHEMA)]
     if not old:
         return ""
     return (
         f"{len(old)} finished runs in {study_dir} were made by an older kdexp, which identified runs otherwise: they "
         "are not taken for these and stay out of tables (extra=include takes them in); study=NAME keeps the two apart."
     )
+
+
+def _schema(run_dir: Path) -> int | None:
+    """Return the number that a result's run was identified by; None if it is damaged."""
+    try:
+        return (results.read(run_dir) or {}).get("run", {}).get("schema", 1)
+    except Damaged:
+        return None
 
 
 def refuse_stale(finished: list[RunSpec]) -> None:
@@ -136,7 +147,8 @@ def show(name: str, points: list[RunSpec], states: dict[str, str]) -> None:
         users = sum(n for other, n in shared.values() if other == stage)
         console.print(f"shared   {stage}: {amount} to build (once each), used by {users} runs", markup=False)
     todo = [point for point in points if states[point.id] != "finished"]
-    cost = expected(todo, [point for point in points if states[point.id] == "finished"])
+    done = [point for point in points if states[point.id] == "finished"]
+    cost = expected(todo, done)
     if not todo:
         console.print("cost     nothing is left to do")
     elif not cost:
@@ -149,6 +161,7 @@ def show(name: str, points: list[RunSpec], states: dict[str, str]) -> None:
         console.print(f"cost     about {duration(total)} of one slot's time for {len(todo)} runs{known}")
     for line in forecast.lines((point.config, point.outline) for point in todo):
         console.print(line, markup=False)
+    console.print(f"disk     {footprint.said(todo, done)}", markup=False)
     console.print("dry=true: nothing was run or written")
 
 
@@ -164,4 +177,6 @@ def write(folder: Path, name: str, scale: str, command: str, rows: list[dict[str
     Args:
         more: further keys; ``pruned`` has the rows of runs that a search gave up, which no table waits for.
     """
-    files.write_json(folder / "study.json", {"study": name, "scale": scale, "command": command, "points": rows, **more})
+    files.write_record(
+        folder / "study.json", {"study": name, "scale": scale, "command": command, "points": rows, **more}
+    )

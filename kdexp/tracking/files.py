@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from kdexp.common import files
+from kdexp.common import files, results
 from kdexp.common import status as run_status
 
 METRICS = "metrics.jsonl"
@@ -45,7 +45,7 @@ class MetricsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
         size = os.fstat(self._file).st_size
         if size and os.pread(self._file, 1, size - 1) != b"\n":
             os.write(self._file, b"\n")
@@ -60,9 +60,10 @@ class MetricsFile:
             "values": {name: float(value) for name, value in values.items()},
         }
         line = (json.dumps(record) + "\n").encode()
-        written = os.write(self._file, line)
+        with files.room(self.path, len(line)):
+            written = os.write(self._file, line)
         if written != len(line):
-            raise OSError(f"{self.path}: only {written} of {len(line)} bytes could be written; is the disk full?")
+            raise files.full(self.path, len(line))
 
     def system_samples(self) -> int:
         """Number of machine-load lines that earlier attempts left, so that a resumed run goes on counting."""
@@ -124,15 +125,6 @@ def first_line(path: Path) -> str:
     return hashlib.sha256(line).hexdigest()[:12] if line.endswith(b"\n") else ""
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """The file's object, or an empty one when there is none that can be read."""
-    try:
-        content = files.read_json(path)
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def write_marker(run_dir: Path, **changes: Any) -> None:
     """Change fields of ``tracking.json``, in one step for readers.
 
@@ -141,8 +133,8 @@ def write_marker(run_dir: Path, **changes: Any) -> None:
     store has), ``stamp`` (of the facts that it has), ``state`` (``synced`` or ``behind``), ``error``.
     """
     fields = ("uri", "experiment", "run_id", "position", "stamp", "state", "error")
-    marker = {**dict.fromkeys(fields), **read_json(run_dir / MARKER), **changes}
-    files.write_json(run_dir / MARKER, marker)
+    marker = {**dict.fromkeys(fields), **files.read_note(run_dir / MARKER), **changes}
+    files.write_record(run_dir / MARKER, marker)
 
 
 def milliseconds(when: Any) -> int | None:
@@ -164,12 +156,15 @@ class Facts:
     @cached_property
     def status(self) -> dict[str, Any]:
         """Content of ``status.json``."""
-        return read_json(self.folder / run_status.STATUS)
+        return run_status.read_status(self.folder)
 
     @cached_property
     def result(self) -> dict[str, Any]:
-        """Content of ``result.json``; empty while there is none."""
-        return read_json(self.folder / "result.json")
+        """Content of ``result.json``; empty while there is none that can be read."""
+        try:
+            return results.read(self.folder) or {}
+        except (OSError, files.Damaged):
+            return {}
 
     @cached_property
     def config(self) -> dict[str, Any]:

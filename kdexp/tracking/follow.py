@@ -23,8 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from kdexp.tracking.files import MARKER, read_json, write_marker
-from kdexp.tracking.mlflow_store import Store, prepare, problems, public, resolve
+from kdexp.common.files import read_note
+from kdexp.tracking.files import MARKER, write_marker
+from kdexp.tracking.mlflow_store import Store, create, prepare, problems, public, resolve
 from kdexp.tracking.sync import Stores, is_behind, run_folders, send
 
 log = logging.getLogger("kdexp.tracking")
@@ -83,7 +84,7 @@ class Follower:
 
     def _lacking(self, otherwise: str) -> str:
         for folder in _folders(self.job):
-            note = read_json(folder / MARKER)
+            note = read_note(folder / MARKER)
             if note.get("state") != "behind":
                 note = {"state": "behind", "error": otherwise, "uri": public(self.job["uri"])}
                 write_marker(folder, experiment=folder.parent.name, **note)
@@ -93,9 +94,10 @@ class Follower:
 
 @contextmanager
 def following(study_dir: Path, settings: dict[str, Any]) -> Iterator[None]:
-    """Make the store ready before a study's first run, have its runs shown meanwhile, and complete it after the last.
+    """Make the store ready, have a study's runs shown meanwhile, and complete it after the last.
 
-    Nothing here ends or delays a study for long: what could not be shown is one warning.
+    Nothing here ends a study or holds its runs up: they start while the store is made, however long a busy machine
+    takes for that, and are shown once it is there. What could not be shown is one warning.
 
     Args:
         study_dir: ``multirun/<study>``.
@@ -109,7 +111,9 @@ def following(study_dir: Path, settings: dict[str, Any]) -> Iterator[None]:
         return
     from filelock import FileLock, Timeout
 
-    prepare(str(settings["uri"]))
+    stop = threading.Event()
+    making = threading.Thread(target=prepare, args=(str(settings["uri"]), stop), daemon=True)
+    making.start()
     study_dir.mkdir(parents=True, exist_ok=True)
     follower, wait_s = Follower(study_dir, settings), float(settings["timeout_s"])
     with contextlib.ExitStack() as held:
@@ -118,7 +122,10 @@ def following(study_dir: Path, settings: dict[str, Any]) -> Iterator[None]:
         try:
             yield
             wait_s = LAST_S  # tables that are made right afterwards shall see everything; who was stopped waits less
+            making.join()
         finally:
+            stop.set()
+            making.join()
             why = follower.close(wait_s)
             if why:
                 log.warning(
@@ -137,16 +144,23 @@ def _folders(job: dict[str, Any]) -> Iterator[Path]:
 
 
 def main() -> None:
-    """The follower's process: look every ``every_s`` seconds, and once more when the input has ended."""
+    """The follower's process: look every ``every_s`` seconds, and once more when the input has ended.
+
+    A store that is still being made is waited for; only then do the seconds of the last look count.
+    """
     job = json.loads(sys.stdin.readline())
-    ended = threading.Event()
+    ended, made = threading.Event(), threading.Event()
 
     def listen() -> None:
         sys.stdin.read()
+        made.wait()
         signal.alarm(math.ceil(job["last_s"]))  # the system's: it also ends a process whose server hangs
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
+    with contextlib.suppress(Exception):  # sending notes why
+        create(job["uri"])
+    made.set()
     stores: Stores = {}
     is_last = False
     while not is_last:

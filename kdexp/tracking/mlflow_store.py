@@ -10,15 +10,22 @@ Traps of MLflow 3.17 that are guarded here:
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import logging
 import math
 import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit, urlunsplit
+
+from kdexp.common import files, sqlite
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -35,7 +42,8 @@ DEFAULTS: dict[str, Any] = {
     "system_metrics": True,
     "artifacts": True,
 }
-LOCK_S = 60.0  # how long to wait for another process that creates a store, an experiment or a parent run
+LOCK_S = 60.0  # how long to wait for another process that creates an experiment or a parent run
+CREATE_S = 900.0  # how long to wait for a store's tables; seconds, unless the machine has much else to do
 _REMOTE = ("http", "https")
 _DATABASE = ("sqlite", "postgresql", "mysql", "mssql")
 
@@ -68,15 +76,8 @@ def _is_number(value: object) -> bool:
 
 def resolve(uri: str) -> str:
     """``uri`` with the path of a SQLite file made absolute (against the current directory)."""
-    path = sqlite_path(uri)
-    return uri if path is None else f"sqlite:///{path}"
-
-
-def sqlite_path(uri: str) -> Path | None:
-    """Absolute path of the file behind a ``sqlite:///`` URI, None for other stores."""
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(os.path.abspath(os.path.expanduser(uri.removeprefix("sqlite:///").split("?")[0])))
+    path = sqlite.path_of(uri)
+    return uri if path is None else sqlite.address(path)
 
 
 def public(uri: str) -> str:
@@ -104,56 +105,117 @@ def load(timeout_s: float = DEFAULTS["timeout_s"]) -> None:
         logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
-def prepare(uri: str) -> None:
-    """Make the embedded store ready before runs start, so that one that cannot be used is known at once.
+def prepare(uri: str, stop: threading.Event | None = None) -> None:
+    """Make the embedded store ready, so that one that cannot be used is known at once.
 
     Safe for any number of processes at once; imports no MLflow into the caller. A store that cannot be prepared is
     one warning: the runs keep their numbers in their own files.
+
+    Args:
+        stop: becomes true when nobody waits for the store any more.
     """
     try:
-        create(resolve(uri))
+        create(resolve(uri), stop=stop)
     except Exception as problem:
         log.warning("tracking: %s cannot be prepared (%s); runs go on without it", public(uri), problem)
 
 
-def create(uri: str) -> None:
+def create(uri: str, wait_s: float = CREATE_S, stop: threading.Event | None = None) -> None:
     """Create the SQLite file of ``uri`` if there is none: tables, then WAL, then moved into place. Others: nothing.
 
+    One process makes it, others wait.
+
+    Args:
+        wait_s: seconds after which a machine counts as too busy.
+        stop: becomes true when nobody waits for the store any more; the call then returns without it.
+
     Raises:
-        TrackingError: MLflow could not create it.
-        OSError, filelock.Timeout: no access, or another process holds the lock for more than a minute.
+        TrackingError: MLflow could not create it, or not in time.
+        OSError: no access.
     """
-    path = sqlite_path(uri)
-    if path is None or (path.exists() and path.stat().st_size > 0):
+    path = sqlite.path_of(uri)
+    if path is None or _is_there(path):
         return
-    from filelock import FileLock
+    from filelock import FileLock, Timeout
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock", timeout=LOCK_S):
-        if path.exists() and path.stat().st_size > 0:
-            return
-        fresh = path.with_name(f".{path.name}.new")
-        for leftover in path.parent.glob(f"{fresh.name}*"):  # of a process that was killed here
+    stop, deadline, lock = stop or threading.Event(), time.monotonic() + wait_s, FileLock(f"{path}.lock")
+    while not stop.is_set() and not _is_there(path):
+        try:
+            with lock.acquire(timeout=0.5):
+                if not _is_there(path):
+                    _create(path, deadline, stop)
+        except Timeout:
+            _in_time(path, deadline)
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _in_time(path: Path, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TrackingError(
+            f"MLflow's tables in {path} take very long to be made, here or by another process; is the machine busy? "
+            f"python -m kdexp tracking prepare uri={sqlite.address(path)} makes them at a quieter time"
+        )
+
+
+def _create(path: Path, deadline: float, stop: threading.Event) -> None:
+    """Have a process make the store aside: nothing of MLflow stays open on the file, and the parent stays light."""
+    for kind in ("*.tmp*", "new*"):  # of a process that was killed here; the second was an older kdexp's
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.{kind}"):
             leftover.unlink()
-        # A process of its own: nothing of MLflow stays open on the file, and the parent stays light and safe to fork.
-        code = f"from kdexp.tracking import mlflow_store; mlflow_store._migrate({str(fresh)!r})"
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=LOCK_S, cwd=_ROOT)
-        if done.returncode:
-            raise TrackingError(f"mlflow could not create {path}: {(done.stderr.strip() or '?').splitlines()[-1]}")
-        with sqlite3.connect(fresh) as connection:
+    with files.fresh(path) as aside, tempfile.TemporaryFile("w+") as said:
+        code = f"from kdexp.tracking import mlflow_store; mlflow_store._migrate({str(aside)!r})"
+        child = subprocess.Popen(
+            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said, cwd=_ROOT
+        )
+        try:
+            while child.poll() is None:
+                _in_time(path, deadline)
+                if stop.wait(0.05):
+                    raise TrackingError("nobody waits for it any more")
+            if child.returncode:
+                said.seek(0)
+                raise TrackingError(f"mlflow could not create {path}: {(said.read().strip() or '?').splitlines()[-1]}")
+            connection = sqlite3.connect(aside)
             connection.execute("pragma journal_mode=wal")
-        connection.close()
-        os.replace(fresh, path)
+            connection.close()
+        finally:
+            child.kill()
+            child.wait()
+            for beside in path.parent.glob(f"{glob.escape(aside.name)}-*"):  # its journal
+                beside.unlink(missing_ok=True)
 
 
 _ROOT = Path(__file__).resolve().parents[2]  # so that the child finds this package however it was started
 
 
 def _migrate(path: str) -> None:
+    """Be the process that makes a store; it leaves nothing behind when the one that waits for it is gone."""
+
+    def watch() -> None:
+        os.read(0, 1)
+        for leftover in Path(path).parent.glob(f"{glob.escape(Path(path).name)}*"):
+            leftover.unlink(missing_ok=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
     load()
+    _client(sqlite.address(path)).search_experiments(max_results=1)
+
+
+def _client(uri: str) -> MlflowClient:
+    """Make a client, and take the empty folder away that MLflow makes where a quoted address reads like a path."""
     from mlflow import MlflowClient
 
-    MlflowClient(f"sqlite:///{path}").search_experiments(max_results=1)
+    client, path = MlflowClient(uri), sqlite.path_of(uri)
+    if path is not None and str(path) != uri.removeprefix(sqlite.SCHEME):
+        client.search_experiments(max_results=1)  # a store is opened by its first question
+        with contextlib.suppress(OSError):
+            os.removedirs(Path(uri.removeprefix(sqlite.SCHEME)).parent)
+    return client
 
 
 class Store:
@@ -167,17 +229,15 @@ class Store:
     def __init__(self, uri: str, timeout_s: float = DEFAULTS["timeout_s"]) -> None:
         create(uri)
         load(timeout_s)
-        from mlflow import MlflowClient
-
         self.uri = uri
-        self.client: MlflowClient = MlflowClient(uri)
+        self.client = _client(uri)
         self._parents: dict[str, tuple[str, str]] = {}
 
     def lock(self, study_dir: Path) -> BaseFileLock:
         """The lock under which experiments and runs are looked up and created."""
         from filelock import FileLock
 
-        path = sqlite_path(self.uri)
+        path = sqlite.path_of(self.uri)
         place = path.with_name(path.name + ".lock") if path else study_dir / ".tracking.lock"
         return FileLock(place, timeout=LOCK_S)
 
@@ -208,7 +268,7 @@ class Store:
     def _artifacts(self, name: str, study_dir: Path) -> str | None:
         if urlsplit(self.uri).scheme in _REMOTE:
             return None  # the server knows
-        path = sqlite_path(self.uri)
+        path = sqlite.path_of(self.uri)
         return ((path.parent if path else study_dir.resolve().parent) / "mlartifacts" / name).as_uri()
 
     def find(self, experiment: str, kind: str, name: str) -> Run | None:

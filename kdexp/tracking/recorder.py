@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from kdexp.common.files import read_note
 from kdexp.common.locks import is_locked
-from kdexp.tracking.files import MARKER, METRICS, SYSTEM, MetricsFile, read_json
+from kdexp.tracking.files import MARKER, METRICS, SYSTEM, MetricsFile
 from kdexp.tracking.follow import FOLLOWED, Follower
 from kdexp.tracking.mlflow_store import DEFAULTS, problems
 
@@ -77,8 +78,8 @@ class Tracker:
         Returns within ``tracking.timeout_s`` seconds. The follower goes on for a moment if it is not done by then; what
         it could not show is made good by ``python -m kdexp.tracking sync``.
         """
-        self._sample(time.monotonic())
         with contextlib.suppress(OSError):  # every line was handed to the system long ago
+            self._sample(time.monotonic())
             self.file.close()
         self._follow()
         if self.follower is not None:
@@ -102,7 +103,7 @@ class Tracker:
         note = self.run_dir / MARKER
         if not note.exists() or note.stat().st_mtime < self.follower.began:
             return  # an earlier attempt's
-        content = read_json(note)
+        content = read_note(note)
         if content.get("state") == "behind":
             self._warn(str(content.get("error")))
         elif self._warned:

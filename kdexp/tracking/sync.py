@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdexp.common import sqlite
+from kdexp.common.files import read_note
 from kdexp.common.redact import without_passwords
-from kdexp.tracking.files import MARKER, METRICS, Facts, lines, read_json, write_marker
+from kdexp.tracking.files import MARKER, METRICS, Facts, lines, write_marker
 from kdexp.tracking.mlflow_store import DEFAULTS, Store, TrackingError, public, resolve
 from kdexp.tracking.view import View
 
@@ -67,7 +69,7 @@ def behind(root: str | Path, study: str | None = None) -> list[Path]:
 
 def is_behind(folder: Path, uri: str | None = None) -> bool:
     """Tell whether a tracked run has what its store (or the one at ``uri``) does not show, judged by its own note."""
-    facts, note = Facts(folder), read_json(folder / MARKER)
+    facts, note = Facts(folder), read_note(folder / MARKER)
     is_shown = note.get("state") == "synced" and note.get("stamp") == facts.stamp and uri in (None, note.get("uri"))
     if is_shown and next(lines(folder / METRICS, note.get("position") or 0), None) is None:
         return False
@@ -104,12 +106,12 @@ def send(folder: Path, uri: str, stores: Stores, timeout_s: float = DEFAULTS["ti
 
 
 def _uri(folder: Path, root: Path) -> str:
-    shown = read_json(folder / MARKER).get("uri")
+    shown = read_note(folder / MARKER).get("uri")
     if shown and "***@" not in shown:
         return str(shown)
     tracking = Facts(folder).config.get("tracking")
     wanted = tracking.get("uri") if isinstance(tracking, dict) else None
-    return str(wanted) if wanted and "${" not in str(wanted) else f"sqlite:///{root}/mlflow.db"
+    return str(wanted) if wanted and "${" not in str(wanted) else sqlite.address(root / "mlflow.db")
 
 
 def _store(facts: Facts, uri: str, stores: Stores, timeout_s: float) -> Store:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from kdexp.common import sqlite
 from kdexp.tracking.mlflow_store import create, public, resolve
 
 HOST = "127.0.0.1"
@@ -37,7 +38,7 @@ def ui(root: str | Path = "multirun", port: int = 5000, uri: str | None = None) 
         ValueError: the port is taken or no port, or ``uri`` is a server already.
         kdexp.tracking.mlflow_store.TrackingError: the embedded store cannot be created.
     """
-    uri = resolve(uri or f"sqlite:///{root}/mlflow.db")
+    uri = resolve(uri or sqlite.address(f"{root}/mlflow.db"))
     if urlsplit(uri).scheme in ("http", "https"):
         raise ValueError(f"uri={public(uri)} is a server: open that address in a browser")
     if not 0 < port < 65536:

@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from kdexp.common import machine
+from kdexp.common import files, machine
 from kdexp.common.registry import RESERVED, build
 from kdexp.config.schema import Recipe
 from kdexp.heads.base import Head
@@ -519,11 +519,13 @@ class Phase:
     def save(self, model: nn.Module) -> None:
         """Write a model into the stage's result, complete with its tokenizer, and its sizes into the summary."""
         model.eval()
-        models.save(model, self.work)
+        target = self.work / "model.safetensors"
+        with files.room(target, sum(value.nbytes for value in model.state_dict().values())):
+            models.save(model, self.work)
         self.task.save_preprocessor(self.context.data_context(self.recipe.max_length), self.work)
         for name, value in models.describe(model).items():
             setattr(self.summary, name, value)
-        self.summary.size_bytes = (self.work / "model.safetensors").stat().st_size
+        self.summary.size_bytes = target.stat().st_size
 
     def keep(self, module: nn.Module, path: str, dtype: str | None = None) -> None:
         """Write a module's weights to a file of the stage's result, whole or not at all.
@@ -535,12 +537,9 @@ class Phase:
         from safetensors.torch import save_file
 
         asked = {None: None, "fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
-        target = self.work / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        tensors = {}
+        target, tensors = self.work / path, {}
         for name, value in module.state_dict().items():
             kind = asked if asked is not None and value.is_floating_point() else value.dtype
             tensors[name] = value.detach().to("cpu", kind, copy=True).contiguous()
-        new = target.with_suffix(".new")
-        save_file(tensors, new)
-        new.replace(target)
+        with files.fresh(target, sum(value.nbytes for value in tensors.values())) as aside:
+            save_file(tensors, aside)

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from kdexp.common import files
 from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch, Features
 from kdexp.objectives.base import Objective
@@ -21,6 +22,9 @@ from kdexp.train.step import Step, run_step
 
 MICRO = 64
 """Micro-batches of a step whose seeds are numbered without a gap."""
+
+
+AGAIN = "run the same command again; it goes on from the last checkpoint."
 
 
 class Diverged(ValueError):
@@ -70,15 +74,14 @@ class Student:
         self.judge, self.write, self.run = evaluate, write, run
         self.parts = nn.ModuleDict({"objectives": self.objectives, **({"beside": beside} if beside else {})})
         self.optimizer = optim.optimizer([self.model, self.parts], recipe)
-        self.progress = checkpoint.load(folder / "checkpoint", self.model, self.parts, self.optimizer)
+        sums: dict[str, Tensor] = {}
+        self.progress = checkpoint.load(folder / "checkpoint", self.model, self.parts, self.optimizer, sums)
         self.last: dict[str, float] = {}
         self.training = True  # False keeps the model in evaluation mode: other parts are trained on a frozen model
-        self._sums: Tensor | None = None  # of the objectives' values, and of the gradient norms, since the last log
-        self._norms: Tensor | None = None
-        self._count = 0
+        place = next(step.model.parameters()).device
+        self._sums = {name: value.to(place) for name, value in sums.items()}  # since the last line of metrics
         self._bad: dict[str, Tensor] = {}  # the first step at which something was not finite, 0 = none
         self._rates: dict[int, float] = {}
-        self._rate = 0.0  # of the last update
         self._since = time.monotonic()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
@@ -99,7 +102,7 @@ class Student:
         shares = {name: _share(o, batch, whole) for name, o in self.objectives.items()}  # type: ignore[arg-type]
         total, values = self.run(self.step, batch, target, shares)
         total.backward()
-        self._sums = values if self._sums is None else self._sums + values
+        self._add("values", values)
         self._mark("terms", values)
 
     def update(self, rate: float, number: int) -> None:
@@ -113,11 +116,15 @@ class Student:
         norm = optim.clip(parameters, self.recipe)
         optim.step(self.optimizer, self.recipe, rate, number)
         self.optimizer.zero_grad(set_to_none=True)
-        self._norms = norm if self._norms is None else self._norms + norm
+        self._add("norms", norm)
         self._mark("norm", norm)
         self.progress.step += 1
-        self._count += 1
-        self._rate = self._rates[self.progress.step] = rate
+        self.progress.unlogged += 1
+        self.progress.rate = self._rates[self.progress.step] = rate
+
+    def _add(self, what: str, values: Tensor) -> None:
+        """Add the objectives' values, or the norm of the gradients, to what the next line of metrics is the mean of."""
+        self._sums[what] = self._sums[what] + values if what in self._sums else values
 
     def _mark(self, what: str, values: Tensor) -> None:
         """Remember, without waiting for the device, which of these values were first not finite in this update."""
@@ -144,7 +151,7 @@ class Student:
             tensors = {**dict(self.model.named_parameters()), **dict(self.parts.named_parameters())}
             if not bool(torch.stack([tensor.isfinite().all() for tensor in tensors.values()]).all()):
                 lost = next(name for name, tensor in tensors.items() if not bool(tensor.isfinite().all()))
-                self._stop(self.progress.step, f"the weight {lost}", self._rate)
+                self._stop(self.progress.step, f"the weight {lost}", self.progress.rate)
 
     def _stop(self, step: int, what: str, rate: float | None) -> None:
         at = "" if rate is None else f" at a learning rate of {rate:.3g}"
@@ -161,20 +168,20 @@ class Student:
         Raises:
             Diverged: one of them is not finite.
         """
-        if self._sums is None or not self._count:
+        count = self.progress.unlogged
+        if not count:
             return {}
         self.check_finite()
-        means = (self._sums / self._count).tolist()
+        means = (self._sums["values"] / count).tolist()
         values = {f"train/{name}": v for name, v in zip(self.objectives, means, strict=True)}
         values["train/loss"] = sum(self.weights[name] * v for name, v in zip(self.objectives, means, strict=True))
-        values["train/rate"] = self._rate
-        if self._norms is not None:
-            values["train/grad_norm"] = float(self._norms / self._count)
+        values["train/rate"] = self.progress.rate
+        values["train/grad_norm"] = float(self._sums["norms"] / count)
         for name, objective in zip(self.objectives, self.step.listeners(), strict=True):
             if objective.layer_losses is not None:  # of the last batch, by student layer
                 layers = zip(objective.pairs, objective.layer_losses.tolist(), strict=True)
                 values |= {f"train/{name}/{pair[0]}": value for pair, value in layers}
-        self._sums, self._norms, self._count = None, None, 0
+        self._sums, self.progress.unlogged = {}, 0
         self.write(self.progress.step, epoch, values)
         self.last = values
         return values
@@ -193,7 +200,7 @@ class Student:
             progress.best_score, progress.waiting = score, 0
             progress.best = {"epoch": epoch, "step": progress.step, "scores": scores}
             if self.recipe.keep == "best":
-                checkpoint.save_weights(self.folder / "best.safetensors", self.model)
+                progress.best_sha256 = checkpoint.save_weights(self.folder / checkpoint.BEST, self.model)
         else:
             progress.waiting += 1
             progress.stopped = patience is not None and progress.waiting >= patience
@@ -207,20 +214,25 @@ class Student:
         self.check_finite(weights=True)
         self.progress.seconds += time.monotonic() - self._since
         self._since = time.monotonic()
-        checkpoint.save(self.folder / "checkpoint", self.model, self.parts, self.optimizer, self.progress)
+        checkpoint.save(
+            self.folder / "checkpoint", self.model, self.parts, self.optimizer, self.progress, dict(self._sums)
+        )
 
     def finish(self) -> None:
         """Go back to the best weights, if the recipe keeps those and something was selected.
 
         Raises:
             Diverged: the last weights are not finite.
+            ValueError: the best weights are not what was written.
         """
         self.check_finite(weights=True)
         self.progress.seconds += time.monotonic() - self._since
-        best = self.folder / "best.safetensors"
+        best = self.folder / checkpoint.BEST
         if self.recipe.keep == "best" and self.progress.best:
             if not best.exists():
-                raise ValueError(f"{best} is missing: delete the folder {self.folder} to start this phase again.")
+                raise ValueError(f"{best} is missing: {AGAIN}")
+            if self.progress.best_sha256 is not None and files.checksum(best) != self.progress.best_sha256:
+                raise ValueError(f"{best} is damaged (its sha256 is not the one noted when it was written): {AGAIN}")
             checkpoint.load_weights(best, self.model)
 
 

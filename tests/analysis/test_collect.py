@@ -213,10 +213,10 @@ def test_the_cache_reads_only_what_is_new_and_is_not_trusted_when_damaged(
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("{", "not readable as JSON"),
+        ("{", r"is damaged \(Expecting .* run the study again"),
         ('{"schema": 9}', "reads schema 1"),
         ('{"schema": 1, "labels": {}}', "lacks run, science"),
-        ("[]", "schema list"),
+        ("[]", r"is damaged \(it holds \[\], not an object"),
     ],
 )
 def test_a_damaged_result_names_its_file(study: Path, text: str, words: str) -> None:

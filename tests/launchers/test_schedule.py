@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
+from kdexp.common import results
 from kdexp.launch import slots as machine
 from kdexp.launch.base import Outcome
 from kdexp.launch.board import Board, duration, summary
@@ -61,8 +62,7 @@ def test_longest_first() -> None:
 def test_expected_cost_comes_from_the_nearest_finished_runs(tmp_path: Path) -> None:
     done = [point("x", "alpha", "kd", tmp_path), point("y", "alpha", "att", tmp_path)]
     for one, took in zip(done, (10.0, 30.0), strict=True):
-        one.run_dir.mkdir()
-        (one.run_dir / "result.json").write_text(f'{{"cost": {{"seconds": {took}}}}}')
+        results.write(one.run_dir, {**{key: {} for key in results.SHAPE}, "cost": {"seconds": took}})
     todo = [point("1", "alpha", "kd"), point("2", "alpha", "hid"), point("3", "beta", "kd")]
     assert expected(todo, done) == {"1": 10.0, "2": 20.0}
 

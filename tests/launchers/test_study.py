@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def test_a_grid_runs_once_and_is_skipped_afterwards(shell: Any) -> None:
     assert len(shell.executions()) == 6
     assert "study grid: 6 runs" in out
     listed = json.loads((shell.where / "multirun/grid/study.json").read_text())
-    assert set(listed) == {"study", "scale", "command", "points"}
+    assert set(listed) == {"study", "scale", "command", "points", "checksum"}
     assert set(listed["points"][0]) == {"id", "name", "labels", "seed", "overrides"}
     assert set(listed["points"][0]["labels"]) == {"teacher", "student", "objective", "mapping", "init", "task"}
     shell.run("+experiment=grid", "scale=desk", "hydra/launcher=basic")
@@ -127,6 +128,36 @@ def test_several_shells_share_a_study_without_doing_anything_twice(shell: Any) -
     names = [name for name, _, _ in shell.executions()]
     assert len(names) == len(set(names)) == 6
     assert set(shell.states("plain").values()) == {"finished"}
+
+
+def test_a_run_that_somebody_stopped_leaves_a_study_that_is_not_done(shell: Any, until: Callable) -> None:
+    """By hand, by a batch system, for want of memory: it is not finished, so the exit code is not 0."""
+    command = ("+experiment=plain", "init=first", "seed=1,2", "hydra.launcher.slots=1")
+    process = shell.start(*command, STUB_SECONDS="3")
+    until(lambda: len(shell.executions()) == 1)
+    os.kill(int(shell.executions()[0][1]), signal.SIGTERM)
+    _out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, err
+    assert sorted(shell.states("plain").values()) == ["finished", "interrupted"]
+    assert shell.run(*command)[0] == 0
+
+
+@pytest.mark.slow
+def test_twenty_workers_on_a_hundred_points(shell: Any) -> None:
+    """Two shells with ten slots each, and one of them is killed on the way: every point is carried out once."""
+    seeds = f"seed={','.join(map(str, range(101, 151)))}"
+    command = ("+experiment=plain", "init=first,last", seeds, "hydra.launcher.slots=10")
+    processes = [shell.start(*command, STUB_SECONDS="0.4") for _ in range(2)]
+    time.sleep(15)
+    os.killpg(processes[0].pid, signal.SIGKILL)
+    processes[0].communicate()
+    _out, err = processes[1].communicate(timeout=240)
+    assert processes[1].returncode == 0, err
+    code, out, err = shell.run(*command)
+    assert code == 0 and "study plain: 100 runs" in out, err
+    assert set(shell.states("plain").values()) == {"finished"} and len(shell.states("plain")) == 100
+    repeated = [name for name, count in Counter(name for name, _, _ in shell.executions()).items() if count > 1]
+    assert len(repeated) <= 10, "only what the killed shell was at is taken up again"
 
 
 def test_a_run_that_another_shell_lets_go_of_is_taken_up(shell: Any, until: Callable) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -28,23 +29,29 @@ def summary(name: str, root: str) -> dict[str, Any]:
 
 
 def run(root: str, json: bool) -> int:
-    """Print a line a study, or all of them as JSON.
+    """Print a line a study, or all of them as JSON; 1 if one could not be read (it is named).
 
     Raises:
         ValueError: there is no such folder.
     """
     if not Path(root).is_dir():
         raise ValueError(f"there is no folder {root}; give the one that holds the studies with root=FOLDER")
-    found = [summary(path.parent.name, root) for path in sorted(Path(root).glob("*/study.json"))]
+    found, broken = [], 0
+    for path in sorted(Path(root).glob("*/study.json")):
+        try:
+            found.append(summary(path.parent.name, root))
+        except ValueError as error:
+            broken += 1
+            print(error, file=sys.stderr)
     if json:
         print_json(found)
-        return 0
+        return 1 if broken else 0
     width = max((len(one["study"]) for one in found), default=0)
     for one in found:
         states = ", ".join(f"{count} {state}" for state, count in one["states"].items())
         print(f"{one['study']:<{width}}  {one['runs']:>4} runs: {states}; {one['seconds']:.0f} s")
     print(f"{len(found)} studies in {Path(root)}/")
-    return 0
+    return 1 if broken else 0
 
 
 VERB = Command("Every study that was started, and the states of its runs.", run, {"root": ROOT, "json": JSON})

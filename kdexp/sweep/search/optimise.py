@@ -201,7 +201,7 @@ class Search:
             "total": self.total,
             "space": {d.name: d.key for d in self.space},
         }
-        files.write_json(self.folder / NOTE, note)
+        files.write_record(self.folder / NOTE, note)
 
     def _reopen_failed(self) -> None:
         """Give failed trials another chance when more retries are asked for than they had."""

@@ -7,11 +7,7 @@ them) and ``meta.json``. It is written aside and moved into place whole.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
-import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,17 +125,12 @@ def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], di
     if cache is None:
         return compute()
     path = _remembered(cache, kind, state)
-
-    def make() -> None:
-        value = compute()
-        files.write_json(path, {"sha256": _digest(value), "value": value})
-
-    return _once(path, _read_remembered, make)
+    return _once(path, _read, lambda: files.write_record(path, compute()))
 
 
 def recall(cache: Path | None, kind: str, state: str) -> dict | None:
     """Return what :func:`remember` has kept, or None; writes nothing."""
-    return None if cache is None else _read_remembered(_remembered(cache, kind, state))
+    return None if cache is None else _read(_remembered(cache, kind, state))
 
 
 def remembers(cache: Path | None, kind: str, state: str) -> bool:
@@ -149,10 +140,6 @@ def remembers(cache: Path | None, kind: str, state: str) -> bool:
 
 def _remembered(cache: Path, kind: str, state: str) -> Path:
     return Path(cache) / kind / f"{hashlib.sha256(f'{SCHEMA} {state}'.encode()).hexdigest()[:32]}.json"
-
-
-def _digest(value: dict) -> str:
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def _once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
@@ -172,15 +159,12 @@ def _once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None
     return found
 
 
-def _read_remembered(path: Path) -> dict | None:
+def _read(path: Path) -> dict | None:
     try:
-        kept = files.read_json(path)
-        if kept is None or kept["sha256"] == _digest(kept["value"]):
-            return None if kept is None else kept["value"]
-    except (ValueError, KeyError, TypeError):
-        pass
-    log.warning("%s is damaged and is made anew", path)
-    return None
+        return files.read_record(path, {}, strict=True)
+    except files.Damaged as error:
+        log.warning("%s and is made anew", error)
+        return None
 
 
 def encode_once(
@@ -261,22 +245,19 @@ ARRAYS = ("tokens", "types", "offsets", "labels")
 
 
 def _save(folder: Path, splits: dict[str, Encoded]) -> None:
-    """Write an entry aside, flush it, move it into place."""
-    aside = Path(tempfile.mkdtemp(dir=folder.parent, prefix=".new-"))
+    """Write an entry aside, flush it, move it into place (of a damaged one, which has just been refused)."""
     meta = {}
-    for name, split in splits.items():
-        arrays = {a: getattr(split, a) for a in ARRAYS if getattr(split, a) is not None}
-        for array, value in arrays.items():
-            with open(aside / f"{name}.{array}.npy", "wb") as file:
-                np.save(file, value, allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-        sums = {array: files.checksum(aside / f"{name}.{array}.npy") for array in arrays}
-        meta[name] = {"pad": split.pad, "truncated": split.truncated, "sha256": sums}
-    files.write_json(aside / "meta.json", meta)
-    if folder.exists():  # damaged: load() has just refused it
-        shutil.rmtree(folder)
-    os.replace(aside, folder)
+    with files.fresh_folder(folder, sum(getattr(s, a).nbytes for s in splits.values() for a in _arrays(s))) as aside:
+        for name, split in splits.items():
+            for array in _arrays(split):
+                np.save(aside / f"{name}.{array}.npy", getattr(split, array), allow_pickle=False)
+            sums = {array: files.checksum(aside / f"{name}.{array}.npy") for array in _arrays(split)}
+            meta[name] = {"pad": split.pad, "truncated": split.truncated, "sha256": sums}
+        files.write_record(aside / "meta.json", meta)
+
+
+def _arrays(split: Encoded) -> list[str]:
+    return [array for array in ARRAYS if getattr(split, array) is not None]
 
 
 def load(folder: Path) -> dict[str, Encoded] | None:
@@ -284,7 +265,9 @@ def load(folder: Path) -> dict[str, Encoded] | None:
     if not folder.is_dir():
         return None
     try:
-        meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+        meta = files.read_record(folder / "meta.json", {}, strict=True)
+        if meta is None:
+            raise files.Damaged(folder / "meta.json", "it is missing")
         out = {}
         for name, info in meta.items():
             arrays: dict[str, Any] = {"types": None}

@@ -1,0 +1,75 @@
+"""What runs will take on the disk, from their configurations alone: said before anything starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from kdexp.common import files
+from kdexp.common.registry import build
+from kdexp.config.schema import Config
+from kdexp.models import build as models
+from kdexp.run.spec import RunSpec
+
+WIDTH = 4
+"""Bytes of a weight: fp32, whatever the arithmetic."""
+UNDER_WAY = 7
+"""Models' worth of a phase that is under way: weights and two moments in the checkpoint and in its successor, and the
+best weights so far."""
+
+
+def said(todo: Sequence[RunSpec], done: Iterable[RunSpec] = ()) -> str:
+    """Return what the disk of a study's store must hold, beside what is free there.
+
+    Args:
+        todo: runs that are still to come; they share a store.
+        done: finished runs; the stages that these needed are there.
+    """
+    if not todo:
+        return "nothing more is needed"
+    place = Path(todo[0].config.runtime.store).expanduser().absolute()
+    free = files.free(place)
+    there = f"{files.said(free)} are free in {place}"
+    try:
+        stays, meanwhile = needed(todo, done)
+    except (OSError, ValueError):  # weights that only the hub has, and it cannot be asked
+        return f"not known; {there}"
+    sentence = f"about {files.said(stays)} stay, {files.said(meanwhile)} more for each run under way; {there}"
+    return sentence if stays + meanwhile < free else f"{sentence}: TOO LITTLE"
+
+
+def needed(todo: Iterable[RunSpec], done: Iterable[RunSpec] = ()) -> tuple[int, int]:
+    """Return the bytes of weights that runs leave in the store, and of those that one run at a time needs on its way.
+
+    Counted are models: every phase makes one, once however many runs share it; ``runtime.keep_weights`` says which
+    students stay. Records, logs and tokenised texts are small beside them; what a method keeps of its own (the
+    stations of a teacher's trajectory) is not counted.
+
+    Args:
+        todo: runs that are still to come.
+        done: finished runs; the stages that these needed are there.
+    """
+    known = {stage.key for run in done for stage in run.outline}
+    stays = meanwhile = 0
+    sizes: dict[str, tuple[int, int]] = {}
+    for run in todo:
+        name = repr((run.config.teacher, run.config.student, run.config.task))
+        if name not in sizes:
+            sizes[name] = _models(run.config)
+        big, small = sizes[name]
+        fresh = [stage for stage in run.outline if stage.key not in known]
+        known |= {stage.key for stage in fresh}
+        way = small * sum(stage.role != "teacher" for stage in run.outline[:-1])  # phases are kept until the run's end
+        for stage in fresh:
+            is_teacher = stage.role == "teacher"
+            kept = {"all": True, "final": stage is run.outline[-1], "none": False}[run.config.runtime.keep_weights]
+            stays += big if is_teacher else small * (kept or stage.shared)
+            meanwhile = max(meanwhile, UNDER_WAY * (big if is_teacher else small) + way)
+    return stays, meanwhile
+
+
+def _models(config: Config) -> tuple[int, int]:
+    """Return the bytes of a teacher and of its student."""
+    head = build(config.task).head
+    sizes = models.count(config.teacher, head), models.count(config.teacher, head, config.student)
+    return WIDTH * sizes[0], WIDTH * sizes[1]
