@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdexp.common.registry import build
@@ -11,13 +16,15 @@ from kdexp.config.schema import Config
 from kdexp.methods import base as methods
 from kdexp.models import build as models
 from kdexp.objectives import layer_maps
-from kdexp.run.spec import RunSpec, facts
+from kdexp.run.spec import RunSpec, cache_of, facts
 from kdexp.store.replicated import open_store
 
 
 def before(spec: RunSpec) -> None:
     """Print who learns from whom: both models' sizes and the matched layers."""
     config, head = spec.config, build(spec.config.task).head
+    for note in spec.notes:
+        print(note, file=sys.stderr)
     small = models.count(config.teacher, head, config.student)
     big = models.count(config.teacher, head)
     print(f"run      {spec.run_dir}")
@@ -61,8 +68,11 @@ def after(result: dict[str, Any]) -> None:
 
 def stages(spec: RunSpec) -> None:
     """Print the stages of a run in order, which are in the store, and what they cost when they were built."""
+    for note in spec.notes:
+        print(note, file=sys.stderr)
     store = open_store(spec.config, spec.run_dir)
-    planned = methods.stages(spec.config, facts(spec.config))
+    with scratch(cache_of(spec.config)) as cache:
+        planned = methods.stages(spec.config, facts(spec.config, cache))
     there = {stage.key: store.seek(stage.key) for stage in planned}
     print(f"run      {spec.run_dir}: {state(spec.run_dir)}")
     for number, stage in enumerate(planned, 1):
@@ -85,6 +95,18 @@ def stages(spec: RunSpec) -> None:
     else:
         guess = f"about {sum(past.get(stage.name, 0.0) for stage in new):.0f} s"
     print(f"     {len(new)} of {len(planned)} stages would run: {guess}")
+
+
+@contextmanager
+def scratch(cache: Path) -> Iterator[Path]:
+    """Lend a cache that may be written and is thrown away; what another one remembers is in it, linked."""
+    with TemporaryDirectory() as folder:
+        for path in (path for kind in ("embedded", "fingerprints", "hub") for path in cache.glob(f"{kind}/**/*")):
+            if path.is_file() and path.suffix != ".lock":
+                link = Path(folder) / path.relative_to(cache)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+        yield Path(folder)
 
 
 def _seconds(store: Any, names: set[str]) -> dict[str, float]:

@@ -47,15 +47,17 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     assert isinstance(config, dict)
     for word in ("hydra", "debug"):
         config.pop(word, None)
-    teacher, student = config.setdefault("teacher", {}), config.setdefault("student", {})
-    for recipe in (config.get("recipe"), teacher.get("recipe")):
+    # What is no group of settings gets none filled in: the checks name it.
+    groups = {key: value if isinstance(value, dict) else {} for key, value in config.items()}
+    teacher, student = groups.get("teacher", {}), groups.get("student", {})
+    for recipe in (groups.get("recipe", {}), teacher.get("recipe")):
         if isinstance(recipe, dict):
             recipe.pop("per_task", None)  # looked up by the resolver kdexp.per_task
     teacher |= {key: value for key, value in sizes(teacher).items() if teacher.get(key) is None}
     for key in ("hidden_size", "num_heads", "intermediate_size", "vocab_size"):
         if student.get(key) is None:
             student[key] = teacher.get(key)
-    runtime = config.get("runtime") or {}
+    runtime = groups.get("runtime", {})
     if isinstance(runtime.get("compile"), bool):  # YAML reads true and false
         runtime["compile"] = str(runtime["compile"]).lower()
     return config
@@ -83,12 +85,13 @@ def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
     source = teacher.get("source")
     folder = None if source in (None, "???") else source_folder(str(source))
     if folder is None or not (folder / "config.json").is_file():
-        return {"attention": None if teacher.get("family") is None else teacher["family"] in FAMILIES_WITH_ATTENTION}
+        family = teacher.get("family")
+        return {"attention": None if family is None else str(family) in FAMILIES_WITH_ATTENTION}
     path = folder / "config.json"
     stated = _config_json(path, path.stat().st_mtime_ns)
     values = {key: next((stated[a] for a in aliases if a in stated), None) for key, aliases in SIZES.items()}
     family = teacher.get("family") or values["family"]
-    return {**values, "attention": family in FAMILIES_WITH_ATTENTION}
+    return {**values, "attention": str(family) in FAMILIES_WITH_ATTENTION}
 
 
 @lru_cache(maxsize=64)

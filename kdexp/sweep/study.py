@@ -45,7 +45,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
         dry: only say what would happen.
 
     Raises:
-        SystemExit: code 1, some runs failed.
+        SystemExit: code 1, some runs are not finished.
         Interrupted: a person stopped it; the summary has been printed.
     """
     name, run_dirs = points[0].config.study, points[0].run_dir.parent
@@ -82,7 +82,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
     unsent = shared_run.unsent(points)
     if unsent:
         print(unsent, file=sys.stderr)
-    if unsent or any(outcome.state == "failed" for outcome in outcomes):
+    if unsent or any(outcome.state not in ("finished", "skipped") for outcome in outcomes):
         raise SystemExit(1)
     return outcomes
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from kdexp.common import network
+from kdexp.config.schema import Text
 from kdexp.tasks.text import files, hub
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
@@ -43,14 +44,14 @@ class TextTask(SequenceTask):
     )  # fmt: skip
 
     columns: list[str] = field(default_factory=list)
-    label: str = "label"
-    folder: str | None = None
+    label: Text = "label"
+    folder: Text | None = None
     files: dict[str, Names] = field(default_factory=lambda: {s: f"{s}.parquet" for s in ("train", "validation")})
     optional: list[str] = field(default_factory=list)
-    partial: str | None = None
-    hub: str | None = None
-    hub_config: str | None = None
-    hub_revision: str | None = None
+    partial: Text | None = None
+    hub: Text | None = None
+    hub_config: Text | None = None
+    hub_revision: Text | None = None
     hub_splits: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
