@@ -35,31 +35,21 @@ def problems(config: Config) -> list[str]:
     return problems + mapping + _objective(config, head, layers=not (init or mapping))
 
 
-def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:
-    """Check a node with a ``_target_``: importable, and every key an argument of it, of the right type."""
+def _made(where: str, spec: dict[str, Any], base: type[Any], reserved: tuple[str, ...] = ("_target_",)) -> list[str]:
+    """Check a node with a ``_target_``: a class of the wanted kind, every key an argument of it, of the right type."""
     try:
         chosen = target(spec)
         if not inspect.isclass(chosen):
             return [f"{where}._target_={spec['_target_']} is no class: name the class, such as kdexp.objectives.kd.KD."]
-        return settings.problems(where, spec, chosen, reserved)
-    except ValueError as error:
-        return [f"{where}: {error}."]
-
-
-def _made(where: str, spec: dict[str, Any], base: type[Any], reserved: tuple[str, ...] = ("_target_",)) -> list[str]:
-    """Check a node as :func:`_arguments` does, and that its class can be made and is of the wanted kind."""
-    problems = _arguments(where, spec, reserved)
-    if problems:
+        if not issubclass(chosen, base) or chosen is base or inspect.isabstract(chosen):
+            wanted = f"{base.__module__}.{base.__name__}"
+            return [f"{where}._target_={spec['_target_']} cannot be used here: a class made from {wanted} is needed."]
+        problems = settings.problems(where, spec, chosen, reserved)
+        if not problems:
+            build(spec, reserved)
         return problems
-    chosen = target(spec)
-    if not issubclass(chosen, base) or inspect.isabstract(chosen):
-        wanted = f"{base.__module__}.{base.__name__}"
-        return [f"{where}._target_={spec['_target_']} cannot be used here: a class made from {wanted} is needed."]
-    try:
-        build(spec, reserved)
     except (ValueError, TypeError) as error:
-        return [f"{where}: {error}"]
-    return []
+        return [f"{where}: {error}{'' if str(error).endswith('.') else '.'}"]
 
 
 def _sizes(config: Config) -> list[str]:

@@ -85,4 +85,5 @@ def annotations(taker: Callable[..., Any]) -> dict[str, Any]:
     except NameError:  # imported for type checkers only
         hints = {}
     parameters = inspect.signature(taker).parameters.values()
-    return {p.name: hints.get(p.name, Any) for p in parameters if p.kind is not p.VAR_KEYWORD and p.name != "self"}
+    named = (p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
+    return {name: hints.get(name, Any) for name in named}

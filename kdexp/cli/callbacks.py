@@ -42,4 +42,5 @@ class Check(Callback):
                 preview.stages(checked)
                 raise SystemExit(0)
         except Exception as error:  # Hydra would log it as a warning and run all the same
-            raise SystemExit(report(error)) from error
+            report(error)
+            raise SystemExit(2) from error

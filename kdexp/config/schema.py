@@ -84,7 +84,7 @@ class Teacher(Group):
     name: Text
     source: Text
     revision: Text | None = None
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="64 hex digits")] | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="64 hex digits")
     family: Text | None = None
     num_layers: Depth | None = None
     hidden_size: Count | None = None
@@ -312,8 +312,10 @@ def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> 
     if kind == "string_too_short":
         return f"{name} is empty: give a text."
     if kind in ("too_short", "too_long"):
-        words = {1: "one", 2: "two", 3: "three"}
+        words = {2: "two", 3: "three"}
         need = int(context.get("min_length") or context.get("max_length") or 0)
+        if need == 1:
+            return f"{name} is empty: give at least one."
         return f"{name}={value}: {words.get(need, need)} numbers are needed."
     if kind == "finite_number":
         return f"{name}={value}: a finite number is needed."

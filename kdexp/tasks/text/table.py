@@ -6,7 +6,9 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
+
+from pydantic import Field
 
 from kdexp.common import network
 from kdexp.config.schema import Text
@@ -14,7 +16,7 @@ from kdexp.tasks.text import files, hub
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
 
-Names = str | list[str]
+Names = Text | Annotated[list[Text], Field(min_length=1)]
 
 
 @dataclass
