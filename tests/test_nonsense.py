@@ -197,7 +197,7 @@ def test_every_setting_of_kdexps_own_classes_has_a_type(plain: Make):
     unknown = [
         (taker, name)
         for taker in [*classes, *layer_maps.STRATEGIES.values()]
-        for name, annotation in settings.annotations(taker).items()
+        for name, annotation in settings.types(taker).items()
         if annotation is Any
     ]
     assert unknown == [] and len(classes) > 15

@@ -73,13 +73,13 @@ _WEIGHT = _reader(Weight)
 @cache
 def _readers(taker: Callable[..., Any]) -> dict[str, TypeAdapter[Any] | None]:
     """Make the readers of all parameters once, for all points of a grid."""
-    return {name: _reader(annotation) for name, annotation in annotations(taker).items()}
+    return {name: _reader(annotation) for name, annotation in types(taker).items()}
 
 
 @cache
-def annotations(taker: Callable[..., Any]) -> dict[str, Any]:
+def types(taker: Callable[..., Any]) -> dict[str, Any]:
     """Return the parameters that can be given by name, each with its type; ``Any`` where none can be made out."""
-    source = taker if dataclasses.is_dataclass(taker) or not inspect.isclass(taker) else taker.__init__
+    source: Any = taker if dataclasses.is_dataclass(taker) or not inspect.isclass(taker) else taker.__init__  # type: ignore[misc]
     try:
         hints = get_type_hints(source, include_extras=True)
     except NameError:  # imported for type checkers only

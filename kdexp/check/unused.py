@@ -7,6 +7,7 @@ is varied all the same: for a score it is put back to its default, said once, an
 from __future__ import annotations
 
 import inspect
+from typing import Any
 
 from kdexp.common.registry import build, target
 from kdexp.config.schema import Config
@@ -15,7 +16,8 @@ from kdexp.config.schema import Config
 def settled(config: Config) -> tuple[Config, list[str]]:
     """Return a checked configuration with settings put back that have no effect, and a sentence for each of them."""
     head, task = build(config.task).head, config.task["name"]
-    notes, phases = [], {}
+    notes: list[str] = []
+    phases: dict[str, dict[str, Any]] = {}
     for phase in ("intermediate", "prediction"):
         terms = phases[phase] = {}
         for name, spec in getattr(config.objective, phase).items():

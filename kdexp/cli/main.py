@@ -6,7 +6,6 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -108,8 +107,8 @@ def composed_and_run() -> None:
             raised.append(error)
             return None
 
-    def plainly(function: Callable[[], Any]) -> Any:
-        return function()
+    def plainly(func: Any) -> Any:
+        return func()
 
     before, utils.run_and_report = utils.run_and_report, plainly
     try:

@@ -234,8 +234,10 @@ def _group(key: str, value: Any, kind: type[Group] | None) -> Any:
     if name == "???" or (kind is None and not (isinstance(name, str) and name)):
         wrong = " has no value" if name in ("???", None) else f"={name!r} is no name"
         raise ConfigError([f"{key}.name{wrong}: give {key}.name=..., the name in tables."])
+    if kind is None:
+        return value
     try:
-        return value if kind is None else kind.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as error:
         raise ConfigError(sentences(error, kind, key)) from error
 
