@@ -111,7 +111,7 @@ def _word(word: str) -> str | None:
     override = _parsed(word) if key else None
     if override is None:
         return _unreadable(word, key, value)
-    if not word.startswith("~") and not override.is_sweep_override():
+    if not word.startswith(("~", "+")) and not override.is_sweep_override():
         return _without_effect(word, key, override.value())
     return None
 
@@ -148,7 +148,7 @@ def _without_effect(word: str, key: str, value: Any) -> str | None:
     if value == {} and isinstance(value, dict):
         return f"{word} changes nothing, since mappings are laid over one another: take a key away with ~{key}.NAME."
     group = Path(CONFIG_PATH) / key.split("@")[0]
-    if not word.startswith("+") and group.is_dir() and not isinstance(value, str | list | dict):
+    if group.is_dir() and not isinstance(value, str | list | dict):
         return f"{word}: choose one of: {', '.join(choices.names(group))}."
     return None
 
