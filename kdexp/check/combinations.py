@@ -6,15 +6,19 @@ import inspect
 from pathlib import Path
 from typing import Any
 
-from kdexp.check import data
+from kdexp.check import data, settings
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
-from kdexp.methods.base import epochs, method, pairs
+from kdexp.inits.base import Init
+from kdexp.methods.base import epochs, method, pairs, terms
 from kdexp.models.families.base import family
 from kdexp.models.shared_layers import sps_plan
+from kdexp.objectives import layer_maps
+from kdexp.objectives.base import Objective
+from kdexp.tasks.base import Task
 from kdexp.tracking import mlflow_store
 
 
@@ -31,31 +35,28 @@ def problems(config: Config) -> list[str]:
     problems += init
     if not (init or unusable):
         problems += teachers.unreadable(config) + ([] if task else teachers.other_answers(config))
-    problems += _objective(config, head, layers=not init)
+    mapping = _mapping("mapping", config.mapping)
+    problems += mapping + _objective(config, head, layers=not (init or mapping))
     if not (task or unusable):
         problems += data.problems(config, build(config.task))
     return problems
 
 
-def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:
-    """Check a node with a ``_target_``: importable, and every key an argument of it."""
+def _made(where: str, spec: dict[str, Any], base: type[Any], reserved: tuple[str, ...] = ("_target_",)) -> list[str]:
+    """Check a node with a ``_target_``: a class of the wanted kind, every key an argument of it, of the right type."""
     try:
         chosen = target(spec)
         if not inspect.isclass(chosen):
             return [f"{where}._target_={spec['_target_']} is no class: name the class, such as kdexp.objectives.kd.KD."]
-        signature = inspect.signature(chosen)
-    except ValueError as error:
-        return [f"{where}: {error}."]
-    known = [n for n, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD and n != "self"]
-    problems = []
-    for key, value in spec.items():
-        if key in reserved:
-            continue
-        if key not in known:
-            problems.append(f"{where}.{key} is unknown.{near(key, known)} Known keys: {', '.join(known)}.")
-        elif value == "???":
-            problems.append(f"{where}.{key} has no value: give {where}.{key}=...")
-    return problems
+        if not issubclass(chosen, base) or chosen is base or inspect.isabstract(chosen):
+            wanted = f"{base.__module__}.{base.__name__}"
+            return [f"{where}._target_={spec['_target_']} cannot be used here: a class made from {wanted} is needed."]
+        problems = settings.problems(where, spec, chosen, reserved)
+        if not problems:
+            build(spec, reserved)
+        return problems
+    except (ValueError, TypeError) as error:
+        return [f"{where}: {error}{'' if str(error).endswith('.') else '.'}"]
 
 
 def _sizes(config: Config) -> list[str]:
@@ -92,6 +93,10 @@ def _sizes(config: Config) -> list[str]:
                 f"{name}.batch_size={recipe.batch_size} is not a multiple of {name}.accumulation="
                 f"{recipe.accumulation}: micro-batches must be equal; change one of them."
             )
+        if recipe.warmup >= 1 and recipe.warmup % 1:
+            problems.append(
+                f"{name}.warmup={recipe.warmup}: below 1 it is a share of all updates, from 1 on their whole number."
+            )
         if recipe.patience is not None and config.selection == "last":
             problems.append(f"{name}.patience={recipe.patience} has no effect with selection=last: set it to null.")
         for key in ("patience", "eval_every"):
@@ -111,13 +116,10 @@ def _sizes(config: Config) -> list[str]:
 
 
 def _task(config: Config) -> list[str]:
-    problems = _arguments("task", config.task, ("_target_",))
+    problems = _made("task", config.task, Task)
     if problems:
         return problems
-    try:
-        task = build(config.task)
-    except (ValueError, TypeError) as error:
-        return [f"task: {error}"]
+    task = build(config.task)
     root = config.data.root
     if root is not None and not Path(root).expanduser().is_dir():
         return [
@@ -131,7 +133,7 @@ def _task(config: Config) -> list[str]:
 
 
 def _init(config: Config, head: Head | None) -> list[str]:
-    problems = _arguments("init", config.init, ("_target_",))
+    problems = _made("init", config.init, Init)
     if problems:
         return problems
     init, teacher, student = build(config.init), config.teacher, config.student
@@ -162,6 +164,22 @@ def _init(config: Config, head: Head | None) -> list[str]:
     return problems
 
 
+def _mapping(where: str, chosen: Any) -> list[str]:
+    """Check a mapping, of all terms or of one: its name, and its options by what they are given to."""
+    spec = {"name": chosen} if isinstance(chosen, str) else chosen
+    if not isinstance(spec, dict):
+        return [f"{where}={chosen!r} is no mapping: give a name, or {{name: ...}} with its options."]
+    if "name" not in spec:
+        return [f"{where}={spec} has no name: give one, such as {where}.name=uniform, or leave {where} out."]
+    name, options = spec["name"], {key: value for key, value in spec.items() if key != "name"}
+    if name == "auto":
+        return [f"{where}.{key} is unknown: mapping=auto has no options." for key in options]
+    if name not in layer_maps.STRATEGIES:
+        known = ["auto", *layer_maps.STRATEGIES]
+        return [f"{where}.name={name} is unknown; choose one of: {', '.join(known)}.{near(name, known)}"]
+    return settings.problems(where, options, layer_maps.STRATEGIES[name], layer_maps.FACTS)
+
+
 def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
     """Check the objective.
 
@@ -184,10 +202,20 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
     for phase in ("intermediate", "prediction"):
         for name, spec in getattr(objective, phase).items():
             key = f"objective.{phase}.{name}"
-            wrong = _arguments(key, spec, RESERVED)
+            wrong = _made(key, spec, Objective, RESERVED)
+            wrong += settings.weight(f"{key}.weight", spec.get("weight", 1.0))
+            if spec.get("mapping") is not None:
+                wrong += _mapping(f"{key}.mapping", spec["mapping"])
             problems += wrong
             if not wrong:
                 mappings.append((key, spec, target(spec)))
+    phases = ["joint"] if objective.schedule == "joint" else ["intermediate", "prediction"]
+    problems += [
+        f"objective.{'*' if phase == 'joint' else phase}.*.weight is 0 for every term ({', '.join(weighted)}): nothing "
+        "would be learned; give one of them a weight."
+        for phase in phases
+        if (weighted := terms(config, phase)) and all(spec.get("weight", 1.0) == 0 for spec in weighted.values())
+    ]
     for key, spec, cls in mappings:
         problems += _needs(config, key, spec, cls, head, layers)
     if config.mapping.get("name") != "auto" and mappings and not any(c.layers != "none" for _, _, c in mappings):
@@ -201,8 +229,6 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
 def _needs(config: Config, key: str, spec: dict[str, Any], cls: Any, head: Head | None, layers: bool) -> list[str]:
     """Check what one objective wants against what the models can give."""
     teacher, student, problems = config.teacher, config.student, []
-    if isinstance(spec.get("weight", 1.0), bool) or not isinstance(spec.get("weight", 1.0), int | float):
-        problems.append(f"{key}.weight={spec.get('weight')!r}: a number is needed.")
     if {"query", "key", "value"} & set(cls.needs) and not teacher.attention:
         problems.append(
             f"{key} needs queries, keys or values, but teacher={teacher.name} (family {teacher.family}) "
@@ -216,15 +242,16 @@ def _needs(config: Config, key: str, spec: dict[str, Any], cls: Any, head: Head 
     lacking = unanswered(cls.asks, head) if head is not None else ""
     if lacking:
         problems.append(f"{key} {lacking} (task={config.task.get('name')}): use kd.")
+    if cls.layers == "none" and spec.get("mapping") is not None:
+        problems.append(f"{key}.mapping={spec['mapping']} has no effect: {key} matches no layers; set it to null.")
     if layers and cls.layers != "none":
         try:
             pairs(config, spec)
         except ValueError as error:
             problems.append(f"{key}: {error}")
-    try:
-        term = build(spec, RESERVED)
-        if config.recipe.steps is None:
-            term.fits(epochs(config, key.split(".")[1]))
-    except (ValueError, TypeError) as error:
-        problems.append(f"{key}: {error}")
+    if config.recipe.steps is None:
+        try:
+            build(spec, RESERVED).fits(epochs(config, key.split(".")[1]))
+        except ValueError as error:
+            problems.append(f"{key}: {error}")
     return problems

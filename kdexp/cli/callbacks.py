@@ -27,16 +27,20 @@ class Check(Callback):
         # Hydra imports this file for a grid's parent and for --help too, which need no torch.
         from kdexp.check import probes
         from kdexp.cli import preview
+        from kdexp.common import machine
         from kdexp.run import spec
 
         global checked
         try:
             checked = spec.make(config, list(config.hydra.overrides.task))
-            problems = probes.problems([checked.config])
+            problems = [*machine.problems(checked.config.runtime.device), *probes.problems([checked.config])]
+            if checked.config.scale != "full":
+                problems.append(f"scale={checked.config.scale} has no effect: a single run has no forms, a study has.")
             if problems:
                 raise ConfigError(problems)
             if checked.config.plan == "show" or checked.config.dry:
                 preview.stages(checked)
                 raise SystemExit(0)
         except Exception as error:  # Hydra would log it as a warning and run all the same
-            raise SystemExit(report(error)) from error
+            report(error)
+            raise SystemExit(2) from error

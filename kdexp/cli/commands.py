@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 
 from kdexp.cli import verbs
+from kdexp.cli.words import experiment
 from kdexp.common import arguments
 
 PROGRAM = "python -m kdexp"
@@ -53,6 +54,10 @@ def main(words: Sequence[str]) -> int:
         return _analysis(name, rest)
     near = difflib.get_close_matches(name, names(), 1)
     hint = f" Did you mean {near[0]}?" if near else ""
+    meant = experiment(name)
+    if meant:
+        print(f"{PROGRAM}: {name!r} is no verb but an experiment: {PROGRAM} {meant}.", file=sys.stderr)
+        return 2
     run = f"A run is key=value words: {PROGRAM} +experiment=quickstart."
     print(f"{PROGRAM}: {name!r} is no verb.{hint} Verbs: {', '.join(names())}. {run}", file=sys.stderr)
     return 2

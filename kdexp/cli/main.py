@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
+import platform
 import sys
-from pathlib import Path
+from importlib.metadata import version
 from typing import Any
 
-from kdexp.cli import commands
-
-CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
+from kdexp import __version__
+from kdexp.cli import commands, words
+from kdexp.cli.words import CONFIG_PATH
+from kdexp.common import arguments as terminal
 
 
 def resolvers() -> None:
@@ -57,10 +59,13 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 something failed, 2 the request cannot work."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     environment()
+    terminal.show_what_can_be_shown()
     if commands.asked(arguments):
         return commands.main(arguments)
-    import hydra
-
+    flags, overrides = words.ordered(arguments)
+    if "--version" in flags:
+        print(f"kdexp {__version__} (Hydra {version('hydra-core')}, Python {platform.python_version()})")
+        return 0
     from kdexp.cli import errors
     from kdexp.config import choices
     from kdexp.sweep import plugins
@@ -69,25 +74,53 @@ def main(argv: list[str] | None = None) -> int:
     plugins.register()
     plugins.take_names()
     choices.hide_bases()
-    swept = plugins.experiment_sweep(arguments)
-    refused = choices.refused(arguments, CONFIG_PATH) + ([swept] if swept else [])
+    swept = plugins.experiment_sweep(overrides)
+    refused = choices.refused(overrides, CONFIG_PATH) + ([swept] if swept else []) + words.problems(flags, overrides)
     if refused:
         errors.complain(refused)
         return 2
-    # debug=NAME is laid over everything else, an experiment too, so it is composed last.
-    debug = [a for a in arguments if a.startswith(("debug=", "+debug="))]
-    sys.argv = ["kdexp", *(a for a in arguments if a not in debug), *("+" + a.lstrip("+") for a in debug)]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    sys.argv = ["kdexp", *flags, *overrides]
+    if not any(flag.startswith(words.INFO) for flag in flags):  # Hydra's own log would be printed twice
+        logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
-        hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(one)()
+        composed_and_run()
     except BaseException as error:
-        return errors.report(error, arguments, CONFIG_PATH)
+        return errors.report(error, [*flags, *overrides], CONFIG_PATH)
     return 0
+
+
+def composed_and_run() -> None:
+    """Let Hydra compose what ``sys.argv`` asks for, and carry it out.
+
+    Hydra would print errors in its own words and end the process; here they are raised, those of composition and those
+    of the run, which Hydra would announce with a line of its own.
+    """
+    import hydra
+    from hydra._internal import utils
+
+    raised: list[BaseException] = []
+
+    def task(composed: Any) -> Any:
+        try:
+            return one(composed)
+        except BaseException as error:
+            raised.append(error)
+            return None
+
+    def plainly(func: Any) -> Any:
+        return func()
+
+    before, utils.run_and_report = utils.run_and_report, plainly
+    try:
+        hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(task)()
+    finally:
+        utils.run_and_report = before
+    if raised:
+        raise raised[0]
 
 
 def environment() -> None:
     """Set what must be set before heavy libraries are imported; what the user has set stays."""
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # kdexp.cli.errors turns errors into sentences
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

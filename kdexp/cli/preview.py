@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from kdexp.common.registry import build
@@ -12,7 +17,7 @@ from kdexp.methods import base as methods
 from kdexp.models import build as models
 from kdexp.objectives import layer_maps
 from kdexp.run import footprint
-from kdexp.run.spec import RunSpec, facts, unknown
+from kdexp.run.spec import RunSpec, cache_of, facts, unknown
 from kdexp.store.replicated import open_store
 from kdexp.store.stage import Stage
 from kdexp.train import forecast
@@ -21,6 +26,8 @@ from kdexp.train import forecast
 def before(spec: RunSpec) -> None:
     """Print who learns from whom: both models' sizes and the matched layers."""
     config, head = spec.config, build(spec.config.task).head
+    for note in spec.notes:
+        print(note, file=sys.stderr)
     small = models.count(config.teacher, head, config.student)
     big = models.count(config.teacher, head)
     print(f"run      {spec.run_dir}")
@@ -72,6 +79,8 @@ def stages(spec: RunSpec) -> None:
 
     The hub is not asked. What it alone could tell is named, and then nobody knows which stages are there.
     """
+    for note in spec.notes:
+        print(note, file=sys.stderr)
     print(f"run      {spec.run_dir}: {state(spec.run_dir)}")
     missing = unknown(spec.config)
     if missing:
@@ -83,7 +92,8 @@ def stages(spec: RunSpec) -> None:
         name = spec.config.teacher.name
         print(f"teacher  {name}{_state(spec.config)}, as the local cache has it; the hub was not asked")
     store = open_store(spec.config, spec.run_dir)
-    planned = methods.stages(spec.config, facts(spec.config))
+    with scratch(cache_of(spec.config)) as cache:
+        planned = methods.stages(spec.config, facts(spec.config, cache))
     there = {stage.key: store.seek(stage.key) for stage in planned}
     for number, stage in enumerate(planned, 1):
         finished = there[stage.key]
@@ -113,6 +123,18 @@ def _roles(stage: Stage) -> str:
     """Return what a stage takes from which other one, in brackets; '' if it takes nothing."""
     roles = ", ".join(f"{role} from {parent.name}" for role, parent in stage.parents.items())
     return f"({roles})" if roles else ""
+
+
+@contextmanager
+def scratch(cache: Path) -> Iterator[Path]:
+    """Lend a cache that may be written and is thrown away; what another one remembers is in it, linked."""
+    with TemporaryDirectory() as folder:
+        for path in (path for kind in ("embedded", "fingerprints", "hub") for path in cache.glob(f"{kind}/**/*")):
+            if path.is_file() and path.suffix != ".lock":
+                link = Path(folder) / path.relative_to(cache)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+        yield Path(folder)
 
 
 def _seconds(store: Any, names: set[str]) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import io
 import json
 import math
 import os
@@ -143,12 +144,23 @@ def parse(words: Sequence[str], keys: Mapping[str, Key], hint: str = "") -> dict
     return values
 
 
+def show_what_can_be_shown() -> None:
+    """Print ``?`` for signs that the terminal's encoding does not have (± in ASCII), here and in processes to come."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
+    encoding = os.environ.get("PYTHONIOENCODING")
+    if encoding and ":" not in encoding:
+        os.environ["PYTHONIOENCODING"] = f"{encoding}:replace"
+
+
 def carry_out(program: str, verb: Command | Group, words: Sequence[str]) -> int:
     """Do what the words after a program's name ask for; return its exit code.
 
     2: the request cannot work (a ``ValueError``: a wrong word, or a study that is not there). 1: it failed on the way.
     130: interrupted. Each is one sentence on stderr.
     """
+    show_what_can_be_shown()
     try:
         return _carry_out(program, verb, words)
     except BrokenPipeError:  # the reader (head, less) has seen enough; files are written before anything is printed

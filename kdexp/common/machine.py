@@ -62,7 +62,7 @@ def decide_device(asked: str) -> str:
     """Return ``cpu`` or ``cuda[:N]``; ``auto`` is the GPU if there is one.
 
     Raises:
-        ValueError: a GPU was asked for and there is none.
+        ValueError: a GPU was asked for that is not there.
     """
     if asked == "cpu":
         return "cpu"
@@ -71,10 +71,24 @@ def decide_device(asked: str) -> str:
     import torch
 
     if torch.cuda.is_available():
+        count, number = torch.cuda.device_count(), int(asked.partition(":")[2] or 0)
+        if number >= count:
+            raise ValueError(
+                f"runtime.device={asked} but PyTorch sees {count} GPU(s), numbered from 0: use runtime.device=cuda."
+            )
         return "cuda" if asked == "auto" else asked
     if asked != "auto":
         raise ValueError(f"runtime.device={asked} but PyTorch sees no GPU: use runtime.device=cpu, or auto.")
     return "cpu"
+
+
+def problems(device: str) -> list[str]:
+    """Return why a device cannot be had on this machine, as a sentence for people; [] = it can."""
+    try:
+        decide_device(device)
+    except ValueError as error:
+        return [str(error)]
+    return []
 
 
 def decide_dtype(asked: str, device: str) -> str:

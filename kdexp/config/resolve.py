@@ -48,15 +48,16 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     assert isinstance(config, dict)
     for word in ("hydra", "debug"):
         config.pop(word, None)
-    teacher, _ = config.setdefault("teacher", {}), config.setdefault("student", {})
-    for recipe in (config.get("recipe"), teacher.get("recipe")):
+    # What is no group of settings gets none filled in: the checks name it.
+    groups = {key: value if isinstance(value, dict) else {} for key, value in config.items()}
+    for recipe in (groups.get("recipe", {}), groups.get("teacher", {}).get("recipe")):
         if isinstance(recipe, dict):
             recipe.pop("per_task", None)  # looked up by the resolver kdexp.per_task
-    runtime = config.get("runtime") or {}
+    runtime = groups.get("runtime", {})
     if isinstance(runtime.get("compile"), bool):  # YAML reads true and false
         runtime["compile"] = str(runtime["compile"]).lower()
-    cache = runtime.get("teacher_cache", "auto")
-    runtime["teacher_cache"] = "off" if cache is False else str(cache)  # YAML reads off, and numbers without a unit
+    if runtime.get("teacher_cache", "auto") is False:  # YAML reads off
+        runtime["teacher_cache"] = "off"
     return fill(config)
 
 
@@ -66,6 +67,8 @@ def fill(config: dict[str, Any]) -> dict[str, Any]:
     Args:
         config: plain values; a teacher of the hub can be read once ``teacher.commit`` is known.
     """
+    if not all(isinstance(config.get(key), dict) for key in ("teacher", "student")):
+        return config  # the checks name what is no group of settings
     teacher, student = dict(config["teacher"]), dict(config["student"])
     teacher |= {key: value for key, value in sizes(teacher).items() if teacher.get(key) is None}
     for key in ("hidden_size", "num_heads", "intermediate_size", "vocab_size"):
@@ -99,10 +102,11 @@ def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
     folder = None if source in (None, "???") else source_folder(str(source), teacher.get("commit"))
     said = {} if folder is None else stated(folder)
     if not said:
-        return {"attention": None if teacher.get("family") is None else teacher["family"] in FAMILIES_WITH_ATTENTION}
+        family = teacher.get("family")
+        return {"attention": None if family is None else str(family) in FAMILIES_WITH_ATTENTION}
     values = {key: next((said[a] for a in aliases if a in said), None) for key, aliases in SIZES.items()}
     family = teacher.get("family") or values["family"]
-    return {**values, "attention": family in FAMILIES_WITH_ATTENTION}
+    return {**values, "attention": str(family) in FAMILIES_WITH_ATTENTION}
 
 
 def stated(folder: Path) -> dict[str, Any]:

@@ -8,19 +8,41 @@
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
-from kdexp.common.problems import near
+from kdexp.common.problems import ConfigError, near
 
-Count = Annotated[int, Field(gt=0)]
+Count = Annotated[int, Field(gt=0, le=10**9)]
 """A whole number from 1 on."""
+Depth = Annotated[int, Field(gt=0, le=1000)]
+"""A number of layers, or of one layer."""
+Epochs = Annotated[int, Field(gt=0, le=100_000)]
+"""A number of epochs."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 """At least 0 and below 1."""
-Amount = Annotated[float, Field(gt=0)]
+Part = Annotated[float, Field(ge=0, le=1)]
+"""From 0 to 1."""
+Amount = Annotated[float, Field(gt=0, le=1e9)]
 """Above 0."""
-NotNegative = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0, le=1e9)]
+Weight = NotNegative
+"""What a term of a loss is multiplied by; 0 takes it out."""
+Temperature = Annotated[float, Field(ge=1e-3, le=1000)]
+"""What logits are divided by: beyond these bounds a softmax is a step, or flat."""
+Rate = Annotated[float, Field(ge=1e-12, le=10)]
+"""A learning rate."""
+Seed = Annotated[int, Field(ge=0, lt=2**40)]
+"""What random numbers are drawn from."""
+Length = Annotated[int, Field(ge=8, le=10**6)]
+"""Tokens of an input: the special ones, and a few words."""
+Text = Annotated[str, Field(min_length=1)]
+"""A text that is not empty."""
+INNER = re.compile(r"(function-|constrained-|nullable|(int|float|str|bool)$|(list|dict|tuple)\[)")
+"""Parts of the path of an error of pydantic that name its own types: which member of a union was tried."""
 Node = dict[str, Any]
 """A group whose keys belong to the class that its ``_target_`` names."""
 
@@ -34,30 +56,30 @@ class Group(BaseModel):
 class Recipe(Group):
     """Groups ``recipe`` and ``teacher.recipe``: how weights are optimised."""
 
-    epochs: Count = 3
+    epochs: Epochs = 3
     steps: Count | None = None
     batch_size: Count = 32
     accumulation: Count = 1
-    learning_rate: Annotated[float, Field(gt=0, le=10)] = 5e-5
+    learning_rate: Rate = 5e-5
     warmup: NotNegative = 0.1
     schedule: Literal["linear", "constant"] = "linear"
     layout_epochs: Count | None = None
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.999])
-    eps: Amount = 1e-6
+    eps: Annotated[float, Field(ge=1e-16, le=1)] = 1e-6
     bias_correction: bool = True
-    weight_decay: NotNegative = 0.01
+    weight_decay: Annotated[float, Field(ge=0, le=100)] = 0.01
     decay: Literal["matrices", "all"] = "matrices"
-    clip: Amount | None = 1.0
+    clip: Annotated[float, Field(ge=1e-6, le=1e6)] | None = 1.0
     clip_by: Literal["global", "tensor"] = "global"
     dropout: Share | None = None
-    max_length: Count = 128
+    max_length: Length = 128
     eval_every: Count | None = None
     patience: Count | None = None
     keep: Literal["best", "last"] = "best"
     bucket: bool = True
     shuffle: bool = True
     examples: Count | None = None
-    dropout_epochs: Count | None = None
+    dropout_epochs: Epochs | None = None
 
     @model_validator(mode="after")
     def _layout(self) -> Recipe:
@@ -77,20 +99,20 @@ class Teacher(Group):
     ``commit`` is what ``revision`` stands for on the hub; :mod:`kdexp.check.probes` fills it in.
     """
 
-    name: str
-    source: str
-    revision: str | None = None
+    name: Text
+    source: Text
+    revision: Text | None = None
     commit: str | None = None
-    sha256: str | None = None
-    family: str | None = None
-    num_layers: Count | None = None
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$", description="64 hex digits")
+    family: Text | None = None
+    num_layers: Depth | None = None
     hidden_size: Count | None = None
     num_heads: Count | None = None
     intermediate_size: Count | None = None
     vocab_size: Count | None = None
     attention: bool | None = None
     finetune: bool = True
-    seed: Annotated[int, Field(ge=0, lt=2**40)] = 1
+    seed: Seed = 1
     floor_margin: Annotated[float, Field(ge=-1, le=1)] = 0.02
     evaluation_mode: bool = True
     recipe: Recipe = Recipe()
@@ -99,8 +121,8 @@ class Teacher(Group):
 class Student(Group):
     """Group ``student``; null sizes have been filled with the teacher's."""
 
-    name: str
-    num_layers: Count = 3
+    name: Text
+    num_layers: Depth = 3
     hidden_size: Count | None = None
     num_heads: Count | None = None
     intermediate_size: Count | None = None
@@ -111,15 +133,15 @@ class Student(Group):
 class PhaseEpochs(Group):
     """``objective.epochs``: of each phase; null = recipe.epochs."""
 
-    intermediate: Count | None = None
-    prediction: Count | None = None
+    intermediate: Epochs | None = None
+    prediction: Epochs | None = None
 
 
 class Objective(Group):
     """Group ``objective``; a method with keys of its own adds them in a subclass (:mod:`kdexp.methods.base`)."""
 
-    name: str
-    method: str = "distill"
+    name: Text
+    method: Text = "distill"
     schedule: Literal["single", "two_phase", "joint"]
     start: Literal["raw", "fine_tuned"] = "raw"
     epochs: PhaseEpochs = PhaseEpochs()
@@ -130,8 +152,8 @@ class Objective(Group):
 class Data(Group):
     """Group ``data``."""
 
-    root: str | None = None
-    heldout: Share = 0.1
+    root: Text | None = None
+    heldout: Annotated[float, Field(ge=0, le=0.9)] = 0.1
 
 
 class Runtime(Group):
@@ -140,7 +162,7 @@ class Runtime(Group):
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"
-    threads: Count | None = None
+    threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     teacher_cache: Annotated[
         str,
         Field(
@@ -148,23 +170,23 @@ class Runtime(Group):
             description="auto, off, or a size with its unit, such as 500MB or 4GB",
         ),
     ] = "auto"
-    store: str = "multirun/.store"
+    store: Text = "multirun/.store"
     keep_weights: Literal["final", "all", "none"] = "final"
     progress: bool = True
     log_every: Count = 20
     checkpoint_s: NotNegative = 120.0
     lock_timeout_s: Amount = 86400.0
     efficiency: bool = False
-    remote: str | None = None
+    remote: Text | None = None
 
 
 class Tracking(Group):
     """Group ``tracking``: the view of the runs in MLflow."""
 
     enabled: bool = True
-    uri: str | None = None
-    every_s: Amount = 10.0
-    timeout_s: Amount = 5.0
+    uri: Text | None = None
+    every_s: Annotated[float, Field(ge=0.01, le=86400)] = 10.0
+    timeout_s: Annotated[float, Field(ge=0.01, le=86400)] = 5.0
     system_metrics: bool = True
     artifacts: bool = True
 
@@ -181,11 +203,11 @@ class Config(Group):
     recipe: Recipe
     data: Data
     selection: Literal["heldout", "validation", "last"]
-    seed: Annotated[int, Field(ge=0, lt=2**40)]
+    seed: Seed
     runtime: Runtime
     tracking: Tracking
-    study: str
-    scale: str = "full"
+    study: Text
+    scale: Text = "full"
     dry: bool = False
     plan: Literal["run", "show"] = "run"
 
@@ -200,35 +222,50 @@ def parse(raw: dict[str, Any], objective: type[Objective] = Objective) -> tuple[
     Returns:
         The configuration, or None and what is wrong with each value, as sentences for people.
     """
-    groups = {"objective": objective}
-    values: dict[str, Any] = {}
-    problems = [f"{key} is unknown.{near(key, Config.model_fields)}" for key in raw if key not in Config.model_fields]
-    for key in ("init", "objective", "task", "mapping"):
-        if not isinstance(raw.get(key), dict):
-            problems.append(
-                f"{key}={raw.get(key)!r} is empty: choose one ({key}=...; python -m kdexp --help lists them)."
-            )
-        elif raw[key].get("name") == "???":
-            problems.append(f"{key}.name has no value: give {key}.name=..., the name in tables.")
-    if problems:
-        return None, problems
-    for key, info in Config.model_fields.items():
+    wrong = {key for key in raw if key not in Config.model_fields}
+    problems = [f"{key} is unknown.{near(key, Config.model_fields)}" for key in raw if key in wrong]
+    values = {key: value for key, value in raw.items() if key not in wrong}
+    for key, kind in _groups(objective).items():
         if key not in raw:
             continue
-        kind = groups.get(key, info.annotation)
-        if not (isinstance(kind, type) and issubclass(kind, Group)):
-            values[key] = raw[key]
-            continue
         try:
-            values[key] = kind.model_validate(raw[key])
-        except ValidationError as error:
-            problems += sentences(error, kind, key)
-    if problems:
-        return None, problems
+            values[key] = _group(key, raw[key], kind)
+        except ConfigError as error:
+            problems += error.problems
+            wrong.add(key)
+            del values[key]
     try:
-        return Config.model_validate(values), []
+        config = Config.model_validate(values)
     except ValidationError as error:
-        return None, sentences(error, Config, "")
+        return None, problems + sentences(error, Config, "", wrong)
+    return (None, problems) if problems else (config, [])
+
+
+def _groups(objective: type[Objective]) -> dict[str, type[Group] | None]:
+    """Return the groups of a configuration with their types; None = its keys belong to a class."""
+    kinds = {key: info.annotation for key, info in Config.model_fields.items()} | {"objective": objective}
+    typed = {key: kind for key, kind in kinds.items() if isinstance(kind, type) and issubclass(kind, Group)}
+    return typed | dict.fromkeys((key for key, kind in kinds.items() if kind == Node))
+
+
+def _group(key: str, value: Any, kind: type[Group] | None) -> Any:
+    """Return a group as its type, or as it is.
+
+    Raises:
+        ConfigError: with everything that is wrong in it.
+    """
+    if not isinstance(value, dict):
+        raise ConfigError([f"{key}={value!r} is no group of settings: choose one ({key}=...; --help lists them)."])
+    name = value.get("name")
+    if name == "???" or (kind is None and not (isinstance(name, str) and name)):
+        wrong = " has no value" if name in ("???", None) else f"={name!r} is no name"
+        raise ConfigError([f"{key}.name{wrong}: give {key}.name=..., the name in tables."])
+    if kind is None:
+        return value
+    try:
+        return kind.model_validate(value)
+    except ValidationError as error:
+        raise ConfigError(sentences(error, kind, key)) from error
 
 
 def mended(raw: dict[str, Any], objective: type[Objective] = Objective) -> Config | None:
@@ -242,12 +279,8 @@ def mended(raw: dict[str, Any], objective: type[Objective] = Objective) -> Confi
 
 def _mended(raw: dict[str, Any], objective: type[Objective], number: float) -> Config | None:
     plain = copy.deepcopy({key: value for key, value in raw.items() if key in Config.model_fields})
-    kinds: dict[str, Any] = {
-        **{key: info.annotation for key, info in Config.model_fields.items()},
-        "objective": objective,
-    }
-    for key, kind in kinds.items():
-        if not (isinstance(kind, type) and issubclass(kind, Group)) or not isinstance(plain.get(key), dict):
+    for key, kind in _groups(objective).items():
+        if kind is None or not isinstance(plain.get(key), dict):
             continue
         try:
             kind.model_validate(plain[key])
@@ -258,7 +291,7 @@ def _mended(raw: dict[str, Any], objective: type[Objective], number: float) -> C
 
 
 def _mend(group: dict[str, Any], item: Any, number: float) -> None:
-    *path, last = [part for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))]
+    *path, last = [part for part in item["loc"] if not INNER.match(str(part))]
     for part in path:
         inner = group.get(part)
         if not isinstance(inner, dict):
@@ -273,16 +306,22 @@ def _mend(group: dict[str, Any], item: Any, number: float) -> None:
         group.pop(last, None)
 
 
-def sentences(error: ValidationError, group: type[BaseModel], prefix: str) -> list[str]:
-    """Say what pydantic found: each value, the rule, and the closest known name."""
-    problems: dict[str, list[str]] = {}
+def sentences(error: ValidationError, group: type[BaseModel], prefix: str, silent: Collection[str] = ()) -> list[str]:
+    """Say what pydantic found: each value, the rule, and the closest known name.
+
+    Args:
+        error: what it raised.
+        group: the type that was wanted.
+        prefix: the key that the value stands at.
+        silent: keys below it that are left out.
+    """
+    problems: dict[str, str] = {}
     for item in error.errors():
-        path = [str(part) for part in item["loc"] if not str(part).startswith(("function-", "constrained-"))]
-        if path and item["type"].endswith(("_type", "_parsing")) and path[-1] in ("int", "float", "str", "bool"):
-            path.pop()  # which member of a union was tried
+        path = [str(part) for part in item["loc"] if not INNER.match(str(part))]
         name = ".".join([prefix, *path] if prefix else path)
-        problems.setdefault(name, []).append(_sentence(item, name, group, path))
-    return [texts[0] for texts in problems.values()]
+        if not path or path[0] not in silent:
+            problems.setdefault(name, _sentence(item, name, group, path))
+    return list(problems.values())
 
 
 def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> str:
@@ -296,11 +335,15 @@ def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> 
         known = [word.strip("'") for word in str(context["expected"]).replace(" or ", ", ").split(", ")]
         return f"{name}={value} is unknown; choose one of: {', '.join(known)}.{near(value, known)}"
     if kind == "string_pattern_mismatch":
-        owner = _owner(group, path[:-1]).model_fields[path[-1]]
-        return f"{name}={value} is unknown; choose {owner.description}."
+        field = _owner(group, path[:-1]).model_fields.get(path[-1]) if path else None
+        return f"{name}={value} is unknown; choose {(field and field.description) or context['pattern']}."
+    if kind == "string_too_short":
+        return f"{name} is empty: give a text."
     if kind in ("too_short", "too_long"):
-        words = {1: "one", 2: "two", 3: "three"}
+        words = {2: "two", 3: "three"}
         need = int(context.get("min_length") or context.get("max_length") or 0)
+        if need == 1:
+            return f"{name} is empty: give at least one."
         return f"{name}={value}: {words.get(need, need)} numbers are needed."
     if kind == "finite_number":
         return f"{name}={value}: a finite number is needed."
@@ -318,6 +361,10 @@ def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> 
         "bool": "true or false",
         "string": "a text",
         "list": "a list",
+        "sequence": "a list",
+        "tuple": "a list",
+        "dict": "a group of settings",
+        "model": "a group of settings",
     }
     what = next((words for start, words in needed.items() if kind.startswith(start)), kind.replace("_", " "))
     quotes = ", without quotes" if isinstance(value, str) and what != "a text" else ""

@@ -47,12 +47,14 @@ class Head(ABC):
         name: of the kind, as tables and messages say it.
         auto_class: transformers' class that makes a model with this head.
         abilities: keys of :data:`ABILITIES`.
+        unused: arguments of :meth:`soft_loss` that have no meaning for its answers.
         names: the outputs that it reads from a model, keys of :meth:`outputs`.
     """
 
     name: ClassVar[str]
     auto_class: ClassVar[str]
     abilities: ClassVar[frozenset[str]] = frozenset()
+    unused: ClassVar[frozenset[str]] = frozenset()
     names: ClassVar[tuple[str, ...]] = ("logits",)
 
     @property

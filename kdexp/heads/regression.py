@@ -35,6 +35,7 @@ class Regression(Head):
     name: ClassVar[str] = "regression"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     abilities: ClassVar[frozenset[str]] = frozenset({"examples", "small"})
+    unused: ClassVar[frozenset[str]] = frozenset({"temperature", "form", "times_T2"})
 
     @property
     def width(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kdexp.config.schema import Depth
 from kdexp.inits.base import Init
 
 
@@ -15,11 +16,11 @@ class Layers(Init):
         chosen: 1-based teacher layers, bottom to top; repeats are allowed.
     """
 
-    chosen: list[int] = field(default_factory=list)
+    chosen: list[Depth] = field(default_factory=list)
 
     def layers(self, student_layers: int, teacher_layers: int) -> list[int]:
         """Return the list itself, checked."""
-        chosen = [int(layer) for layer in self.chosen]
+        chosen = list(self.chosen)
         if len(chosen) != student_layers:
             raise ValueError(
                 f"init.chosen={chosen} names {len(chosen)} layers, but student.num_layers={student_layers}: "

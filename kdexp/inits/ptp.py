@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from kdexp.config.schema import Count, Epochs, Part, Rate
 from kdexp.inits.first import First
 
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class PTP(First):
     asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 
     source: str = "pretrained"
-    t1: float | None = None
-    t2: float | None = None
-    epochs: int | None = None
-    learning_rate: float | None = None
-    batch_size: int | None = None
-    layout_epochs: int | None = None
+    t1: Part | None = None
+    t2: Part | None = None
+    epochs: Epochs | None = None
+    learning_rate: Rate | None = None
+    batch_size: Count | None = None
+    layout_epochs: Epochs | None = None
     select: str = "heldout_train"
 
     @property
@@ -56,9 +57,6 @@ class PTP(First):
                 f"init.layout_epochs={self.layout_epochs} with init.epochs={self.epochs}: the schedule is laid out for "
                 "at least as many epochs as are trained; give both."
             )
-        for name, value in (("t1", self.t1), ("t2", self.t2)):
-            if value is not None and not 0 <= value <= 1:
-                found.append(f"init.{name}={value}: a confidence between 0 and 1 (or null for the median).")
         if self.head:
             found.append("init.head=true: the 4-way head of PTP is thrown away, so there is none to copy; use false.")
         return found

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kdexp.common import results
+from kdexp.common import machine, results
 from kdexp.common.locks import is_locked
 from kdexp.common.status import LOCK, read_status
 from kdexp.run.spec import RunSpec
@@ -116,6 +116,10 @@ class Launcher:
 
     def prepare(self, points: list[RunSpec]) -> None:
         """Begin in the background what takes long before a first run; called as soon as the points stand."""
+
+    def problems(self, wanted: frozenset[str]) -> list[str]:
+        """Say which of the points' devices cannot be had where they are carried out: on this machine, unless told."""
+        return [problem for device in sorted(wanted) for problem in machine.problems(device)]
 
     def schedule(self, points: list[RunSpec]) -> Source:
         """Decide in which order the points of a grid start."""

@@ -42,6 +42,15 @@ class Local(Parallel):
         at_least_one(slots=slots, threads=threads)
         self.asked, self.threads, self.memory_gb = slots, threads, memory_gb
 
+    def problems(self, wanted: frozenset[str]) -> list[str]:
+        """See :class:`~kdexp.launch.base.Launcher`: a run sees the GPU of its slot, and no other."""
+        numbered = sorted(device for device in wanted if device.startswith("cuda:") and device != "cuda:0")
+        return super().problems(wanted) or [
+            f"runtime.device={device}: each run of a grid has a GPU of its own, so there is none of that number; use "
+            "runtime.device=cuda."
+            for device in numbered
+        ]
+
     def prepare(self, points: list[RunSpec]) -> None:
         """See :class:`~kdexp.launch.base.Launcher`: the process that runs are forked from loads its libraries."""
         _forkserver(self._slots(devices(points))[0], self.preload)

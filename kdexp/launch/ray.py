@@ -73,6 +73,10 @@ class Ray(Parallel):
         self.memory_gb, self.retries, self.resources = memory_gb, retries, dict(resources or {})
         self.workdir = workdir
 
+    def problems(self, wanted: frozenset[str]) -> list[str]:
+        """See :class:`~kdexp.launch.base.Launcher`: runs are carried out elsewhere."""
+        return []
+
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launch.base.Launcher`."""
         if self.address:

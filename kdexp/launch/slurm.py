@@ -64,6 +64,10 @@ class Submitit(Parallel):
         self.memory_gb, self.timeout_min, self.requeues = memory_gb, timeout_min, requeues
         self.parameters = dict(parameters or {})
 
+    def problems(self, wanted: frozenset[str]) -> list[str]:
+        """See :class:`~kdexp.launch.base.Launcher`: runs are carried out elsewhere."""
+        return []
+
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launch.base.Launcher`."""
         import submitit

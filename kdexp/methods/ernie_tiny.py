@@ -28,7 +28,7 @@ from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
 
-Epochs = Annotated[int, Field(ge=0)] | None
+Epochs = Annotated[int, Field(ge=0, le=100_000)] | None
 """Whole epochs; 0 leaves the stage out, null takes recipe.epochs."""
 
 

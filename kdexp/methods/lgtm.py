@@ -14,7 +14,7 @@ from pydantic import Field
 
 from kdexp.common.registry import build
 from kdexp.config import schema
-from kdexp.config.schema import Config, Group
+from kdexp.config.schema import Config, Group, Part, Temperature
 from kdexp.heads.base import unanswered
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
@@ -25,11 +25,11 @@ class CoTeacher(Group):
     """``objective.co_teacher``: how the teacher learns."""
 
     start: Literal["pretrained", "finetuned"]
-    a_t: Annotated[float, Field(ge=0, le=1)]
-    temperature: Annotated[float, Field(gt=0, lt=1000)]
+    a_t: Part
+    temperature: Temperature
     learning_rate: Annotated[float, Field(gt=0, lt=1)]
     influence: bool
-    epsilon: Annotated[float, Field(gt=0, lt=1)]
+    epsilon: Annotated[float, Field(ge=1e-9, lt=1)]
     influence_rate: Literal["teacher", "student"]
     rows: Literal["train_split", "legacy_dev"]
     share: Annotated[float, Field(gt=0, lt=1)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 from kdexp.config import schema
-from kdexp.config.schema import Amount, Config, Count, Group, NotNegative, Share
+from kdexp.config.schema import Config, Count, Epochs, Group, NotNegative, Rate, Share
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method, pairs
 from kdexp.store.stage import Stage
@@ -21,11 +21,11 @@ FILTERS = "filters.safetensors"
 class Filters(Group):
     """``objective.filters``: stage I; null = the recipe of that model's fine-tuning."""
 
-    epochs: Count | None = None
+    epochs: Epochs | None = None
     steps: Count | None = None
     examples: Count | None = None
     batch_size: Count | None = None
-    learning_rate: Amount | None = None
+    learning_rate: Rate | None = None
     warmup: NotNegative | None = None
     dropout: Share = 0.1
     backbone: Literal["eval", "train"] = "eval"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kdexp.config.schema import Epochs
 from kdexp.objectives.base import Batch, Features, Objective
 
 
@@ -39,7 +40,7 @@ class Annealing(Objective):
 
     factor: Tensor
 
-    def __init__(self, tau_max: int | None = None, clamp: bool = True) -> None:
+    def __init__(self, tau_max: Epochs | None = None, clamp: bool = True) -> None:
         super().__init__()
         self.tau_max, self.clamp = tau_max, clamp
         self.register_buffer("factor", torch.tensor(1.0 / (tau_max or 7)))

@@ -22,6 +22,7 @@ of the head, so that an objective on answers works for every kind of answer.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -83,6 +84,7 @@ class Objective(nn.Module):
         same_heads: needs as many heads in the student as in the teacher.
         follows_checkpoints: it is told which of how many teacher checkpoints it follows (``checkpoint``,
             ``checkpoints``).
+        softened_by: settings that it hands to the head's ``soft_loss``, each with the argument's name there.
         asks: what it asks of the head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do.
     """
 
@@ -93,6 +95,7 @@ class Objective(nn.Module):
     default_mapping: ClassVar[str] = "uniform"
     same_heads: ClassVar[bool] = False
     follows_checkpoints: ClassVar[bool] = False
+    softened_by: ClassVar[Mapping[str, str]] = {}
     asks: ClassVar[tuple[str, ...]] = ()
 
     head: Head

@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdexp.config.schema import Weight
 from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice, exact, wide
 
@@ -55,7 +56,7 @@ class CLKD(Objective):
     asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
 
     def __init__(
-        self, lam: float = 0.1, mu: float = 0.5, nu: float = 0.4, b: float = 2.0, reduction: str = "mean"
+        self, lam: Weight = 0.1, mu: Weight = 0.5, nu: Weight = 0.4, b: Weight = 2.0, reduction: str = "mean"
     ) -> None:
         super().__init__()
         choice("clkd.reduction", reduction, ("mean", "sum"))

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kdexp.config.schema import Amount, Epochs, NotNegative
 from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice, wide
 
@@ -80,11 +81,11 @@ class Continuation(Objective):
 
     def __init__(
         self,
-        tau_max: int | None = None,
-        margin: float = 0.0,
+        tau_max: Epochs | None = None,
+        margin: NotNegative = 0.0,
         variant: str = "per_sample_squared_norm",
-        denominator: float | None = None,
-        ramp_end: int | None = None,
+        denominator: Amount | None = None,
+        ramp_end: Epochs | None = None,
         clamp: bool = True,
     ) -> None:
         super().__init__()

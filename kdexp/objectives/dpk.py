@@ -10,6 +10,7 @@ from typing import ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from kdexp.config.schema import Count, Depth, Part, Seed
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import exact, layers_of, mask_for, over_layers, picked, real_tokens, some, targets
 from kdexp.objectives.hid_seq import hidden_mse
@@ -75,7 +76,7 @@ class DPK(Objective):
     epoch: Tensor
     ratios: Tensor
 
-    def __init__(self, start: float = 0.5, depth: int = 1, heads: int = 4, seed: int = 0) -> None:
+    def __init__(self, start: Part = 0.5, depth: Depth = 1, heads: Count = 4, seed: Seed = 0) -> None:
         super().__init__()
         self.start, self.depth, self.heads, self.seed = start, depth, heads, seed
         self.register_buffer("epoch", torch.zeros((), dtype=torch.long))

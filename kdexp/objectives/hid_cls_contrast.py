@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdexp.config.schema import Count, Seed, Share, Temperature
 from kdexp.heads.classification import LABEL
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import exact, layers_of, picked, some, targets, wide
@@ -90,11 +91,11 @@ class HidCLSContrast(Objective):
 
     def __init__(
         self,
-        features: int = 128,
-        negatives: int = 100,
-        temperature: float = 0.07,
-        momentum: float = 0.5,
-        seed: int = 0,
+        features: Count = 128,
+        negatives: Count = 100,
+        temperature: Temperature = 0.07,
+        momentum: Share = 0.5,
+        seed: Seed = 0,
     ) -> None:
         super().__init__()
         self.features, self.negatives, self.temperature = features, negatives, temperature

@@ -5,8 +5,12 @@ Toolkits differ by the reduction, by the power of T and by KL against soft cross
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import ClassVar
+
 from torch import Tensor
 
+from kdexp.config.schema import Part, Temperature
 from kdexp.heads.base import FORMS, REDUCTIONS
 from kdexp.heads.classification import cross_entropy, logit_kl, logit_soft_ce, soft_labels
 from kdexp.objectives.base import Batch, Features, Objective
@@ -47,10 +51,12 @@ class KD(Objective):
         times_T2: multiply the soft part by T^2.
     """
 
+    softened_by: ClassVar[Mapping[str, str]] = {name: name for name in ("temperature", "form", "times_T2")}
+
     def __init__(
         self,
-        alpha: float = 0.5,
-        temperature: float = 2.0,
+        alpha: Part = 0.5,
+        temperature: Temperature = 2.0,
         reduction: str = "batchmean",
         form: str = "kl",
         times_T2: bool = True,

@@ -8,9 +8,11 @@ layers, which fall into k blocks that end at b(j) = j * N / k, halves rounded up
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from kdexp.config.schema import Depth
 from kdexp.models.depths import end_of_block
 from kdexp.models.shared_layers import sps_plan
 
@@ -140,7 +142,7 @@ def follow_init(
     return _embeddings(kind, embeddings) + pairs
 
 
-def last_only(student_layers: int, teacher_layers: int, *, kind: str, teacher_layer: int | None = None) -> Pairs:
+def last_only(student_layers: int, teacher_layers: int, *, kind: str, teacher_layer: Depth | None = None) -> Pairs:
     """The student's last layer with the teacher's last one, or with ``teacher_layer`` (1-based)."""
     pairs = [(student_layers, teacher_layers if teacher_layer is None else teacher_layer)]
     _check_range(pairs, student_layers, teacher_layers, kind)
@@ -206,6 +208,10 @@ STRATEGIES: dict[str, Callable[..., Pairs]] = {
 }
 
 
+FACTS = frozenset({"student_layers", "teacher_layers", "kind", "init_layers", "own_layers"})
+"""What a strategy is told; its other parameters are options of a mapping."""
+
+
 def resolve(
     mapping: Mapping[str, Any] | str,
     objective_class: type[Any],
@@ -249,10 +255,7 @@ def resolve(
 
 def _options(strategy: Callable[..., Pairs]) -> set[str]:
     """Names that a config may set for a strategy."""
-    import inspect
-
-    facts = {"student_layers", "teacher_layers", "kind", "init_layers", "own_layers"}
-    return set(inspect.signature(strategy).parameters) - facts
+    return set(inspect.signature(strategy).parameters) - FACTS
 
 
 def _name(layer: int) -> str:

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from kdexp.config.schema import Count
 from kdexp.objectives.attention import LayerPairs
 from kdexp.objectives.base import Context
 from kdexp.objectives.common import choice, merge_heads
@@ -52,7 +53,7 @@ class MiniLMv2(LayerPairs):
 
     def __init__(
         self,
-        heads: int | None = None,
+        heads: Count | None = None,
         relations: Sequence[str] = ("q", "k", "v"),
         variant: str = "pad_aware",
         layer_reduce: str = "sum",

@@ -5,10 +5,12 @@ The paper's exact loss and schedule are not verified. One stage follows one teac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from torch import Tensor
 
+from kdexp.config.schema import Count, Temperature
 from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice
 
@@ -37,13 +39,14 @@ class ProKD(Objective):
     """
 
     follows_checkpoints: ClassVar[bool] = True
+    softened_by: ClassVar[Mapping[str, str]] = {"tau_max": "temperature", "times_T2": "times_T2"}
 
     def __init__(
         self,
-        checkpoint: int = 1,
-        checkpoints: int = 1,
+        checkpoint: Count = 1,
+        checkpoints: Count = 1,
         softening: str = "logit_scale",
-        tau_max: float = 7.0,
+        tau_max: Temperature = 7.0,
         times_T2: bool = True,
     ) -> None:
         super().__init__()

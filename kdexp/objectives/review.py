@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdexp.config.schema import Count, NotNegative
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import exact, layers_of, mask_for, picked, real_tokens, some, targets, token_mean, wide
 
@@ -110,7 +111,7 @@ class Review(Objective):
 
     weight: Tensor
 
-    def __init__(self, middle: int | None = None, warmup_epochs: float | None = None) -> None:
+    def __init__(self, middle: Count | None = None, warmup_epochs: NotNegative | None = None) -> None:
         super().__init__()
         self.middle, self.warmup_epochs = middle, warmup_epochs
         self.register_buffer("weight", torch.tensor(1.0))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdexp.config.schema import Count, Share
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import (
     all_tokens,
@@ -104,7 +105,7 @@ class TedFilters(Objective):
     uses_teacher: ClassVar[bool] = False
     asks: ClassVar[tuple[str, ...]] = ("small",)
 
-    def __init__(self, output: int | None = None, nonlinear: bool = False, dropout: float = 0.1) -> None:
+    def __init__(self, output: Count | None = None, nonlinear: bool = False, dropout: Share = 0.1) -> None:
         super().__init__()
         self.output, self.nonlinear, self.dropout = output, nonlinear, dropout
 
@@ -151,7 +152,7 @@ class TedMatch(Objective):
     def __init__(
         self,
         teacher_filter: str = "trained",
-        output: int | None = None,
+        output: Count | None = None,
         nonlinear: bool = False,
         variant: str = "pad_aware",
         layer_reduce: str = "mean",

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from kdexp.config.schema import Count
 from kdexp.objectives.attention import LayerPairs
 from kdexp.objectives.base import Context
 from kdexp.objectives.common import choice, mask_of, merge_heads, need_equal_heads, row_kl, scaled_scores, split_heads
@@ -43,7 +44,7 @@ class ValKL(LayerPairs):
     answers: ClassVar[bool] = False
     remedy: ClassVar[str] = "Set heads to a number that divides both widths."
 
-    def __init__(self, heads: int | None = None, variant: str = "pad_aware", layer_reduce: str = "sum") -> None:
+    def __init__(self, heads: Count | None = None, variant: str = "pad_aware", layer_reduce: str = "sum") -> None:
         super().__init__(variant, layer_reduce)
         self.heads = heads
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
-from kdexp.check import combinations, probes
+from kdexp.check import combinations, probes, unused
 from kdexp.common.machine import decide_dtype
 from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
@@ -38,6 +38,7 @@ class RunSpec:
             machine were looked at, so they are not the store's keys; they tell which points share which stage.
         overrides: what made it, for people.
         trial: number of the trial of a search that it belongs to.
+        notes: sentences about settings that have no effect on its task.
     """
 
     config: Config
@@ -49,6 +50,7 @@ class RunSpec:
     outline: tuple[Stage, ...]
     overrides: tuple[str, ...] = ()
     trial: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 def prepare(
@@ -79,7 +81,10 @@ def prepare_resolved(
     problems = combinations.problems(config) + away
     if not problems:
         config, problems = probes.pin_data(config)
-    return (None, problems) if problems else (_spec(config, tuple(overrides), trial), [])
+    if problems:
+        return None, problems
+    config, notes = unused.settled(config)
+    return replace(_spec(config, tuple(overrides), trial), notes=tuple(notes)), []
 
 
 def _further(raw: dict[str, Any], problems: list[str]) -> list[str]:
@@ -98,9 +103,10 @@ def typed(raw: dict[str, Any]) -> tuple[Config | None, list[str]]:
     objective = raw.get("objective")
     try:
         wanted = objective.get("method") if isinstance(objective, dict) else None
-        settings = methods.method(str(wanted or "distill")).Settings
+        settings = methods.method(wanted if isinstance(wanted, str) and wanted else "distill").Settings
     except ValueError as error:
-        return None, [str(error)]
+        others = [text for text in schema.parse(raw)[1] if not text.startswith("objective.")]
+        return None, [str(error), *others]
     return schema.parse(raw, settings)
 
 
@@ -147,26 +153,33 @@ def said(config: Config) -> Facts:
 def unknown(config: Config) -> list[str]:
     """Say what of a run's contents only the network could tell: then :func:`facts` would ask it."""
     task, teacher = build(config.task), config.teacher
-    cache = Path(config.runtime.store).expanduser().absolute() / "cache"
     missing = []
     if source_folder(teacher.source) is None and teacher.commit is None:
         missing.append(f"which commit of {teacher.source} is the teacher")
-    if not task.here(config.data.root, cache):
+    if not task.here(config.data.root, cache_of(config)):
         missing.append(f"the data of task={task.name}")
     return missing
 
 
-def facts(config: Config) -> Facts:
-    """Look at the data, the weights and the machine that a configuration names."""
+def facts(config: Config, cache: Path | None = None) -> Facts:
+    """Look at the data, the weights and the machine that a configuration names.
+
+    Args:
+        cache: where the data's fingerprint is remembered; None = beside the store.
+    """
     task, teacher = build(config.task), config.teacher
     folder = source_folder(teacher.source)
     stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
-    cache = Path(config.runtime.store).expanduser().absolute() / "cache"
     return Facts(
-        _fingerprint(task, config.data.root, cache),
+        _fingerprint(task, config.data.root, cache or cache_of(config)),
         _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp),
         decide_dtype(config.runtime.dtype, config.runtime.device),
     )
+
+
+def cache_of(config: Config) -> Path:
+    """Return the folder beside the store where what is costly to make is kept."""
+    return Path(config.runtime.store).expanduser().absolute() / "cache"
 
 
 @lru_cache(maxsize=64)

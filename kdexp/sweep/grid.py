@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp.check import probes
 from kdexp.common.problems import ConfigError
 from kdexp.config.resolve import resolve
+from kdexp.launch.base import devices
 from kdexp.run import spec
 from kdexp.run.spec import RunSpec
 from kdexp.sweep import study
@@ -61,6 +63,9 @@ class Grid(Sweeper):
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
             points = self.points(arguments)
+            problems = launcher.problems(devices(points))
+            if problems:
+                raise ConfigError(problems)
         except ConfigError:
             raise
         except ValueError as error:
@@ -110,15 +115,16 @@ class Builder:
             kdexp.common.problems.ConfigError: points cannot work; it holds the problems of all of them.
         """
         points: dict[str, RunSpec] = {}
-        twice = 0
+        twice, notes = 0, Counter[str]()
         self.excluded = {id(e): 0 for c in combinations for e in c.exclusions}
         for combination in combinations:
             point = self.point(combination)
             if point is None:
                 continue
             twice += point.id in points
+            notes.update(point.notes)
             points.setdefault(point.id, point)
-        self._report(combinations, twice)
+        self._report(combinations, twice, notes)
         if self.refused:
             raise ConfigError([self._sentence(text, alike, combinations) for text, alike in self.refused.items()])
         if not points:
@@ -155,11 +161,13 @@ class Builder:
             self.refused.setdefault(text, []).append(combination)
         return point
 
-    def _report(self, combinations: list[Combination], twice: int) -> None:
+    def _report(self, combinations: list[Combination], twice: int, notes: Counter[str]) -> None:
         for exclusion in {id(e): e for c in combinations for e in c.exclusions}.values():
             count, where = self.excluded[id(exclusion)], ", ".join(f"{k}={v}" for k, v in exclusion.where.items())
             text = f"left out: {count} points with {where}: {exclusion.reason}"
             print(text if count else f"exclude: no point has {where}", file=sys.stderr)
+        for note, count in notes.items():
+            print(f"{note} ({count} of {len(combinations)} points)", file=sys.stderr)
         if twice:
             print(f"merged: {twice} points are the same run as another one", file=sys.stderr)
 

@@ -47,7 +47,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
         dry: only say what would happen.
 
     Raises:
-        SystemExit: code 1, some runs failed, or were stopped by somebody else.
+        SystemExit: code 1, some runs are not finished.
         Interrupted: a person stopped it; the summary has been printed.
     """
     name, run_dirs = points[0].config.study, points[0].run_dir.parent

@@ -61,7 +61,10 @@ def problems(tracking: dict[str, Any]) -> list[str]:
     ]
     uri = tracking.get("uri")
     if tracking.get("enabled", True):
-        scheme = urlsplit(str(uri or "")).scheme.split("+")[0]
+        try:
+            scheme = urlsplit(str(uri or "")).scheme.split("+")[0]
+        except ValueError:  # such as http://[::1
+            scheme = ""
         if scheme not in (*_REMOTE, *_DATABASE):
             found.append(
                 f"tracking.uri={uri!r} is no store that MLflow writes to: use sqlite:///FOLDER/mlflow.db, "

@@ -109,6 +109,22 @@ def test_interrupting_the_basic_launcher(shell: Any, until: Callable) -> None:
     assert sorted(shell.states("plain").values()) == ["interrupted"] + ["new"] * 5
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_study_with_an_interrupted_run_does_not_end_well(shell: Any, until: Callable, number: int) -> None:
+    """One worker is asked to end, by an operator or a guard against memory: it saves itself, the study goes on."""
+    process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="3")
+    until(lambda: len(shell.executions()) > 0)
+    name, pid, _ = shell.executions()[0]
+    until(lambda: (shell.where / "multirun/plain" / name / "step.json").exists())
+    os.kill(int(pid), number)
+    out, err = process.communicate(timeout=120)
+    states = shell.states("plain")
+    assert states[name] == "interrupted" and process.returncode == 1, err
+    assert sorted(states.values()) == ["finished"] * 5 + ["interrupted"]
+    assert "run the same command again" in out
+    assert shell.run("+experiment=plain")[0] == 0
+
+
 def test_children_do_not_outlive_a_killed_launcher(shell: Any, until: Callable) -> None:
     process = shell.start("+experiment=plain", "hydra.launcher.slots=2", STUB_SECONDS="20")
     until(lambda: len(shell.executions()) == 2)

@@ -69,6 +69,9 @@ class Optuna(Sweeper):
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
             plan = _Plan(self.context.config_loader, self.master, self.form, arguments)
+            problems = launcher.problems(frozenset({str(plan.raw["runtime"]["device"])}))
+            if problems:
+                raise ConfigError(problems)
         except ConfigError:
             raise
         except ValueError as error:

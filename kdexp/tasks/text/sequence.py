@@ -12,6 +12,7 @@ import numpy as np
 
 from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
+from kdexp.config.schema import Count
 from kdexp.tasks import metrics
 from kdexp.tasks.base import DataContext, Dataset, Predictions, Targets, Task
 from kdexp.tasks.text import encoding, tokenizer, values
@@ -64,7 +65,7 @@ class SequenceTask(Task):
 
     kind: str = "classification"
     label_names: list[str] = field(default_factory=list)
-    limit_train: int | None = None
+    limit_train: Count | None = None
 
     def __post_init__(self) -> None:
         """Check the settings against one another.

@@ -6,15 +6,18 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
+
+from pydantic import Field
 
 from kdexp.common import network
 from kdexp.common.problems import ConfigError
+from kdexp.config.schema import Text
 from kdexp.tasks.text import files, hub, values
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
 
-Names = str | list[str]
+Names = Text | Annotated[list[Text], Field(min_length=1)]
 
 
 @dataclass
@@ -46,15 +49,15 @@ class TextTask(SequenceTask):
     )  # fmt: skip
 
     columns: list[str] = field(default_factory=list)
-    label: str = "label"
-    folder: str | None = None
+    label: Text = "label"
+    folder: Text | None = None
     files: dict[str, Names] = field(default_factory=lambda: {s: f"{s}.parquet" for s in ("train", "validation")})
     optional: list[str] = field(default_factory=list)
-    partial: str | None = None
-    hub: str | None = None
-    hub_config: str | None = None
-    hub_revision: str | None = None
-    hub_commit: str | None = None
+    partial: Text | None = None
+    hub: Text | None = None
+    hub_config: Text | None = None
+    hub_revision: Text | None = None
+    hub_commit: Text | None = None
     hub_splits: dict[str, str] | None = None
 
     def __post_init__(self) -> None:

@@ -1,0 +1,35 @@
+"""Settings that a task has no use for: two runs that differ in nothing else are one run.
+
+A temperature softens a distribution over classes; a score has none. In a grid over tasks of both kinds such a setting
+is varied all the same: for a score it is put back to its default, said once, and equal runs are merged.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from kdexp.common.registry import build, target
+from kdexp.config.schema import Config
+
+
+def settled(config: Config) -> tuple[Config, list[str]]:
+    """Return a checked configuration with settings put back that have no effect, and a sentence for each of them."""
+    head, task = build(config.task).head, config.task["name"]
+    notes: list[str] = []
+    phases: dict[str, dict[str, Any]] = {}
+    for phase in ("intermediate", "prediction"):
+        terms = phases[phase] = {}
+        for name, spec in getattr(config.objective, phase).items():
+            taken = inspect.signature(target(spec)).parameters
+            idle = [key for key, given in target(spec).softened_by.items() if given in head.unused and key in spec]
+            terms[name] = {**spec, **{key: taken[key].default for key in idle}}
+            notes += [
+                f"objective.{phase}.{name}.{key}={spec[key]} has no effect with task={task}, whose answer is no "
+                f"distribution over classes: taken as {terms[name][key]}."
+                for key in idle
+                if spec[key] != terms[name][key]
+            ]
+    if not notes:
+        return config, []
+    return config.model_copy(update={"objective": config.objective.model_copy(update=phases)}), notes
