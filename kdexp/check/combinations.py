@@ -9,16 +9,21 @@ from typing import Any
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
+from kdexp.config import identity
 from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
+from kdexp.inits.base import Init
 from kdexp.methods.base import epochs, method, pairs
 from kdexp.models.families.base import family
+from kdexp.objectives.base import Objective
+from kdexp.tasks.base import Task
 from kdexp.tracking import mlflow_store
 
 
 def problems(config: Config) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
-    problems = teachers.problems(config.teacher) + mlflow_store.problems(config.tracking.model_dump())
+    problems = identity.name_problems(config) + teachers.problems(config.teacher)
+    problems += mlflow_store.problems(config.tracking.model_dump())
     task = _task(config)
     if None in (config.teacher.num_layers, config.teacher.hidden_size, config.teacher.num_heads):
         return problems + task  # what depends on the teacher's sizes comes next time
@@ -29,13 +34,10 @@ def problems(config: Config) -> list[str]:
     return problems + _objective(config, head, layers=not init)
 
 
-def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...]) -> list[str]:
-    """Check a node with a ``_target_``: importable, and every key an argument of it."""
+def _arguments(where: str, spec: dict[str, Any], reserved: tuple[str, ...], interface: type) -> list[str]:
+    """Check a node with a ``_target_``: a class of that interface, and every key an argument of it."""
     try:
-        chosen = target(spec)
-        if not inspect.isclass(chosen):
-            return [f"{where}._target_={spec['_target_']} is no class: name the class, such as kdexp.objectives.kd.KD."]
-        signature = inspect.signature(chosen)
+        signature = inspect.signature(target(spec, interface))
     except ValueError as error:
         return [f"{where}: {error}."]
     known = [n for n, p in signature.parameters.items() if p.kind is not inspect.Parameter.VAR_KEYWORD and n != "self"]
@@ -91,7 +93,7 @@ def _sizes(config: Config) -> list[str]:
 
 
 def _task(config: Config) -> list[str]:
-    problems = _arguments("task", config.task, ("_target_",))
+    problems = _arguments("task", config.task, ("_target_",), Task)
     if problems:
         return problems
     try:
@@ -111,7 +113,7 @@ def _task(config: Config) -> list[str]:
 
 
 def _init(config: Config, head: Head | None) -> list[str]:
-    problems = _arguments("init", config.init, ("_target_",))
+    problems = _arguments("init", config.init, ("_target_",), Init)
     if problems:
         return problems
     init, teacher, student = build(config.init), config.teacher, config.student
@@ -150,7 +152,12 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
         layers: the init is sound, so that mappings can be worked out.
     """
     objective = config.objective
-    problems = method(objective.method).problems(config)
+    try:
+        problems = method(objective.method).problems(config)
+    except ValueError:
+        if head is not None:
+            raise
+        problems = []  # it asked the task, of which everything has been said
     if objective.schedule != "single" and not objective.intermediate:
         problems.append(
             f"objective.schedule={objective.schedule} needs a term under objective.intermediate (it is empty): "
@@ -164,7 +171,7 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
     for phase in ("intermediate", "prediction"):
         for name, spec in getattr(objective, phase).items():
             key = f"objective.{phase}.{name}"
-            wrong = _arguments(key, spec, RESERVED)
+            wrong = _arguments(key, spec, RESERVED, Objective)
             problems += wrong
             if not wrong:
                 mappings.append((key, spec, target(spec)))

@@ -5,19 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdexp.common.problems import ConfigError
+from kdexp.common.redact import outward, print_traceback
 from kdexp.config import choices
 
 
 def complain(problems: list[str]) -> None:
     """Print all problems in one message."""
     head = "One thing must change" if len(problems) == 1 else f"{len(problems)} things must change"
-    print(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems), file=sys.stderr)
+    print(outward(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems)), file=sys.stderr)
 
 
 def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None = None) -> int:
@@ -36,7 +36,7 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         complain(error.problems)
         return 2
     if type(error).__name__ == "Interrupted" or isinstance(error, KeyboardInterrupt):
-        print(f"interrupted: {error or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
+        print(f"interrupted: {outward(str(error)) or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
         return 130
     if _is_composition(error):
         complain((composition_problems(list(arguments), conf) if conf else []) or [_first_line(error)])
@@ -49,9 +49,9 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         )
         return 1
     if isinstance(error, ValueError | RuntimeError | TimeoutError | OSError) and "torch" not in type(error).__module__:
-        print(f"failed: {error}", file=sys.stderr)
+        print(outward(f"failed: {error}"), file=sys.stderr)
         return 1
-    traceback.print_exception(error)
+    print_traceback(error)
     return 1
 
 

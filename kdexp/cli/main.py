@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from kdexp.cli import commands
+from kdexp.common import redact
 
 CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
 
@@ -57,27 +57,30 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 something failed, 2 the request cannot work."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     environment()
+    redact.clean_terminal()
+    redact.learn(arguments)
     if commands.asked(arguments):
         return commands.main(arguments)
     import hydra
 
     from kdexp.cli import errors
-    from kdexp.config import choices
+    from kdexp.config import choices, loading
     from kdexp.sweep import plugins
 
     resolvers()
     plugins.register()
     plugins.take_names()
     choices.hide_bases()
+    loading.install(CONFIG_PATH, plugins.SWEEPERS)
     swept = plugins.experiment_sweep(arguments)
     refused = choices.refused(arguments, CONFIG_PATH) + ([swept] if swept else [])
+    refused += loading.refused_arguments(arguments)
     if refused:
         errors.complain(refused)
         return 2
     # debug=NAME is laid over everything else, an experiment too, so it is composed last.
     debug = [a for a in arguments if a.startswith(("debug=", "+debug="))]
     sys.argv = ["kdexp", *(a for a in arguments if a not in debug), *("+" + a.lstrip("+") for a in debug)]
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         hydra.main(version_base="1.3", config_path=CONFIG_PATH, config_name="config")(one)()
     except BaseException as error:

@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from kdexp.common import files
+from kdexp.common import files, redact
 from kdexp.common.files import Interrupted
 from kdexp.common.problems import ConfigError
-from kdexp.common.redact import without_passwords
 from kdexp.common.status import read_status, write_status
 from kdexp.common.stop import Stop
 from kdexp.run import stages
@@ -38,6 +37,7 @@ def execute(spec: RunSpec) -> dict[str, Any]:
         ConfigError: a finished run whose data or teacher have other contents now; nothing was written.
         Exception: whatever stopped the run; its folder says so.
     """
+    redact.learn(spec.config.model_dump())
     with shared_run.run(spec.config, spec.run_dir) as pull:
         done = _known(spec)
         return done if done is not None else _locked(spec, pull)
@@ -76,7 +76,8 @@ def _execute(spec: RunSpec) -> dict[str, Any]:
     }  # fmt: skip
 
     def mark(state: str, error: str | None = None) -> None:
-        write_status(run_dir, {**status, "state": state, "updated": _now(), "error": error})
+        shown = None if error is None else redact.outward(error)
+        write_status(run_dir, {**status, "state": state, "updated": _now(), "error": shown})
 
     mark("running")
     _write_hydra(spec)
@@ -84,7 +85,7 @@ def _execute(spec: RunSpec) -> dict[str, Any]:
     with _logging(run_dir), stop.listening():
         tracker = Tracker(run_dir, spec.config.tracking.model_dump())
         try:
-            result = stages.carry_out(spec, stop, tracker.log)
+            result = redact.public(stages.carry_out(spec, stop, tracker.log))
             files.write_json(run_dir / "result.json", result)
             mark("finished")
             tracker.close()
@@ -109,7 +110,7 @@ def _now() -> str:
 def _write_hydra(spec: RunSpec) -> None:
     """Keep the resolved configuration and the command line, as Hydra would."""
     for name, value in (("config", spec.config.model_dump()), ("overrides", list(spec.overrides))):
-        text = without_passwords(yaml.safe_dump(value, sort_keys=False))
+        text = yaml.safe_dump(redact.public(value), sort_keys=False)
         files.write_text(spec.run_dir / ".hydra" / f"{name}.yaml", text)
 
 
@@ -117,7 +118,7 @@ def _write_hydra(spec: RunSpec) -> None:
 def _logging(run_dir: Path) -> Iterator[None]:
     """Send this process's log to the run's own file while the run lasts."""
     handler = logging.FileHandler(run_dir / "run.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(redact.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

@@ -23,8 +23,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kdexp.common.redact import learn, public
 from kdexp.tracking.files import MARKER, read_json, write_marker
-from kdexp.tracking.mlflow_store import Store, prepare, problems, public, resolve
+from kdexp.tracking.mlflow_store import Store, prepare, problems, resolve
 from kdexp.tracking.sync import Stores, is_behind, run_folders, send
 
 log = logging.getLogger("kdexp.tracking")
@@ -139,6 +140,7 @@ def _folders(job: dict[str, Any]) -> Iterator[Path]:
 def main() -> None:
     """The follower's process: look every ``every_s`` seconds, and once more when the input has ended."""
     job = json.loads(sys.stdin.readline())
+    learn(job["uri"])
     ended = threading.Event()
 
     def listen() -> None:

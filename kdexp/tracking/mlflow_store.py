@@ -18,7 +18,9 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
+
+from kdexp.common.redact import public
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -56,7 +58,7 @@ def problems(tracking: dict[str, Any]) -> list[str]:
         scheme = urlsplit(str(uri or "")).scheme.split("+")[0]
         if scheme not in (*_REMOTE, *_DATABASE):
             found.append(
-                f"tracking.uri={uri!r} is no store that MLflow writes to: use sqlite:///FOLDER/mlflow.db, "
+                f"tracking.uri={public(uri)!r} is no store that MLflow writes to: use sqlite:///FOLDER/mlflow.db, "
                 "http://HOST:PORT, or switch tracking off with tracking=off"
             )
     return found
@@ -77,14 +79,6 @@ def sqlite_path(uri: str) -> Path | None:
     if not uri.startswith("sqlite:///"):
         return None
     return Path(os.path.abspath(os.path.expanduser(uri.removeprefix("sqlite:///").split("?")[0])))
-
-
-def public(uri: str) -> str:
-    """``uri`` without user name and password, for logs and files."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]))
 
 
 def load(timeout_s: float = DEFAULTS["timeout_s"]) -> None:
