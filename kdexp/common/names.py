@@ -22,10 +22,7 @@ def problem(name: object) -> str | None:
     """Return what is wrong with a name, as the end of the sentence that ``key='name'`` begins; None if nothing is."""
     if not isinstance(name, str):
         return f"is no text; {RULE}."
-    first = name[:1]
-    wrong = not name or not all(_is_letter(sign) or sign in SIGNS for sign in name)
-    wrong = wrong or not (_is_letter(first) or first == "_") or unicodedata.category(first)[0] == "M"
-    if wrong or len(name) > MOST_LETTERS or len(name.encode("utf-8", "replace")) > MOST_BYTES:
+    if not _fits(name):
         other = suggestion(name)
         return f"is no name; {RULE}{f', such as {other}' if other else ''}."
     if name != unicodedata.normalize("NFC", name):
@@ -56,11 +53,18 @@ def suggestion(name: str) -> str:
     short = re.sub(r"_{2,}", "_", kept).strip("_-.+@")[:MOST_LETTERS]
     while len(short.encode("utf-8", "replace")) > MOST_BYTES:
         short = short[:-1]
-    return short if short and problem(short) is None else ""
+    return short if _fits(short) else ""
+
+
+def _fits(name: str) -> bool:
+    if not name or len(name) > MOST_LETTERS or not all(_is_letter(sign) or sign in SIGNS for sign in name):
+        return False
+    begins = name[0] == "_" or (_is_letter(name[0]) and unicodedata.category(name[0])[0] != "M")
+    return begins and len(name.encode("utf-8", "replace")) <= MOST_BYTES
 
 
 def _is_letter(sign: str) -> bool:
-    return unicodedata.category(sign)[:1] in ("L", "M") or unicodedata.category(sign) == "Nd" if sign else False
+    return unicodedata.category(sign)[0] in ("L", "M") or unicodedata.category(sign) == "Nd"
 
 
 def _folded(name: str) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import names
+from kdexp.common.redact import printable
 from kdexp.common.registry import by_name
 from kdexp.config.schema import Config
 
@@ -78,6 +79,11 @@ def name_problems(config: Config) -> list[str]:
     texts = {"study": names.study_problem(config.study)} | {key: names.problem(name) for key, name in given.items()}
     given["study"] = config.study
     problems = [f"{key}={given[key]!r} {text}" for key, text in texts.items() if text]
+    problems += [
+        f"task.label_names: {name!r} is empty or holds control characters; give the class a name that can be read."
+        for name in config.task.get("label_names") or []
+        if isinstance(name, str) and (not name.strip() or printable(name) != name)
+    ]
     other = None if texts["study"] else names.twin(config.study, Path(ROOT))
     if other is not None:
         problems.append(

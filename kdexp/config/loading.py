@@ -38,32 +38,36 @@ def bounded(path: Path) -> None:
     if size > MOST_BYTES:
         raise ConfigError([f"{path} has {size} bytes: a configuration file has {MOST_BYTES} at most."])
     try:
-        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        if root is not None:
-            _measure(root, {}, 1)
-    except RecursionError:
-        raise ConfigError([f"{path} is nested more than {MOST_DEPTH} deep: write it flatter."]) from None
+        _measure(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError([f"{path} is no YAML: {' '.join(str(error).split())}"]) from None
     except ValueError as error:
         raise ConfigError([f"{path} {error}"]) from None
 
 
-def _measure(node: yaml.Node, known: dict[int, int], depth: int) -> int:
-    """Return a node's characters and nodes with its aliases written out; ``known`` has the nodes that were measured."""
-    if depth > MOST_DEPTH:
-        raise ValueError(f"is nested more than {MOST_DEPTH} deep: write it flatter.")
-    if node.tag not in TAGS:
-        raise ValueError(f"has the tag {node.tag}: a configuration holds plain values only.")
-    if isinstance(node, yaml.ScalarNode):
-        return 1 + len(node.value)
-    if id(node) not in known:
-        known[id(node)] = MOST_SIZE  # an alias that is inside what it stands for has no end
-        parts = node.value if isinstance(node, yaml.SequenceNode) else [part for pair in node.value for part in pair]
-        known[id(node)] = 1 + sum(_measure(part, known, depth + 1) for part in parts)
-    if known[id(node)] >= MOST_SIZE:
-        raise ValueError(f"would hold more than {MOST_SIZE:,} letters with its aliases written out: use fewer of them.")
-    return known[id(node)]
+def _measure(text: str) -> None:
+    """Walk through a YAML text, event by event, and stop where it passes a bound."""
+    sizes: dict[str | None, int] = {}  # anchor -> size of what it stands for, once that is complete
+    open_nodes: list[list[Any]] = [[None, 0]]  # anchor and size of each node around the present place
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if getattr(event, "tag", None) not in (None, "!", *TAGS):
+            raise ValueError(f"has the tag {event.tag}: a configuration holds plain values only.")
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_nodes.append([event.anchor, 1])
+            if len(open_nodes) > MOST_DEPTH:
+                raise ValueError(f"is nested more than {MOST_DEPTH} deep: write it flatter.")
+            continue
+        anchor, size = getattr(event, "anchor", None), 0
+        if isinstance(event, yaml.AliasEvent):
+            anchor, size = None, sizes.get(event.anchor, MOST_SIZE)  # one inside what it stands for has no end
+        elif isinstance(event, yaml.ScalarEvent):
+            size = 1 + len(event.value)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            anchor, size = open_nodes.pop()
+        sizes |= {anchor: size} if anchor else {}
+        open_nodes[-1][1] += size
+        if open_nodes[-1][1] >= MOST_SIZE:
+            raise ValueError(f"would hold more than {MOST_SIZE:,} letters, its aliases written out: use fewer of them.")
 
 
 def refused_arguments(arguments: Iterable[str]) -> list[str]:

@@ -69,7 +69,9 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "callback_partial": callback("evil.Callback", more=", _partial_: true, _args_: [1]"),
     "callback_replaced": experiment("hydra: {callbacks: {check: {_target_: evil.Callback}}}\n", says="hydra.callbacks"),
-    "callback_group": experiment("", defaults="override /hydra/callbacks: bad", hydra__callbacks__bad="x: {_target_: evil.C}\n"),
+    "callback_group": experiment(
+        "", defaults="override /hydra/callbacks: bad", hydra__callbacks__bad="x: {_target_: evil.C}\n"
+    ),
     "callback_package": experiment("", defaults="/recipe@hydra.callbacks: bad", recipe__bad="x: {_target_: evil.C}\n"),
     "callback_header": experiment(
         "", defaults="/bad: bad", bad__bad="# @package hydra.callbacks\nx: {_target_: evil.C}\n"
@@ -78,7 +80,8 @@ HOSTILE: dict[str, Hostile] = {
     "callback_removed": Hostile({}, ["~hydra.callbacks.check", "dry=true"], "hydra.callbacks"),
     # launchers and sweepers
     "launcher_function": experiment(
-        "hydra: {mode: MULTIRUN, launcher: {_target_: kdexp.launch.child.work, order: 1}}\n", defaults="override /hydra/launcher: basic"
+        "hydra: {mode: MULTIRUN, launcher: {_target_: kdexp.launch.child.work, order: 1}}\n",
+        defaults="override /hydra/launcher: basic",
     ),
     "launcher_foreign": experiment("hydra: {launcher: {_target_: evil.Launcher}}\n", says="hydra.launcher"),
     "launcher_module": experiment("hydra: {mode: MULTIRUN, launcher: {_target_: kdexp.launch.child.os.system}}\n"),
@@ -132,7 +135,9 @@ HOSTILE: dict[str, Hostile] = {
     ),
     "env_set": experiment("hydra: {job: {env_set: {LD_PRELOAD: ./evil.so}}}\n", says="hydra.job"),
     "env_copy": experiment("hydra: {job: {env_copy: [HF_TOKEN]}}\n", says="hydra.job"),
-    "env_group": experiment("", defaults="override /hydra/env: bad", hydra__env__bad="# @package hydra.job\nenv_set: {A: b}\n"),
+    "env_group": experiment(
+        "", defaults="override /hydra/env: bad", hydra__env__bad="# @package hydra.job\nenv_set: {A: b}\n"
+    ),
     "env_typed": Hostile({}, ["+hydra.job.env_set.LD_PRELOAD=evil.so", "dry=true"], "env_set"),
     "run_dir": experiment("hydra: {run: {dir: /tmp/kdexp_marker}}\n", says="hydra.run"),
     "sweep_dir": experiment("hydra: {sweep: {dir: /tmp/kdexp_marker}}\n", says="hydra.sweep"),
@@ -171,10 +176,14 @@ HOSTILE: dict[str, Hostile] = {
     "method_foreign": experiment("objective: {method: evil.C}\n", says="KDEXP_TARGETS"),
     "method_function": experiment("objective: {method: kdexp.methods.base.stages}\n", says="no method"),
     "method_interface": experiment("objective: {method: kdexp.methods.base.Method}\n", says="no method"),
-    "grid_term": experiment("hydra: {sweeper: {params: {objective.prediction.kd._target_: [evil.C]}}}\n"),
+    "grid_term": experiment(
+        "hydra: {mode: MULTIRUN, sweeper: {params: {objective.prediction.kd._target_: [evil.C]}}}\n",
+        says="KDEXP_TARGETS",
+    ),
     # weights in a package, which must not be imported to be found
     "package": experiment("teacher: {source: 'package:evil/model'}\n"),
     "package_inner": experiment("teacher: {source: 'package:evil.inner/model'}\n"),
+    "package_above": experiment("teacher: {source: 'package:evil/../x'}\n"),
     "package_main": experiment("teacher: {source: 'package:__main__/model'}\n"),
     # secrets, by every way of writing an interpolation
     "secret": experiment("study: ${oc.env:HF_TOKEN}\n", says="HF_TOKEN"),
@@ -185,7 +194,9 @@ HOSTILE: dict[str, Hostile] = {
     "secret_quoted": experiment("study: '${oc.env:\"HF_TOKEN\"}'\n"),
     "secret_selected": experiment("study: '${oc.select:x,${oc.env:HF_TOKEN}}'\n"),
     "secret_grid": experiment("hydra: {sweeper: {params: {objective.name: '${oc.env:HF_TOKEN}'}}}\n"),
-    "secret_escaped": experiment("hydra: {sweeper: {params: {objective.name: '$\\{oc.env:HF_TOKEN\\}'}}}\n"),
+    "secret_escaped": experiment(
+        "hydra: {mode: MULTIRUN, sweeper: {params: {objective.name: '$\\{oc.env:HF_TOKEN\\}'}}}\n", says="HF_TOKEN"
+    ),
     "secret_typed": Hostile({}, ["study=${oc.env:HF_TOKEN}", "dry=true"], "HF_TOKEN"),
     "secret_typed_escaped": Hostile({}, ["study=$\\{oc.env:HF_TOKEN\\}", "dry=true"], "HF_TOKEN"),
     "created": experiment("study: '${oc.create:\"{a: b}\"}'\n"),
