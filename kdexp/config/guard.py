@@ -177,6 +177,7 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def readable(variable: str) -> bool:
+    """Whether a configuration may read a variable of the environment."""
     return variable in ENVIRONMENT or variable.startswith("KDEXP_")
 
 
@@ -193,6 +194,7 @@ def reference_problems(text: str) -> list[str]:
 
 
 def unreadable(variable: str) -> str:
+    """Return the sentence about a variable that it may not read."""
     return (
         f"${{oc.env:{variable}}}: a configuration may read {', '.join(ENVIRONMENT)} and what begins with KDEXP_ of the "
         "environment, so that no secret gets into names and records."
