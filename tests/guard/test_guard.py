@@ -62,4 +62,4 @@ def test_it_is_refused(results: dict[str, dict[str, Any]], name: str):
     assert all(sign.isprintable() or sign == "\n" for sign in said) and len(said) < 3000, said
     assert TOKEN not in said + found["out"] and "problem(s)" not in said
     assert found["imported"] == [] and not any("marker" in path or "multirun" in path for path in found["written"])
-    assert found["seconds"] < 20, found["seconds"]
+    assert found["seconds"] < 60, found["seconds"]  # one without end takes hours
