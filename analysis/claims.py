@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import cli, designs, gate, statements, verdicts
+from analysis import cli, designs, gate, render, statements, verdicts
 from analysis.collect import Collected
 from analysis.contrasts import contrast
 from analysis.estimate import Estimate
@@ -186,7 +186,7 @@ def _row(one: Verdict) -> list[str]:
         holm,
         sees,
         str(one.seeds),
-        ", ".join(one.tasks) or "–",
+        render.md(", ".join(one.tasks)) or "–",
     ]
 
 
@@ -236,7 +236,7 @@ def markdown(judged: list[Verdict], study: str) -> str:
     rule = ["---", "---", "---", "---:", "---", "---:", "---:", "---:", "---:", "---"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
     text = table if body else "This study has the runs of no claim."
-    return f"### {study}: claims\n\n{text}\n\n" + "\n".join(f"- {note}" for note in notes(judged)) + "\n"
+    return f"### {render.md(study)}: claims\n\n{text}\n\n" + "\n".join(f"- {note}" for note in notes(judged)) + "\n"
 
 
 PURPOSE = "Evaluate the claims of analysis/claims.yaml on a study; writes <root>/<study>/tables/claims.md and .csv."
@@ -252,7 +252,7 @@ def run(options: dict[str, str]) -> None:
     folder = collected.folder / "tables"
     written = [
         tables.write(folder / "claims.md", text),
-        tables.write(folder / "claims.csv", pd.DataFrame([vars(one) for one in judged]).to_csv(index=False)),
+        tables.write(folder / "claims.csv", render.csv(pd.DataFrame([vars(one) for one in judged]))),
     ]
     print(text)
     print("Written:", *written, sep="\n  ")

@@ -22,6 +22,7 @@ from analysis.collect import Collected
 from analysis.contrasts import contrast
 from analysis.estimate import Estimate
 from analysis.evidence import Scores, gather
+from analysis.render import md
 
 Array = np.ndarray
 QUESTIONS = ("these examples, new seeds", "these runs, new examples", "new seeds and new examples")
@@ -172,9 +173,9 @@ def markdown(result: Comparison, study: str, a: str, b: str) -> str:
     """The comparison as text: answers, where the variance lies, and what the next hour would buy."""
     first = result.answers[QUESTIONS[0]]
     lines = [
-        f"### {study}: {a} against {b}",
+        f"### {md(study)}: {md(a)} against {md(b)}",
         "",
-        f"Effect {first.value:+.2f} points, averaged over {', '.join(result.tasks)}; {first.n} seeds.",
+        f"Effect {first.value:+.2f} points, averaged over {md(', '.join(result.tasks))}; {first.n} seeds.",
         "",
         "| question | 95 % interval | p |",
         "| --- | --- | ---: |",
@@ -187,11 +188,12 @@ def markdown(result: Comparison, study: str, a: str, b: str) -> str:
         lines += ["", "| task | examples | seed | example | rest |", "| --- | ---: | ---: | ---: | ---: |"]
         for task, part in result.components.items():
             stds = (_number(math.sqrt(v) if v == v else v, "") for v in (part.seed, part.example, part.rest))
-            lines.append(f"| {task} | {part.examples} | {' | '.join(stds)} |")
+            lines.append(f"| {md(task)} | {part.examples} | {' | '.join(stds)} |")
     if result.options:
         lines += ["", "| the next hour on | buys | half-width now | then |", "| --- | --- | ---: | ---: |"]
         lines += [
-            f"| {one.what} | {one.buys} | {_number(one.now, '')} | {_number(one.then, '')} |" for one in result.options
+            f"| {md(one.what)} | {one.buys} | {_number(one.now, '')} | {_number(one.then, '')} |"
+            for one in result.options
         ]
     return "\n".join(lines) + "\n\n" + "\n".join(f"- {note}" for note in _notes(result)) + "\n"
 

@@ -13,7 +13,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from analysis.collect import Collected, history
-from analysis.figures import COLOURS
+from analysis.figures import COLOURS, drawn
 
 SELECTING = ("selection/", "heldout/", "validation/")
 NOT_MATCHED = {"train/loss", "train/rate", "train/ce", "train/kd", "train/finetune"}
@@ -100,9 +100,9 @@ def learning_curves(found: Collected, history: pd.DataFrame) -> Figure | None:
         for number, objective in enumerate(objectives):
             part = group[group["objective"] == objective]
             if len(part):
-                _line(axis, part, COLOURS[number % len(COLOURS)], objective)
-        axis.set_title(f"{task}, init {init}", fontsize=8)
-        axis.set_ylabel(f"{group['metric'].iloc[0]} x 100", fontsize=7)
+                _line(axis, part, COLOURS[number % len(COLOURS)], drawn(objective))
+        axis.set_title(drawn(f"{task}, init {init}"), fontsize=8)
+        axis.set_ylabel(drawn(f"{group['metric'].iloc[0]} x 100"), fontsize=7)
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)
     _legend(figure, axes)
@@ -122,8 +122,8 @@ def matching_losses(found: Collected, history: pd.DataFrame) -> Figure | None:
         for number, init in enumerate(inits):
             part = group[group["init"] == init]
             if len(part):
-                _line(axis, part, COLOURS[number % len(COLOURS)], f"init {init}")
-        axis.set_title(f"{task}: {key.removeprefix('train/')}", fontsize=8)
+                _line(axis, part, COLOURS[number % len(COLOURS)], drawn(f"init {init}"))
+        axis.set_title(drawn(f"{task}: {key.removeprefix('train/')}"), fontsize=8)
         axis.set_yscale("log")
         axis.tick_params(labelsize=7)
         axis.grid(alpha=0.3)

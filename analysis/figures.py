@@ -16,10 +16,17 @@ from matplotlib.figure import Figure
 from analysis import render, stats
 from analysis.grid import Cell, Grid, Row
 from kdexp.common import files
+from kdexp.common.redact import one_line
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"
 SVG = {"svg.fonttype": "none", "svg.hashsalt": "kdexp", "font.size": 9}  # text stays text; same data, same bytes
+
+
+def drawn(text: str) -> str:
+    """Plain text for a figure: nothing in it is mathematics, and a legend shows it whatever it begins with."""
+    words = one_line(str(text)).replace("$", r"\$")
+    return f" {words}" if words.startswith("_") else words
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -97,10 +104,10 @@ def _heat_panel(axis, title: str, cells: list[Cell | None], inits: list[str], ob
             fontweight="bold" if cell.mark == "best" else "normal",
             fontsize=8,
         )
-    axis.set_xticks(range(len(objectives)), objectives, rotation=30, ha="right", rotation_mode="anchor")
-    axis.set_yticks(range(len(inits)), inits)
+    axis.set_xticks(range(len(objectives)), [*map(drawn, objectives)], rotation=30, ha="right", rotation_mode="anchor")
+    axis.set_yticks(range(len(inits)), [*map(drawn, inits)])
     axis.tick_params(length=0)
-    axis.set_title(title, fontsize=9)
+    axis.set_title(drawn(title), fontsize=9)
 
 
 def dots(grid: Grid) -> Figure:
@@ -118,10 +125,10 @@ def dots(grid: Grid) -> Figure:
                 ys.append(cell.mean)
                 bars.append(0 if math.isnan(cell.low) else cell.high - cell.mean)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axis.errorbar(xs, ys, yerr=bars, color=colour, marker=marker, capsize=2, linewidth=1, label=objective)
-    axis.set_xticks(range(len(inits)), inits, rotation=20, ha="right")
+        axis.errorbar(xs, ys, yerr=bars, color=colour, marker=marker, capsize=2, linewidth=1, label=drawn(objective))
+    axis.set_xticks(range(len(inits)), [*map(drawn, inits)], rotation=20, ha="right")
     axis.set_ylabel(
-        "average score x 100, 95 % interval" if len(grid.columns) > 1 else f"{grid.columns[0].metric} x 100"
+        "average score x 100, 95 % interval" if len(grid.columns) > 1 else drawn(f"{grid.columns[0].metric} x 100")
     )
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
@@ -156,7 +163,7 @@ def critical_difference(grid: Grid) -> Figure | None:
         f"Friedman chi² = {chi:.2f}, p = {p:.3g}",
         fontsize=8,
     )
-    axis.set_yticks(range(len(rows)), names, fontsize=7)
+    axis.set_yticks(range(len(rows)), [*map(drawn, names)], fontsize=7)
     axis.invert_yaxis()
     axis.set_xlabel("mean rank")
     return figure
@@ -179,10 +186,14 @@ def pareto(grid: Grid, cost: str) -> Figure | None:
             best = row.average.mean  # type: ignore[union-attr]
             front.append((row.extras[cost], best))
             axis.annotate(
-                " / ".join(filter(None, row.labels)), front[-1], xytext=(4, 4), textcoords="offset points", fontsize=7
+                drawn(" / ".join(filter(None, row.labels))),
+                front[-1],
+                xytext=(4, 4),
+                textcoords="offset points",
+                fontsize=7,
             )
     axis.step(*zip(*front, strict=True), where="post", color="#999999", linewidth=1, zorder=0)
-    axis.set_xlabel(cost)
+    axis.set_xlabel(drawn(cost))
     axis.set_ylabel("average score x 100")
     axis.grid(alpha=0.3)
     return figure

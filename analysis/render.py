@@ -1,12 +1,20 @@
-"""A grid as Markdown, LaTeX (booktabs), CSV and HTML. Formatting only: no statistics here."""
+"""A grid as Markdown, LaTeX (booktabs), CSV and HTML. Formatting only: no statistics here.
+
+Texts come from configurations, some of them a stranger's: each format writes them so that they are read as texts.
+"""
 
 from __future__ import annotations
 
 import math
-from html import escape
+import re
+from collections.abc import Callable
+from html import escape as escaped
+
+import pandas as pd
 
 from analysis.grid import Cell, Grid, Row
 from analysis.records import FINETUNE
+from kdexp.common.redact import one_line
 
 BASELINE = "{} (no distillation)"
 
@@ -44,6 +52,44 @@ def header(grid: Grid) -> list[str]:
     return [*keys, "n", *[f"{c.name} ({c.metric})" for c in grid.columns], "average", "group", *_extra_names(grid)]
 
 
+def escape(text: str) -> str:
+    """Plain text, escaped for HTML."""
+    return escaped(one_line(text))
+
+
+_MARKDOWN = re.compile(
+    r"""[\\|`*$~]            # code, emphasis, mathematics, the columns of a table
+    | <(?=[A-Za-z/!?])       # HTML
+    | &(?=\#?\w+;)
+    | (?<=\])\( | \](?=\[)  # links
+    | (?<!\w)_ | _(?!\w)     # emphasis; inside a word it is none
+    | ^(?:[#>+-]|\d+[.)])(?=\s|$)
+    """,
+    re.VERBOSE,
+)
+
+
+def md(text: str) -> str:
+    """Plain text, escaped for Markdown."""
+    return _MARKDOWN.sub(lambda found: f"\\{found[0]}", one_line(text))
+
+
+def csv(frame: pd.DataFrame) -> str:
+    """A frame as CSV in which no text is a formula to a spreadsheet: such a one begins with an apostrophe."""
+    cells = frame.map(lambda value: _no_formula(value) if isinstance(value, str) else value)
+    return str(cells.rename(columns=lambda name: _no_formula(str(name))).to_csv(index=False))
+
+
+def _no_formula(text: str) -> str:
+    words = one_line(text)
+    if not words.startswith(("=", "+", "-", "@")):
+        return words
+    try:
+        return words if math.isfinite(float(words)) else f"'{words}"
+    except ValueError:
+        return f"'{words}"
+
+
 def _labels(grid: Grid, row: Row) -> list[str]:
     return [
         BASELINE.format(label) if key == "objective" and row.kind == FINETUNE else label
@@ -51,23 +97,20 @@ def _labels(grid: Grid, row: Row) -> list[str]:
     ]
 
 
-def lines(grid: Grid, mark: dict[str, str]) -> list[list[str]]:
-    """Body as text; ``mark`` maps ``best`` and ``top`` to templates with one ``{}``."""
+def lines(grid: Grid, mark: dict[str, str], label: Callable[[str], str] = one_line) -> list[list[str]]:
+    """Body as text; ``mark`` maps ``best`` and ``top`` to templates with one ``{}``, ``label`` escapes a label."""
     out = []
     for row in grid.rows:
         scores = [(cell, False) for cell in row.cells] + [(row.average, True)]
         words = [mark.get(cell.mark if cell else "", "{}").format(cell_text(cell, average)) for cell, average in scores]
         extras = [number(row.extras.get(name, math.nan)) for name in _extra_names(grid)]
-        out.append([*_labels(grid, row), runs_text(row), *words, row.group, *extras])
+        out.append([*map(label, _labels(grid, row)), runs_text(row), *words, row.group, *extras])
     return out
 
 
 def markdown(grid: Grid) -> str:
     """An aligned Markdown table with its notes below."""
-    table = [
-        [word.replace("|", "\\|") for word in row]
-        for row in [header(grid), *lines(grid, {"best": "**{}**", "top": "{} ≈"})]
-    ]
+    table = [list(map(md, header(grid))), *lines(grid, {"best": "**{}**", "top": "{} ≈"}, md)]
     widths = [max(3, *(len(row[index]) for row in table)) for index in range(len(table[0]))]
     left = len(grid.keys)
 
@@ -82,7 +125,7 @@ def markdown(grid: Grid) -> str:
 
     rule = "| " + " | ".join("-" * n if i < left else "-" * (n - 1) + ":" for i, n in enumerate(widths)) + " |"
     body = "\n".join([line(table[0]), rule, *[line(row) for row in table[1:]]])
-    return f"### {grid.study}\n\n{body}\n\n" + "\n".join(f"- {note}" for note in grid.notes) + "\n"
+    return f"### {md(grid.study)}\n\n{body}\n\n" + "\n".join(f"- {md(note)}" for note in grid.notes) + "\n"
 
 
 _TEX = {
@@ -107,7 +150,7 @@ _TEX = {
 
 def tex(text: str) -> str:
     """Plain text, escaped for LaTeX."""
-    return "".join(_TEX.get(letter, letter) for letter in text)
+    return "".join(_TEX.get(letter, letter) for letter in one_line(text))
 
 
 def latex(grid: Grid) -> str:
@@ -122,12 +165,14 @@ def latex(grid: Grid) -> str:
         first = len(grid.keys) + 1
         cells = [*row.cells, row.average]
         out = [tex(word) for word in words]
+        if out[0].startswith(("[", "*")):  # after \\\\ these would be its arguments
+            out[0] = "{}" + out[0]
         for index, cell in enumerate(cells):
             out[first + index] = marks.get(cell.mark if cell else "", "{}").format(out[first + index])
         body.append(" & ".join(out) + r" \\")
     align = "l" * len(grid.keys) + "r" * (len(header(grid)) - len(grid.keys))
     head = " & ".join(tex(title) for title in header(grid)) + r" \\"
-    comment = "\n".join(f"% {note}" for note in grid.notes)
+    comment = "\n".join(f"% {one_line(note)}" for note in grid.notes)
     return (
         f"% needs \\usepackage{{booktabs}}\n{comment}\n\\begin{{tabular}}{{{align}}}\n\\toprule\n{head}\n\\midrule\n"
         + "\n".join(body)

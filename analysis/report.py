@@ -21,6 +21,7 @@ from analysis import claims, cli, curves, figures, records, render, search
 from analysis.collect import Collected
 from analysis.grid import Grid, build
 from analysis.published.compare import compare
+from kdexp.common.redact import one_line
 
 PURPOSE = (
     "Write <root>/<study>/report.html: scores, figures, claims, paper and ours, cost, environment, configuration, runs."
@@ -166,6 +167,11 @@ def _plain(value: Any) -> Any:
     return "–" if math.isnan(value) else (f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.1f}")
 
 
+def _shown(value: Any) -> Any:
+    """What a place of the page shows: texts without control characters, before they are escaped."""
+    return one_line(value) if type(value) is str else value
+
+
 def _interval(one: Any) -> str:
     return getattr(one, "why", "") or "–" if math.isnan(one.low) else f"[{one.low:+.2f}, {one.high:+.2f}]"
 
@@ -189,7 +195,7 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = ""
         ("configuration", "Configuration"),
         ("runs", "Runs"),
     ]
-    environment = Environment(autoescape=True, trim_blocks=True)
+    environment = Environment(autoescape=True, trim_blocks=True, finalize=_shown)
     environment.filters.update(
         signed=lambda v: "–" if math.isnan(v) else f"{v:+.2f}",
         small=lambda v: "–" if math.isnan(v) else f"{v:.2g}",

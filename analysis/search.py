@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 
 from analysis import cli
+from analysis.figures import drawn
 from kdexp.common import searches, sqlite
 from kdexp.common.redact import bare_address
 from kdexp.common.searches import FIGURES, JOURNAL, NOTE, STATES, counted, said, typed
@@ -230,10 +231,21 @@ def _shortened(study: Any) -> Any:
     short = {name: end if ends[end := name.rpartition(".")[2]] == 1 else name for name in names}
     copied = optuna.create_study(directions=study.directions)
     for trial in trials:
-        trial.distributions = {short.get(name, name): kind for name, kind in trial.distributions.items()}
-        trial.params = {short[name]: value for name, value in trial.params.items()}
+        trial.distributions = {drawn(short.get(name, name)): _drawn(kind) for name, kind in trial.distributions.items()}
+        trial.params = {
+            drawn(short[name]): drawn(value) if isinstance(value, str) else value
+            for name, value in trial.params.items()
+        }
         copied.add_trial(trial)
     return copied
+
+
+def _drawn(kind: Any) -> Any:
+    """The values that a dimension may have, as figures write them; numbers stay."""
+    choices = getattr(kind, "choices", None)
+    if choices is None:
+        return kind
+    return type(kind)([drawn(value) if isinstance(value, str) else value for value in choices])
 
 
 def _complete(study: Any) -> list[Any]:

@@ -77,7 +77,7 @@ def run(options: dict[str, str]) -> Collected:
             write(folder / f"{stem}.md", pages[-1]),
             write(folder / f"{stem}.tex", render.latex(table)),
             write(folder / f"{stem}.html", render.html(table)),
-            write(folder / f"{stem}.csv", table.frame().to_csv(index=False)),
+            write(folder / f"{stem}.csv", render.csv(table.frame())),
         ]
     if options["figure"] == "yes":
         from analysis.figures import heat_map, save

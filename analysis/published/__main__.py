@@ -21,7 +21,7 @@ PURPOSE = "Set a study beside the published numbers; writes <root>/<study>/table
 
 def run(options: dict[str, str]) -> None:
     """Compare, write, print."""
-    from analysis import published
+    from analysis import published, render
     from analysis.published.compare import compare, markdown
 
     if published.match(options["study"]) is None:
@@ -36,7 +36,7 @@ def run(options: dict[str, str]) -> None:
     folder = found.folder / "tables"
     written = [
         write(folder / "published.md", text),
-        write(folder / "published.csv", pd.DataFrame([vars(line) for line in lines]).to_csv(index=False)),
+        write(folder / "published.csv", render.csv(pd.DataFrame([vars(line) for line in lines]))),
     ]
     print(text)
     print("Written:", *written, sep="\n  ")

@@ -12,6 +12,7 @@ from scipy import stats as sps
 
 from analysis import published
 from analysis.collect import Collected
+from analysis.render import md
 from analysis.select import select
 from analysis.selection import expected_maximum
 
@@ -176,11 +177,15 @@ def markdown(lines: list[Line], notes: list[str], study: str) -> str:
             ours = number(line.ours) + (f" ± {line.std:.2f}" if not math.isnan(line.std) else "")
             gap = f"[{line.low:+.1f}, {line.high:+.1f}]" if not math.isnan(line.low) else "–"
             body.append(
-                f"| {line.row} | {line.task} ({line.metric}) | {paper} | {ours} | {line.n} "
+                f"| {md(line.row)} | {md(line.task)} ({md(line.metric)}) | {paper} | {ours} | {line.n} "
                 f"| {line.difference:+.1f} | {gap} | {line.inside} | {number(line.selected)} ({line.k}) |"
             )
     if len(body) == 2:
         body = ["No run of this study belongs to a printed number."]
     return (
-        f"### {study}: paper and ours\n\n" + "\n".join(body) + "\n\n" + "\n".join(f"- {note}" for note in notes) + "\n"
+        f"### {md(study)}: paper and ours\n\n"
+        + "\n".join(body)
+        + "\n\n"
+        + "\n".join(f"- {md(note)}" for note in notes)
+        + "\n"
     )

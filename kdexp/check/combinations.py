@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +9,7 @@ from kdexp.check import data, settings
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
+from kdexp.config import identity
 from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
 from kdexp.inits.base import Init
@@ -25,7 +25,7 @@ from kdexp.tracking import mlflow_store
 def problems(config: Config) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
     unusable = teachers.problems(config.teacher)
-    problems = unusable + mlflow_store.problems(config.tracking.model_dump())
+    problems = identity.name_problems(config) + unusable + mlflow_store.problems(config.tracking.model_dump())
     task = _task(config)
     if None in (config.teacher.num_layers, config.teacher.hidden_size, config.teacher.num_heads):
         return problems + task  # what depends on the teacher's sizes comes next time
@@ -45,13 +45,7 @@ def problems(config: Config) -> list[str]:
 def _made(where: str, spec: dict[str, Any], base: type[Any], reserved: tuple[str, ...] = ("_target_",)) -> list[str]:
     """Check a node with a ``_target_``: a class of the wanted kind, every key an argument of it, of the right type."""
     try:
-        chosen = target(spec)
-        if not inspect.isclass(chosen):
-            return [f"{where}._target_={spec['_target_']} is no class: name the class, such as kdexp.objectives.kd.KD."]
-        if not issubclass(chosen, base) or chosen is base or inspect.isabstract(chosen):
-            wanted = f"{base.__module__}.{base.__name__}"
-            return [f"{where}._target_={spec['_target_']} cannot be used here: a class made from {wanted} is needed."]
-        problems = settings.problems(where, spec, chosen, reserved)
+        problems = settings.problems(where, spec, target(spec, base), reserved)
         if not problems:
             build(spec, reserved)
         return problems
@@ -188,7 +182,12 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
         layers: the init is sound, so that mappings can be worked out.
     """
     objective = config.objective
-    problems = method(objective.method).problems(config)
+    try:
+        problems = method(objective.method).problems(config)
+    except ValueError:
+        if head is not None:
+            raise
+        problems = []  # it asked the task, of which everything has been said
     if objective.schedule != "single" and not objective.intermediate:
         problems.append(
             f"objective.schedule={objective.schedule} needs a term under objective.intermediate (it is empty): "

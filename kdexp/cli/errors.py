@@ -6,20 +6,20 @@ import difflib
 import os
 import re
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdexp.cli import words
 from kdexp.common.problems import ConfigError, near
+from kdexp.common.redact import outward, print_traceback
 from kdexp.config import choices
 
 
 def complain(problems: list[str]) -> None:
     """Print all problems in one message."""
     head = "One thing must change" if len(problems) == 1 else f"{len(problems)} things must change"
-    print(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems), file=sys.stderr)
+    print(outward(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems)), file=sys.stderr)
 
 
 def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None = None) -> int:
@@ -38,10 +38,10 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         complain(error.problems)
         return 2
     if type(error).__name__ == "Interrupted" or isinstance(error, KeyboardInterrupt):
-        print(f"interrupted: {error or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
+        print(f"interrupted: {outward(str(error)) or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
         return 130
     if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
-        traceback.print_exception(error)
+        print_traceback(error)
     if _is_composition(error):
         complain(_composition(error, list(arguments), conf))
         return 2
@@ -56,9 +56,9 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         )
         return 1
     if isinstance(error, ValueError | RuntimeError | TimeoutError | OSError) and "torch" not in type(error).__module__:
-        print(f"failed: {error}", file=sys.stderr)
+        print(outward(f"failed: {error}"), file=sys.stderr)
         return 1
-    traceback.print_exception(error)
+    print_traceback(error)
     return 1
 
 

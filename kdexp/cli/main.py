@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import sys
@@ -13,6 +12,7 @@ from kdexp import __version__
 from kdexp.cli import commands, words
 from kdexp.cli.words import CONFIG_PATH
 from kdexp.common import arguments as terminal
+from kdexp.common import redact
 
 
 def resolvers() -> None:
@@ -60,6 +60,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     environment()
     terminal.show_what_can_be_shown()
+    # With --info Hydra's own log prints every line already.
+    redact.clean_terminal(log=not any(argument.startswith(words.INFO) for argument in arguments))
+    redact.learn(arguments)
     if commands.asked(arguments):
         return commands.main(arguments)
     flags, overrides = words.ordered(arguments)
@@ -67,21 +70,21 @@ def main(argv: list[str] | None = None) -> int:
         print(f"kdexp {__version__} (Hydra {version('hydra-core')}, Python {platform.python_version()})")
         return 0
     from kdexp.cli import errors
-    from kdexp.config import choices
+    from kdexp.config import choices, loading
     from kdexp.sweep import plugins
 
     resolvers()
     plugins.register()
     plugins.take_names()
     choices.hide_bases()
+    loading.install(CONFIG_PATH, plugins.SWEEPERS)
     swept = plugins.experiment_sweep(overrides)
     refused = choices.refused(overrides, CONFIG_PATH) + ([swept] if swept else []) + words.problems(flags, overrides)
+    refused += loading.refused_arguments(flags)
     if refused:
         errors.complain(refused)
         return 2
     sys.argv = ["kdexp", *flags, *overrides]
-    if not any(flag.startswith(words.INFO) for flag in flags):  # Hydra's own log would be printed twice
-        logging.basicConfig(level=logging.WARNING, format="%(message)s")
     try:
         composed_and_run()
     except BaseException as error:

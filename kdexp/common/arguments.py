@@ -7,12 +7,14 @@ import io
 import json
 import math
 import os
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from kdexp.common import names
+from kdexp.common.redact import outward
 
 WIDTH = 80
 HELP = ("-h", "--help", "help")
@@ -87,8 +89,9 @@ def number(text: str) -> float:
 
 def study_name(text: str) -> str:
     """A study's name."""
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", text):
-        raise ValueError("is no study name; it is one folder name without slashes")
+    wrong = names.study_problem(text)
+    if wrong:
+        raise ValueError(wrong)
     return text
 
 
@@ -167,10 +170,10 @@ def carry_out(program: str, verb: Command | Group, words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ValueError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        print(outward(f"{program}: {error}"), file=sys.stderr)
         return 2
     except (OSError, RuntimeError) as error:
-        print(f"{program} failed: {error}", file=sys.stderr)
+        print(outward(f"{program} failed: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted", file=sys.stderr)

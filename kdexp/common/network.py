@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from kdexp.common import files
-from kdexp.common.redact import without_passwords
+from kdexp.common.redact import without_secrets
 
 PAUSES = (1.0, 2.0)
 """Seconds before a question is put again to a hub that was busy or broken, while half the time is left."""
@@ -288,7 +288,7 @@ def _trouble(error: BaseException, kind: str, name: str, revision: str | None, l
         late = "" if limit is None else f" within {limit:.0f} s (HF_HUB_ETAG_TIMEOUT)"
         return Answer(trouble=f"{hub} gives no whole answer{late}: check the network, or try later", absent=True)
     elif isinstance(error, OSError) or _is(error, "TransportError"):
-        said = without_passwords(" ".join(str(error).split()))[:120] or type(error).__name__
+        said = without_secrets(" ".join(str(error).split()))[:120] or type(error).__name__
         return Answer(trouble=f"{hub} cannot be reached ({said}): check the network and HF_ENDPOINT", absent=True)
     else:
         return Answer(trouble=f"{hub} does not answer as a hub does ({type(error).__name__}): check HF_ENDPOINT")

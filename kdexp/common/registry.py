@@ -9,11 +9,24 @@ environment variable KDEXP_TARGETS (comma-separated prefixes); they are known by
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 OBJECTS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.", "kdexp.heads.")
 """Where the classes that a ``_target_`` may name live."""
+
+
+KINDS: list[type] = []
+"""The interfaces that a ``_target_`` may name a subclass of; each adds itself (:func:`kind`)."""
+
+Kind = TypeVar("Kind", bound=type)
+
+
+def kind(interface: Kind) -> Kind:
+    """Make a class one of :data:`KINDS`; a decorator."""
+    KINDS.append(interface)
+    return interface
 
 
 def allowed_packages() -> tuple[str, ...]:
@@ -34,7 +47,7 @@ def load(path: str, allowed: tuple[str, ...], key: str = "_target_") -> Any:
         ValueError: not allowed, or not there.
     """
     prefixes = allowed + allowed_packages()
-    if not path.startswith(prefixes):
+    if not path.startswith(prefixes) or not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(
             f"{key}={path} is not allowed; allowed are names below {', '.join(prefixes)} "
             "(add a package of your own with the environment variable KDEXP_TARGETS)"
@@ -46,16 +59,27 @@ def load(path: str, allowed: tuple[str, ...], key: str = "_target_") -> Any:
         raise ValueError(f"{key}={path} cannot be loaded: {error}") from error
 
 
-def target(spec: dict[str, Any]) -> Any:
-    """Import the class that a node's ``_target_`` names.
+def target(spec: dict[str, Any], interface: type | None = None) -> Any:
+    """Import the class that a node's ``_target_`` names; its name is judged before anything is imported.
+
+    Args:
+        spec: the node.
+        interface: what it must be a subclass of; None = any of :data:`KINDS`.
 
     Raises:
-        ValueError: not allowed, not there, or no ``_target_``.
+        ValueError: not allowed, not there, no class of that kind, or no ``_target_``.
     """
     path = spec.get("_target_")
     if not isinstance(path, str):
         raise ValueError(f"no _target_ in {sorted(spec)}: name the class, such as kdexp.objectives.kd.KD")
-    return load(path, OBJECTS)
+    chosen = load(path, OBJECTS)
+    if not inspect.isclass(chosen):
+        raise ValueError(f"_target_={path} is no class: name the class, such as kdexp.objectives.kd.KD")
+    kinds = tuple(KINDS) if interface is None else (interface,)
+    if not issubclass(chosen, kinds) or chosen in KINDS or inspect.isabstract(chosen):
+        wanted = " or ".join(f"{one.__module__}.{one.__name__}" for one in kinds)
+        raise ValueError(f"_target_={path} is not of this kind: name a class that is made from {wanted}")
+    return chosen
 
 
 RESERVED = ("_target_", "weight", "mapping")

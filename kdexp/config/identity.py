@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from kdexp.common import names
+from kdexp.common.redact import printable
 from kdexp.common.registry import by_name
 from kdexp.config.schema import Config
 
@@ -65,6 +67,31 @@ def label(config: Config, group: str) -> str:
 def labels(config: Config) -> dict[str, str]:
     """Return the short names of all groups of :data:`LABELS`."""
     return {group: label(config, group) for group in LABELS}
+
+
+def name_problems(config: Config) -> list[str]:
+    """Return what is wrong with the names of a configuration (:mod:`kdexp.common.names`)."""
+    given: dict[str, Any] = {}
+    for group in LABELS:
+        chosen = getattr(config, group)
+        given[f"{group}.name"] = chosen.get("name") if isinstance(chosen, dict) else chosen.name
+    for phase in ("intermediate", "prediction"):
+        given |= {f"objective.{phase}.{term}": term for term in getattr(config.objective, phase)}
+    texts = {"study": names.study_problem(config.study)} | {key: names.problem(name) for key, name in given.items()}
+    given["study"] = config.study
+    problems = [f"{key}={given[key]!r} {text}" for key, text in texts.items() if text]
+    problems += [
+        f"task.label_names: {name!r} is empty or holds control characters; give the class a name that can be read."
+        for name in config.task.get("label_names") or []
+        if isinstance(name, str) and (not name.strip() or printable(name) != name)
+    ]
+    other = None if texts["study"] else names.twin(config.study, Path(ROOT))
+    if other is not None:
+        problems.append(
+            f"study={config.study!r} differs from the study {other!r} in upper case or accents only, which some "
+            "machines cannot keep apart: use that name, or another one."
+        )
+    return problems
 
 
 def run_name(config: Config, identity: str) -> str:

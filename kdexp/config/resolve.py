@@ -89,7 +89,11 @@ def source_folder(source: str, commit: str | None = None) -> Path | None:
         return Path(rest).expanduser()
     if kind == "package":
         package, _, below = rest.partition("/")
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None
+        try:  # a name with dots would import what is before them
+            inside = package.isidentifier() and ".." not in Path(below).parts
+            spec = importlib.util.find_spec(package) if inside else None
+        except ValueError:  # the program itself
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             return Path(f"<package {package} is not installed>")
         return Path(next(iter(spec.submodule_search_locations))) / below

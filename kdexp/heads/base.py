@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from kdexp.common.registry import kind
 from kdexp.heads.batch import Batch, Features, Predictions, Targets
 from kdexp.heads.common import wide
 
@@ -40,6 +41,7 @@ def unanswered(asks: Sequence[str], head: Head) -> str:
     return f"needs {' and '.join(lacking)}, which the head {head.name} does not have" if lacking else ""
 
 
+@kind
 class Head(ABC):
     """What a model answers. A head owns no weights: those are the model's, made by the class that it names.
 

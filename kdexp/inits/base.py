@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from kdexp.common.registry import kind
 
+
+@kind
 @dataclass(frozen=True)
 class Init:
     """Where the student's weights come from.

@@ -18,12 +18,12 @@ import sys
 import tempfile
 import threading
 import time
-import traceback
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from kdexp.common.redact import clean_terminal, print_traceback
 from kdexp.common.status import read_status
 from kdexp.run.spec import RunSpec
 from kdexp.store.remote import of
@@ -85,7 +85,7 @@ class Order:
                 if status.get("signal") == "SIGUSR2" and not stop.exists():
                     _hand_on_to_submitit()
                 return INTERRUPTED
-            traceback.print_exc()
+            print_traceback(error)
             return 1
 
     def checkpoint(self) -> Any:
@@ -101,14 +101,15 @@ def work(order: Order) -> None:
     Everything that this process prints goes to the run's log. It stops on SIGTERM, and when its launcher is gone.
     """
     _redirect(Path(order.cwd) / order.folder / "run.log")
+    clean_terminal()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the launcher decides
     signal.signal(signal.SIGTERM, _interrupt)
     threading.Thread(target=_follow_parent, daemon=True).start()
     code = 1
     try:
         code = order()
-    except BaseException:
-        traceback.print_exc()
+    except BaseException as error:
+        print_traceback(error)
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(code)

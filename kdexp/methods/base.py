@@ -78,7 +78,7 @@ def method(name: str) -> Method:
     """
     if "." in name:
         chosen = load(name, (PACKAGE,), "objective.method")
-        if not (inspect.isclass(chosen) and issubclass(chosen, Method)):
+        if not (inspect.isclass(chosen) and issubclass(chosen, Method)) or inspect.isabstract(chosen):
             raise ValueError(f"objective.method={name} is no method: name a subclass of kdexp.methods.base.Method.")
         return chosen()
     chosen = _classes().get(name)

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import nn
 
+from kdexp.common.registry import kind
 from kdexp.heads.base import Head, unanswered
 from kdexp.heads.batch import Batch, Features, Targets
 from kdexp.models.families.base import Shape
@@ -66,6 +67,7 @@ class Context:
     targets: Targets
 
 
+@kind
 class Objective(nn.Module):
     """A scalar loss over a student's and a teacher's features.
 

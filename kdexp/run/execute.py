@@ -14,10 +14,9 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from kdexp.common import files, results, status
+from kdexp.common import files, redact, results, status
 from kdexp.common.files import DiskFull, Interrupted
 from kdexp.common.problems import ConfigError
-from kdexp.common.redact import without_passwords
 from kdexp.common.stop import Stop
 from kdexp.run import stages
 from kdexp.run.spec import RunSpec
@@ -37,6 +36,7 @@ def execute(spec: RunSpec) -> dict[str, Any]:
         ConfigError: a finished run whose data or teacher have other contents now; nothing was written.
         Exception: whatever stopped the run; its folder says so.
     """
+    redact.learn(spec.config.model_dump())
     with shared_run.run(spec.config, spec.run_dir) as pull:
         done = None if status.damage(spec.run_dir) else _known(spec)
         return done if done is not None else _locked(spec, pull)
@@ -81,7 +81,8 @@ def _execute(spec: RunSpec) -> dict[str, Any]:
     }  # fmt: skip
 
     def mark(state: str, error: str | None = None) -> None:
-        status.write_status(run_dir, {**facts, "state": state, "updated": _now(), "error": error})
+        shown = None if error is None else redact.outward(error)
+        status.write_status(run_dir, {**facts, "state": state, "updated": _now(), "error": shown})
 
     mark("running")
     _write_hydra(spec)
@@ -89,7 +90,7 @@ def _execute(spec: RunSpec) -> dict[str, Any]:
     with _logging(run_dir) as run_log, stop.listening():
         tracker = Tracker(run_dir, spec.config.tracking.model_dump())
         try:
-            result = stages.carry_out(spec, stop, tracker.log)
+            result = redact.public(stages.carry_out(spec, stop, tracker.log))
             results.write(run_dir, result)
             mark("finished")
             tracker.close()
@@ -118,7 +119,7 @@ def _now() -> str:
 def _write_hydra(spec: RunSpec) -> None:
     """Keep the resolved configuration and the command line, as Hydra would."""
     for name, value in (("config", spec.config.model_dump()), ("overrides", list(spec.overrides))):
-        text = without_passwords(yaml.safe_dump(value, sort_keys=False))
+        text = yaml.safe_dump(redact.public(value), sort_keys=False)
         files.write_text(spec.run_dir / ".hydra" / f"{name}.yaml", text)
 
 
@@ -141,7 +142,7 @@ class _RunLog(logging.FileHandler):
 def _logging(run_dir: Path) -> Iterator[_RunLog]:
     """Send this process's log to the run's own file while the run lasts."""
     handler = _RunLog(run_dir / "run.log")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(redact.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:

@@ -5,6 +5,7 @@ Both are chosen as everywhere in Hydra: ``hydra/sweeper=grid|optuna``, ``hydra/l
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from kdexp.common.registry import load
@@ -56,7 +57,7 @@ def make_launcher(node: dict[str, Any]) -> Launcher:
         cls = load(path, ("kdexp.launch.",), "hydra.launcher._target_")
     except ValueError as error:
         raise ValueError(f"{error}. {advice}") from error
-    if not (isinstance(cls, type) and issubclass(cls, Launcher)):
+    if not (isinstance(cls, type) and issubclass(cls, Launcher)) or inspect.isabstract(cls):
         raise ValueError(f"hydra.launcher._target_={path} is no launcher. {advice}")
     try:
         return cls(**settings)

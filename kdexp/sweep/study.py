@@ -18,7 +18,7 @@ from rich.console import Console
 from kdexp.common import files, results
 from kdexp.common.files import Damaged
 from kdexp.common.problems import ConfigError
-from kdexp.common.redact import without_passwords
+from kdexp.common.redact import public
 from kdexp.common.status import damage, state
 from kdexp.config.identity import LABELS, SCHEMA
 from kdexp.launch.base import Interrupted, Launcher, Outcome, result
@@ -33,8 +33,8 @@ from kdexp.train import forecast
 
 
 def command() -> str:
-    """Return the command that a person typed, to be typed again; passwords in addresses are left out."""
-    return without_passwords("python -m kdexp " + shlex.join(sys.argv[1:]))
+    """Return the command that a person typed, to be typed again; secrets are left out."""
+    return "python -m kdexp " + shlex.join(public(sys.argv[1:]))
 
 
 def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) -> list[Outcome]:
@@ -177,6 +177,5 @@ def write(folder: Path, name: str, scale: str, command: str, rows: list[dict[str
     Args:
         more: further keys; ``pruned`` has the rows of runs that a search gave up, which no table waits for.
     """
-    files.write_record(
-        folder / "study.json", {"study": name, "scale": scale, "command": command, "points": rows, **more}
-    )
+    content = {"study": name, "scale": scale, "command": command, "points": rows, **more}
+    files.write_record(folder / "study.json", public(content))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from kdexp.common.registry import kind
 from kdexp.heads.batch import Batch, Predictions, Targets
 
 if TYPE_CHECKING:
@@ -224,6 +225,7 @@ class Goal(ABC):
         return self.evaluate(self.head.trivial(train, targets), targets)
 
 
+@kind
 @dataclass
 class Task(Goal):
     """Data, inputs, head and metrics of one problem. Settings come from the YAML of the same name.

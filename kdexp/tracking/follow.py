@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common.files import read_note
+from kdexp.common.redact import learn, public
 from kdexp.tracking.files import MARKER, write_marker
-from kdexp.tracking.mlflow_store import Store, create, prepare, problems, public, resolve
+from kdexp.tracking.mlflow_store import Store, create, prepare, problems, resolve
 from kdexp.tracking.sync import Stores, is_behind, run_folders, send
 
 log = logging.getLogger("kdexp.tracking")
@@ -149,6 +150,7 @@ def main() -> None:
     A store that is still being made is waited for; only then do the seconds of the last look count.
     """
     job = json.loads(sys.stdin.readline())
+    learn(job["uri"])
     ended, made = threading.Event(), threading.Event()
 
     def listen() -> None:

@@ -23,9 +23,10 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from kdexp.common import files, sqlite
+from kdexp.common.redact import public
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -67,7 +68,7 @@ def problems(tracking: dict[str, Any]) -> list[str]:
             scheme = ""
         if scheme not in (*_REMOTE, *_DATABASE):
             found.append(
-                f"tracking.uri={uri!r} is no store that MLflow writes to: use sqlite:///FOLDER/mlflow.db, "
+                f"tracking.uri={public(uri)!r} is no store that MLflow writes to: use sqlite:///FOLDER/mlflow.db, "
                 "http://HOST:PORT, or switch tracking off with tracking=off"
             )
     return found
@@ -81,14 +82,6 @@ def resolve(uri: str) -> str:
     """``uri`` with the path of a SQLite file made absolute (against the current directory)."""
     path = sqlite.path_of(uri)
     return uri if path is None else sqlite.address(path)
-
-
-def public(uri: str) -> str:
-    """``uri`` without user name and password, for logs and files."""
-    parts = urlsplit(uri)
-    if "@" not in parts.netloc:
-        return uri
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rsplit("@", 1)[1]))
 
 
 def load(timeout_s: float = DEFAULTS["timeout_s"]) -> None:

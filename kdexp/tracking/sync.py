@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from kdexp.common import sqlite
 from kdexp.common.files import read_note
-from kdexp.common.redact import without_passwords
+from kdexp.common.redact import outward, public
 from kdexp.tracking.files import MARKER, METRICS, Facts, lines, write_marker
-from kdexp.tracking.mlflow_store import DEFAULTS, Store, TrackingError, public, resolve
+from kdexp.tracking.mlflow_store import DEFAULTS, Store, TrackingError, resolve
 from kdexp.tracking.view import View
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def send(folder: Path, uri: str, stores: Stores, timeout_s: float = DEFAULTS["ti
     except Timeout:
         return RUNNING, ""  # another process is at it
     except Exception as failure:
-        why = without_passwords(f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}")
+        why = outward(f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}")
         write_marker(folder, uri=public(uri), experiment=facts.study, state="behind", error=why)
         return BEHIND, why
     outcome = RUNNING if facts.state == "running" else UPDATED if news else UNCHANGED

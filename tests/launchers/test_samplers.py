@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import pytest
 
-from kdexp.common.redact import bare_address, without_passwords
+from kdexp.common.redact import bare_address, without_secrets
 from kdexp.run import execute as runs
 from kdexp.sweep.search import settings
 from kdexp.sweep.search.settings import Settings
@@ -167,10 +167,11 @@ def test_a_line_that_was_cut_short_is_taken_away(tmp_path: Path) -> None:
 
 def test_passwords_are_not_written_down() -> None:
     line = "python -m kdexp a=b 'hydra.sweeper.storage=postgresql://me:secret@host:5432/name' c=d@e:f"
-    assert without_passwords(line) == line.replace("secret", "***")
+    assert without_secrets(line) == line.replace("me:secret", "***")
     assert bare_address("postgresql://me:secret@host:5432/name") == "postgresql://me@host:5432/name"
-    assert without_passwords("x=mysql://h/d?password=secret&a=1") == "x=mysql://h/d?password=***&a=1"
-    assert bare_address("mysql+pymysql://me@h/d?password=secret&a=1") == "mysql+pymysql://me@h/d?a=1"
+    assert without_secrets("x=mysql://h/d?password=secret&a=1") == "x=mysql://h/d?password=***&a=***"
+    assert without_secrets("x=mysql://h/d?charset=utf8") == "x=mysql://h/d?charset=utf8"
+    assert bare_address("mysql+pymysql://me@h/d?password=secret&charset=utf8") == "mysql+pymysql://me@h/d?charset=utf8"
     assert bare_address("sqlite:////tmp/a.db") == "sqlite:////tmp/a.db"
 
 

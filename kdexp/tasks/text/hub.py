@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from kdexp.common import network
-from kdexp.common.redact import without_passwords
+from kdexp.common.redact import without_secrets
 
 
 def switched_off() -> str | None:
@@ -118,7 +118,7 @@ def _download(folder: Path, dataset: str, config: str | None, revision: str | No
         except ImportError as error:
             raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
         except Exception as error:  # many kinds, of several libraries
-            said = without_passwords(" ".join(str(error).split()))[:300].rstrip(".")
+            said = without_secrets(" ".join(str(error).split()))[:300].rstrip(".")
             raise ValueError(
                 f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: "
                 f"{type(error).__name__}: {said}. Check the name and the network, or give the files "
