@@ -12,11 +12,13 @@ from kdexp.common.redact import printable
 from kdexp.common.registry import by_name
 from kdexp.config.schema import Config
 
-SCHEMA = 2
+SCHEMA = 3
 """Raised by hand when the meaning of the code or of a key changes, so that older results are not taken for newer ones.
 
 1: until the packages of the second house; classes were known by their paths.
 2: classes, methods and actions are known by their registered names.
+3: one rule for layers where depths do not divide; the last layer for the first token only, batches as wide as their
+   longest text; Pro-KD's parts under one schedule; new keys of recipes.
 """
 
 ROOT = "multirun"
