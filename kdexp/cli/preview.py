@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from typing import Any
 
+from kdexp.common import files
 from kdexp.common.registry import build
 from kdexp.common.status import state
 from kdexp.config.schema import Config
@@ -92,7 +89,7 @@ def stages(spec: RunSpec) -> None:
         name = spec.config.teacher.name
         print(f"teacher  {name}{_state(spec.config)}, as the local cache has it; the hub was not asked")
     store = open_store(spec.config, spec.run_dir)
-    with scratch(cache_of(spec.config)) as cache:
+    with files.scratch(cache_of(spec.config)) as cache:
         planned = methods.stages(spec.config, facts(spec.config, cache))
     there = {stage.key: store.seek(stage.key) for stage in planned}
     for number, stage in enumerate(planned, 1):
@@ -123,18 +120,6 @@ def _roles(stage: Stage) -> str:
     """Return what a stage takes from which other one, in brackets; '' if it takes nothing."""
     roles = ", ".join(f"{role} from {parent.name}" for role, parent in stage.parents.items())
     return f"({roles})" if roles else ""
-
-
-@contextmanager
-def scratch(cache: Path) -> Iterator[Path]:
-    """Lend a cache that may be written and is thrown away; what another one remembers is in it, linked."""
-    with TemporaryDirectory() as folder:
-        for path in (path for kind in ("embedded", "fingerprints", "hub") for path in cache.glob(f"{kind}/**/*")):
-            if path.is_file() and path.suffix != ".lock":
-                link = Path(folder) / path.relative_to(cache)
-                link.parent.mkdir(parents=True, exist_ok=True)
-                link.symlink_to(path)
-        yield Path(folder)
 
 
 def _seconds(store: Any, names: set[str]) -> dict[str, float]:

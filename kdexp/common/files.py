@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,8 @@ ASIDE = ".*.tmp"
 """Names of what is being written; one that stays was left by a killed process and belongs to nobody."""
 Shape = Mapping[str, Any]
 """Keys that a record must have -> the types of their values, as ``isinstance`` takes them."""
+LOOKED_AT = ("embedded", "fingerprints", "hub", "encoded")
+"""Folders of a cache that :func:`scratch` links."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -162,6 +165,22 @@ def checksum(path: Path) -> str:
     """Return the sha256 (hex) of a file's content."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def scratch(cache: Path) -> Iterator[Path]:
+    """Lend a cache that may be written and is thrown away; what another one holds is in it, linked.
+
+    Whoever only looks works there: what is damaged or missing is made anew in it, and nothing is written elsewhere.
+    What teachers said, and compiled code, is left out: both are large, and nobody who looks needs them.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (path for kind in LOOKED_AT for path in cache.glob(f"{kind}/**/*")):
+            if path.is_file() and path.suffix != ".lock":
+                link = Path(folder) / path.relative_to(cache)
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+        yield Path(folder)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from kdexp.common import machine
+from kdexp.common import files, machine
 from kdexp.common.registry import RESERVED, build
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Config, Recipe
@@ -154,14 +153,14 @@ def _layout(name: str, reads: str | None, width: int, classes: int, dtype: str) 
 
 
 class _Texts:
-    """Training splits, each once; from the store's cache if there is one, else made aside, so that nothing is written.
+    """Training splits, each once; in a cache that is thrown away, so that nothing is written.
 
     Args:
         aside: removes what was made when it is left.
     """
 
     def __init__(self, aside: contextlib.ExitStack) -> None:
-        self.aside, self.known, self.folder = aside, dict[str, Dataset](), ""
+        self.aside, self.known, self.caches = aside, dict[str, Dataset](), dict[Path, Path]()
 
     def of(self, config: Config, length: int, device: str, dtype: str) -> Dataset:
         """Return a configuration's training split.
@@ -177,9 +176,9 @@ class _Texts:
             teacher, task = config.teacher, build(config.task)
             if source_folder(teacher.source, teacher.commit) is None or not task.here(config.data.root, cache):
                 raise ValueError("the network is not asked before a run")
-            if not cache.is_dir():
-                self.folder = self.folder or self.aside.enter_context(tempfile.TemporaryDirectory())
-                cache = Path(self.folder)
-            context = RunContext(config, torch.device(device), dtype, 1, cache, say=lambda line: None)
+            if cache not in self.caches:
+                self.caches[cache] = self.aside.enter_context(files.scratch(cache))
+            lent = self.caches[cache]
+            context = RunContext(config, torch.device(device), dtype, 1, lent, say=lambda line: None)
             self.known[name] = context.data(length)["train"]
         return self.known[name]

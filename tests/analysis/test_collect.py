@@ -76,9 +76,9 @@ def test_the_client_reads_what_sql_reads(study: Path) -> None:
     from analysis import collect as module
 
     uri = write_mlflow(study, "quickstart", grid()[:3])
-    assert sorted(row[0] for row in module._by_client("quickstart", uri)) == sorted(
-        row[0] for row in module._by_sql("quickstart", uri)
-    )
+    by_sql = module._by_sql("quickstart", uri, study / "mlflow.db", study / "quickstart")
+    assert sorted(row[0] for row in module._by_client("quickstart", uri)) == sorted(row[0] for row in by_sql)
+    assert len(by_sql) == 3
     with pytest.raises(ValueError, match="has no study 'other'"):
         module._by_client("other", uri)
 
