@@ -119,7 +119,7 @@ def test_values_per_task_are_applied(compose):
         return resolve(compose("recipe=howto", *overrides))["recipe"]
 
     assert recipe("task=rte")["learning_rate"] == 2e-5
-    assert recipe("task=qnli")["warmup"] == 1986
+    assert recipe("task=qqp")["warmup"] == 0.25 and recipe("task=qnli")["warmup"] == 0.06
     assert "per_task" not in recipe()
     assert recipe("task=rte", "recipe.learning_rate=5e-5")["learning_rate"] == 5e-5
 

@@ -117,7 +117,7 @@ def other_answers(config: Config) -> list[str]:
         return ["teacher.finetune=false: " + " ".join(wrong)] if wrong else []
     heads = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}
     if not heads and config.teacher.family in config_json.KNOWN:  # others may call theirs otherwise
-        wrong = [f"{folder} has no weights of a classifier ({head}.*): fine-tune it (teacher.finetune=true)."]
+        wrong += [f"{folder} has no weights of a classifier ({head}.*): fine-tune it (teacher.finetune=true)."]
     elif heads and not wrong and task.head.width not in {shape[0] for shape in heads.values()}:
         wrong = [f"its classifier's weights do not give the {task.head.width} outputs that task={task.name} needs."]
     return ["teacher.finetune=false: " + " ".join(wrong)] if wrong else []

@@ -18,6 +18,7 @@ SCRIPTS = sorted(designs.STUDIES)
 def test_all_are_there() -> None:
     assert SCRIPTS == [
         "init_ablation",
+        "lgtm_glue",
         "objective_study",
         "pea_kd",
         "pkd_glue",
