@@ -1,6 +1,6 @@
 """Predictions that a run kept: ``<run>/predictions/<split>.safetensors``, as ``kdexp.train.predictions`` writes it.
 
-``logits`` (examples, classes), ``label`` (examples,), ``ids`` (examples,) whole numbers that name the examples, so that
+``logits`` (examples, classes), ``target.label`` (examples,), ``ids`` (examples,) whole numbers that name the examples, so that
 two runs can be compared example by example whatever order they were read in.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from analysis.examples import contributions
 
-NAMES = ("logits", "label", "ids")
+NAMES = ("logits", "target.label", "ids")
 
 
 class MissingPredictions(ValueError):

@@ -19,7 +19,7 @@ from tests.test_runs import toy
 STUDY = ["-m", "objective=kd", "seed=1,2", "study=two", "hydra/launcher=basic"]
 KINDS = (
     "two/*/result.json", "two/*/status.json", "two/*/tracking.json", "two/study.json", ".store/*/meta.json",
-    ".store/cache/encoded/*/meta.json", ".store/cache/fingerprints/*.json",
+    ".store/cache/encoded/*/meta.json", ".store/cache/[ft]*/*.json",
 )  # fmt: skip
 """Below ``multirun``: every kind of record that a study leaves."""
 
@@ -74,7 +74,8 @@ def test_the_study_leaves_every_kind_of_record_and_no_other_json(study: Path):
     kinds = records(study)
     assert all(kinds.values()), kinds
     known = {path for paths in kinds.values() for path in paths}
-    models = {"config.json"}  # of a model: not read as JSON, and held by the checksum in meta.json
+    # Of a model: not read as JSON, and held by the checksum in meta.json.
+    models = {"config.json", "tokenizer.json", "tokenizer_config.json"}
     assert {p for p in study.rglob("*.json") if p.name not in models and "mlartifacts" not in p.parts} == known
 
 

@@ -7,8 +7,10 @@ import copy
 import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from omegaconf import OmegaConf
 
@@ -203,9 +205,15 @@ def test_every_setting_of_kdexps_own_classes_has_a_type(plain: Make):
     assert unknown == [] and len(classes) > 15
 
 
-def test_settings_that_a_score_has_no_use_for_make_no_other_run(plain: Make):
+def test_settings_that_a_score_has_no_use_for_make_no_other_run(plain: Make, tmp_path: Path):
+    rows = {"sentence1": ["a b", "c d"] * 20, "sentence2": ["a", "d"] * 20}
+    for task, labels in (("stsb", [0.5, 4.0] * 20), ("mrpc", [0, 1] * 20)):
+        (tmp_path / "glue" / task).mkdir(parents=True)
+        for split in ("train", "validation"):
+            pd.DataFrame({**rows, "label": labels}).to_parquet(tmp_path / "glue" / task / f"{split}.parquet")
+
     def made(task: str, **changes: Any) -> spec.RunSpec:
-        config = plain(f"task={task}")
+        config = plain(f"task={task}", f"data.root={tmp_path}")
         config["objective"]["prediction"]["kd"].update(changes)
         run, found = spec.prepare(config)
         assert run is not None, found

@@ -37,12 +37,12 @@ def test_every_run_keeps_what_its_student_answered(kdexp, overrides, tmp_path):
             kept = load_file(path)
             assert kept["ids"].tolist() == list(range(result["task"]["rows"][split]))
             assert kept["logits"].dtype == np.float16
-            score = accuracy_score(kept["label"], kept["logits"].astype(np.float32).argmax(1))
+            score = accuracy_score(kept["target.label"], kept["logits"].astype(np.float32).argmax(1))
             assert score == result["scores"][split]["accuracy"]
     one = next(iter(runs.values()))
     kept = load_file(tmp_path / one["run"]["folder"] / "predictions" / "validation.safetensors")
     rows = (tmp_path / "tiny_csv" / "validation.csv").read_text().splitlines()[1:]
-    assert [["bad", "good"][label] for label in kept["label"]] == [row.split(",")[1] for row in rows]
+    assert [["bad", "good"][label] for label in kept["target.label"]] == [row.split(",")[1] for row in rows]
 
     # the weights are gone, the record in the store has the predictions, and another run of the same student gets them
     records = [json.loads(p.read_text()) for p in (tmp_path / "multirun" / ".store").glob("*/meta.json")]
@@ -105,14 +105,13 @@ def test_rows_of_different_lengths_and_labels_that_are_texts(judge, tmp_path):
     targets = {"label": [np.array([0, 0]), np.array([0, 1, 0, 0])], "text": ["a", "b"]}
     predictions.write(tmp_path, "validation", {"logits": rows}, targets, judge)
     kept = load_file(tmp_path / "predictions" / "validation.safetensors")
-    assert set(kept) == {"logits", "logits.lengths", "label", "label.lengths", "ids"}
+    assert set(kept) == {"logits", "logits.lengths", "target.label", "target.label.lengths", "ids"}
     assert kept["logits"].shape == (6, 3) and kept["logits.lengths"].tolist() == [2, 4]
-    assert kept["label"].tolist() == [0, 0, 0, 1, 0, 0]
+    assert kept["target.label"].tolist() == [0, 0, 0, 1, 0, 0]
 
 
-def test_two_things_of_one_name_are_refused(judge, tmp_path):
-    with pytest.raises(ValueError, match="both have the name label"):
-        predictions.write(
-            tmp_path, "validation",
-            {"logits": np.eye(2, dtype=np.float32), "label": np.zeros(2)}, {"label": np.arange(2)}, judge,
-        )  # fmt: skip
+def test_answers_and_labels_of_one_name_are_kept_apart(judge, tmp_path):
+    answers = {"logits": np.eye(2, dtype=np.float32), "label": np.ones(2)}
+    predictions.write(tmp_path, "validation", answers, {"label": np.arange(2)}, judge)
+    kept = load_file(tmp_path / "predictions" / "validation.safetensors")
+    assert kept["label"].tolist() == [1, 1] and kept["target.label"].tolist() == [0, 1]

@@ -82,9 +82,10 @@ def name_problems(config: Config) -> list[str]:
     texts = {"study": names.study_problem(config.study)} | {key: names.problem(name) for key, name in given.items()}
     given["study"] = config.study
     problems = [f"{key}={given[key]!r} {text}" for key, text in texts.items() if text]
+    classes = config.task.get("label_names")
     problems += [
         f"task.label_names: {name!r} is empty or holds control characters; give the class a name that can be read."
-        for name in config.task.get("label_names") or []
+        for name in (classes if isinstance(classes, list) else [])  # another type is named with the other settings
         if isinstance(name, str) and (not name.strip() or printable(name) != name)
     ]
     other = None if texts["study"] else names.twin(config.study, Path(ROOT))

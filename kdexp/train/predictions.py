@@ -1,8 +1,8 @@
 """What a model answered on the examples of a split, kept for whoever compares two runs example by example.
 
-``predictions/<split>.safetensors`` holds the head's predictions and the labels by their own names (``logits`` (n, C)
-and ``label`` (n,) for classes) and ``ids`` (n,), the examples' positions in the split. Where examples differ in length
-the rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is.
+``predictions/<split>.safetensors`` holds the head's predictions by their names (``logits`` (n, C) for classes), the
+labels by theirs (``target.label`` (n,)) and ``ids`` (n,), the examples' positions in the split. Where examples differ in
+length the rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from kdexp.common import files
 from kdexp.heads.batch import Predictions, Targets
 from kdexp.tasks.base import Goal
 
@@ -38,17 +39,12 @@ def write(folder: Path, split: str, predictions: Predictions, targets: Targets, 
     halved = {name: _halved(values) for name, values in predictions.items()}
     if goal.evaluate(halved, targets) != goal.evaluate(predictions, targets):
         halved = dict(predictions)
-    labels = {name: values for name, values in targets.items() if _numbers(values)}
+    labels = {f"target.{name}": values for name, values in targets.items() if _numbers(values)}
     arrays = {IDS: np.arange(len(next(iter(predictions.values()))), dtype=np.int32)}
     for name, values in [*halved.items(), *labels.items()]:
-        if name in arrays:
-            raise ValueError(
-                f"a head's predictions and the labels of {goal.name} both have the name {name}: rename one."
-            )
         arrays |= _flat(name, values)
-    path = folder / FOLDER / f"{split}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
+    with files.fresh(folder / FOLDER / f"{split}.safetensors") as path:
+        save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
 
 
 def _halved(values: Any) -> Any:

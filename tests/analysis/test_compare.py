@@ -40,7 +40,7 @@ class Study:
         )
         folder = write_run(self.program.root, result) / "predictions"
         order = self.rng.permutation(EXAMPLES)
-        arrays = {"logits": logits[order], "label": self.labels[order], "ids": 1000 + order}
+        arrays = {"logits": logits[order], "target.label": self.labels[order], "ids": 1000 + order}
         folder.mkdir(exist_ok=True)
         save_file(arrays, folder / "validation.safetensors")
 
@@ -108,19 +108,19 @@ def test_without_predictions_one_question_is_answered_and_one_sentence_says_why(
 def test_predictions_that_do_not_fit_are_refused(study: Study, tmp_path: Path) -> None:
     found = study.collected()
     path = found.folder / str(found.runs["name"].iloc[0]) / "predictions" / "validation.safetensors"
-    arrays = {"logits": np.zeros((3, 2), np.float16), "label": np.zeros(3, int), "ids": np.arange(3)}
+    arrays = {"logits": np.zeros((3, 2), np.float16), "target.label": np.zeros(3, int), "ids": np.arange(3)}
     save_file(arrays, path)
     with pytest.raises(ValueError, match="do not hold the same examples"):
         compare.compare(found, KD, FINETUNE)
     for changed, words in (
         ({"ids": np.zeros(3, int)}, "1 different ids of 3"),
-        ({"label": np.zeros(2, int)}, "2 labels"),
+        ({"target.label": np.zeros(2, int)}, "2 labels"),
     ):
         save_file({**arrays, **changed}, path)
         with pytest.raises(ValueError, match=words):
             predictions.read(path.parent.parent)
     save_file({"logits": arrays["logits"]}, path)
-    with pytest.raises(ValueError, match="lacks label, ids"):
+    with pytest.raises(ValueError, match="lacks target.label, ids"):
         predictions.read(path.parent.parent)
     path.write_bytes(b"{")
     with pytest.raises(ValueError, match="cannot be read"):

@@ -129,6 +129,28 @@ def test_saving_and_loading_keep_the_function(own, kind, tmp_path):
     torch.testing.assert_close(load_file(tmp_path / "exchange.safetensors")["logits"], expected)
 
 
+def test_a_joint_projection_is_unrolled_too(tmp_path):
+    from transformers import AutoModelForSequenceClassification, ModernBertConfig
+
+    capture.install()
+    config = ModernBertConfig(
+        num_hidden_layers=6, hidden_size=16, num_attention_heads=2, intermediate_size=32, vocab_size=50, num_labels=3,
+        pad_token_id=0, cls_token_id=1, sep_token_id=2, bos_token_id=1, eos_token_id=2, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    student = AutoModelForSequenceClassification.from_config(config, attn_implementation="kdexp").eval()
+    shared_layers.share(student, "sps2")
+    inputs = {key: value for key, value in batch().inputs.items() if key != "token_type_ids"}
+    expected = student(**inputs).logits
+    models.save(student, tmp_path)
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path).eval()
+    assert plain.config.num_hidden_layers == 9
+    torch.testing.assert_close(plain(**inputs).logits, expected)
+    for layer in student.model.layers[6:]:
+        layer.swap = False
+    assert not torch.allclose(student(**inputs).logits, expected, atol=1e-4)
+
+
 def test_a_student_of_a_shared_one_is_not_called_shared(tmp_path):
     student = shared(2, "sps1").eval()
     models.save(student, tmp_path / "shared")

@@ -80,6 +80,7 @@ class Family:
         pooler: path below the base model of the pooler.
         reads_pooler: the sequence classifier reads the pooler (so that a copied student needs its weights).
         projections: (query, key) prefixes of the projections' names inside a block.
+        fused: prefix of the one projection that gives queries, keys and values, in this order; '' = there is none.
         head: path of the classifier's last part, outside the base model.
         uniform: all blocks are of one kind, so that any may be copied into any place.
         stops: a block maps hidden states (B, L, D) to hidden states, so that a forward pass may stop below any.
@@ -96,6 +97,7 @@ class Family:
         ("attention.self.query.", "attention.self.key."),
         ("attention.q_lin.", "attention.k_lin."),
     )
+    fused: str = ""
     head: str = "classifier"
     uniform: bool = True
     stops: bool = False
