@@ -1,7 +1,7 @@
 """Predictions that a run kept: ``<run>/predictions/<split>.safetensors``, as ``kdexp.train.predictions`` writes it.
 
-``logits`` (examples, classes), ``target.label`` (examples,), ``ids`` (examples,) whole numbers that name the examples, so that
-two runs can be compared example by example whatever order they were read in.
+``logits`` (examples, classes), ``target.label`` (examples,), ``ids`` (examples,) whole numbers that name the examples,
+so that two runs can be compared example by example whatever order they were read in.
 """
 
 from __future__ import annotations

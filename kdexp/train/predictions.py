@@ -1,8 +1,8 @@
 """What a model answered on the examples of a split, kept for whoever compares two runs example by example.
 
 ``predictions/<split>.safetensors`` holds the head's predictions by their names (``logits`` (n, C) for classes), the
-labels by theirs (``target.label`` (n,)) and ``ids`` (n,), the examples' positions in the split. Where examples differ in
-length the rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is.
+labels by theirs (``target.label`` (n,)) and ``ids`` (n,), the examples' positions in the split. Where examples differ
+in length the rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is.
 """
 
 from __future__ import annotations
