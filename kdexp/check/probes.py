@@ -55,7 +55,7 @@ def pin_teacher(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
         return raw, []
     if not network.nameable(name):
         return raw, [f"teacher.source=hub:{name}: models of the hub are called OWNER/NAME (such as hub:org/my-bert)."]
-    if revision is not None and not network.proper(revision):
+    if revision and not network.proper(revision):  # an empty one is named with the other values
         return raw, [f"teacher.revision={revision}: no branch, tag or commit is called so."]
     looking, off, fixed = _looking(raw.get("dry"), raw.get("plan")), network.switched_off(), network.is_commit(revision)
     answer = network.remembered("model", name, revision) if looking or off or fixed else Answer()

@@ -165,9 +165,10 @@ def test_facts_of_a_run_come_from_its_folder(run_dir, finish, config):
 
 def test_a_finished_run_names_the_commits_of_the_hub(run_dir, finish, config):
     finish(run_dir, "finished", config)
-    said = {"run": {"id": "x"}, "origin": "hub:owner/model@" + "a" * 40, "task": {"hub_commit": "b" * 40}}
+    said = json.loads((run_dir / "result.json").read_text())
+    said |= {"origin": "hub:owner/model@" + "a" * 40, "task": {**said["task"], "hub_commit": "b" * 40}}
     (run_dir / "result.json").write_text(json.dumps(said))
     tags = tags_of(Facts(run_dir))
     assert (tags["kdexp.origin"], tags["kdexp.hub_commit"]) == (said["origin"], "b" * 40)
-    (run_dir / "result.json").write_text(json.dumps({**said, "task": {"hub_commit": None}}))
+    (run_dir / "result.json").write_text(json.dumps({**said, "task": {**said["task"], "hub_commit": None}}))
     assert "kdexp.hub_commit" not in tags_of(Facts(run_dir))
