@@ -46,7 +46,7 @@ def test_what_cannot_work_is_said_first(kdexp, arguments):
     for words, told in (
         (scores, "init=ptp needs a distribution over classes"),
         (["init.select=best"], "heldout_train, fixed_epochs, legacy_dev"),
-        (["init.t1=3"], "a confidence between 0 and 1"),
+        (["init.t1=3"], "init.t1=3: must be at most 1"),
         (["data.heldout=0", "selection=last"], "init.select=fixed_epochs"),
     ):
         done = kdexp([*arguments, "init=ptp", *words])
