@@ -12,7 +12,9 @@ from kdexp.run import spec
 from kdexp.run.spec import RunSpec
 from kdexp.store.stage import Stage
 
-MACHINERY = {"device": "auto", "store": "multirun/.store", "remote": None, "dtype": "auto"}
+MACHINERY = {
+    "device": "auto", "store": "multirun/.store", "remote": None, "dtype": "auto", "keep_weights": "final",
+}  # fmt: skip
 
 
 class Configuration(SimpleNamespace):
@@ -21,7 +23,8 @@ class Configuration(SimpleNamespace):
     def __init__(self, raw: dict[str, Any]):
         runtime = SimpleNamespace(**{**MACHINERY, **raw["runtime"]})
         tracking = SimpleNamespace(model_dump=lambda: {"enabled": False})
-        known = {"study": str(raw["study"]), "seed": raw["seed"], "task": raw["task"], "selection": raw["selection"]}
+        known: dict[str, Any] = {"teacher": None, "student": None}
+        known |= {"study": str(raw["study"]), "seed": raw["seed"], "task": raw["task"], "selection": raw["selection"]}
         super().__init__(raw=raw, runtime=runtime, tracking=tracking, dry=False, plan="run", **known)
 
     def model_dump(self) -> dict[str, Any]:
@@ -64,7 +67,9 @@ def prepare_resolved(
 def take_over() -> None:
     """Let this process make its specs here."""
     from kdexp.check import probes
+    from kdexp.run import footprint
 
     spec.prepare_resolved, spec.restore = prepare_resolved, restore
     spec.prepare = lambda composed, *more: prepare_resolved(resolve(composed), *more)
     probes.problems = lambda configs: []
+    footprint._models = lambda config: (4_000_000, 1_000_000)

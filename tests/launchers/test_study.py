@@ -280,7 +280,8 @@ def test_the_shipped_quickstart_can_be_looked_at(tmp_path: Path) -> None:
 def test_results_of_an_older_kdexp_are_named_and_not_taken_for_new_ones(shell: Any) -> None:
     old = shell.where / "multirun" / "plain" / "alpha-kd-first-s1-0123abcd" / "result.json"
     old.parent.mkdir(parents=True)
-    old.write_text('{"schema": 1, "run": {"id": "0123abcd", "study": "plain"}}')
+    rest = {"task": {}, "scores": {}, "student": {}, "cost": {}}
+    old.write_text(json.dumps({"schema": 1, "run": {"id": "0123abcd", "study": "plain"}, **rest}))
     code, _, err = shell.run("+experiment=plain", "init=first", "seed=1")
     assert code == 0 and "1 finished runs in multirun/plain were made by an older kdexp" in err
     assert len(shell.executions()) == 1
