@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
@@ -29,8 +30,20 @@ class Planted:
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
-    """What came of every case; all in one process, which has the package ``evil`` in its working directory."""
-    folder = tmp_path_factory.mktemp("stranger")
+    """What came of every case; all in one process, which has the package ``evil`` in its working directory.
+
+    Workers of one session share it: the first one makes it.
+    """
+    base = tmp_path_factory.getbasetemp()
+    kept = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "hostile.json"
+    with FileLock(f"{kept}.lock"):
+        if not kept.is_file():
+            kept.write_text(carried_out(tmp_path_factory.mktemp("stranger")))
+        return json.loads(kept.read_text())
+
+
+def carried_out(folder: Path) -> str:
+    """Try every case in a folder, and return what came of them."""
     plant = "from pathlib import Path\nPath('marker').touch()\n"
     for path, text in {
         "evil/__init__.py": plant,
@@ -49,7 +62,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any
         [sys.executable, str(HERE / "app.py")], cwd=folder, env=env, capture_output=True, text=True, timeout=880
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads((folder / "results.json").read_text())
+    return (folder / "results.json").read_text()
 
 
 @pytest.mark.parametrize("name", HOSTILE)
