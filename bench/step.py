@@ -13,7 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kdexp.config.schema import Config
 
 LENGTH = 64
 
@@ -36,14 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
+def _material() -> tuple[Config, Any, Any, Any, Any]:
     import torch
     from hydra import compose, initialize_config_dir
 
     from kdexp.cli import main
     from kdexp.common.registry import build
-    from kdexp.config import resolve as configs
     from kdexp.models import build as models
+    from kdexp.run import spec
     from kdexp.sweep import plugins
     from kdexp.train.context import RunContext
 
@@ -51,13 +54,13 @@ def _material() -> tuple[dict[str, Any], Any, Any, Any, Any]:
     main.resolvers()
     plugins.register()
     with initialize_config_dir(main.CONFIG_PATH, version_base="1.3"):
-        found = configs.resolve(compose("config", overrides=["objective=att_kl"]))
-    task = build(found["task"])
+        config = spec.make(compose("config", overrides=["objective=att_kl", "task=pydocs_kind"])).config
+    task = build(config.task)
     cache = Path(tempfile.gettempdir()) / "kdexp-bench"
-    data = RunContext(found, torch.device("cpu"), "fp32", 1, cache).data(LENGTH)["train"]
-    teacher = models.load_teacher(found["teacher"], task.head)
-    student = models.build_student(found["teacher"], found["student"], task.head, None, 1)
-    return found, data, teacher, student, task
+    data = RunContext(config, torch.device("cpu"), "fp32", 1, cache).data(LENGTH)["train"]
+    teacher = models.load_teacher(config.teacher, task.head)
+    student = models.build_student(config.teacher, config.student, task.head, None, 1)
+    return config, data, teacher, student, task
 
 
 def _batches(data: Any, size: int) -> list[Any]:
@@ -76,7 +79,7 @@ def _time(step: Callable[[Any], None], index: list[Any]) -> float:
     return statistics.median(times[2:])
 
 
-def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, task: Any) -> Callable[[Any], None]:
+def _kdexp_step(config: Config, data: Any, teacher: Any, student: Any, task: Any) -> Callable[[Any], None]:
     import torch
 
     from kdexp.common import machine
@@ -94,7 +97,7 @@ def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, t
     shapes = models.shape(student), models.shape(teacher)
     objective.setup(Context(*shapes, pairs, task.head, len(data), data.targets))
     step = Step(student, task.head, [Term("att_kl", 1.0, objective)], cast)
-    recipe = {**config["recipe"], "keep": "last"}
+    recipe = config.recipe.model_copy(update={"keep": "last"})
     folder = Path(tempfile.mkdtemp())
     one = Student(step, recipe, folder, None, task.metric, lambda *ignored: None)
     answers = capture.answers_wanted([objective], 1)
@@ -105,18 +108,18 @@ def _kdexp_step(config: dict[str, Any], data: Any, teacher: Any, student: Any, t
     def run(rows: Any) -> None:
         for micro, whole in loop._micro_batches(data, rows, settings):
             one.backward(micro, target(micro), whole, 1, one.progress.step, 0)
-        one.update(1e-4, 1.0)
+        one.update(1e-4, one.progress.step + 1)
 
     return run
 
 
-def _textbook_step(config: dict[str, Any], data: Any, task: Any) -> Callable[[Any], None]:
+def _textbook_step(config: Config, data: Any, task: Any) -> Callable[[Any], None]:
     import torch
 
     from kdexp.models import build as models
 
-    teacher = models.load_teacher(config["teacher"], task.head)
-    student = models.build_student(config["teacher"], config["student"], task.head, None, 1)
+    teacher = models.load_teacher(config.teacher, task.head)
+    student = models.build_student(config.teacher, config.student, task.head, None, 1)
     for model in (teacher, student):
         model.set_attn_implementation("eager")  # type: ignore[operator]
     teacher.eval()
