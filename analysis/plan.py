@@ -1,7 +1,7 @@
 """What a grid could decide, before it is run: each claim's smallest effect that the study would find.
 
 A point is what a run would be: ``{"labels": ..., "science": ..., "seed": ...}`` as its result would say it. How much a
-run varies has to be known or guessed: :func:`spread` reads it from an earlier study of the kind.
+run varies has to be known: :func:`spread` reads it from finished runs. ``dry=true`` prints :func:`outlook`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ import numpy as np
 import pandas as pd
 
 from analysis import designs, records, statements
-from analysis.collect import Collected
+from analysis.collect import Collected, collect
 from analysis.contrasts import Block
 from analysis.evidence import Scores, gather
 from analysis.power import Design, minimum_effect, seeds_for
+
+
+LEAST = 8  # degrees of freedom below which a spread is too rough to plan with: its own error is then above a quarter
 
 
 @dataclass(frozen=True)
@@ -44,15 +47,65 @@ class Sight:
         enough = "" if self.sees <= self.delta else f"; {self.delta:g} would need {more} seeds"
         return f"{self.id} ({role}, {', '.join(self.tasks)}): {seen}{enough}"
 
+    def in_spreads(self) -> str:
+        """The same where ``sees`` is in standard deviations of a run, so that nothing can be said of ``delta``."""
+        seen = f"sees {self.sees:.1f}" if math.isfinite(self.sees) else "sees nothing, a verdict needs 3 seeds"
+        return f"{self.id} ({', '.join(self.tasks)}): {seen}"
 
-def spread(collected: Collected, metric: str = "chosen") -> dict[str, float]:
-    """Standard deviation of a run around its cell and its seed, in points, a task of a finished study."""
+
+def spread(collected: Collected, metric: str = "chosen", least: int = 1) -> dict[str, float]:
+    """Standard deviation of a run around its cell and its seed, in points, a task of a finished study.
+
+    Tasks with fewer than ``least`` degrees of freedom are left out.
+    """
     scores, out = Scores(collected), {}
     for task in scores.of(metric):
         total, df = scores.pool(metric, task).residual
-        if df:
+        if df >= least and total > 0:
             out[task] = math.sqrt(total / df)
     return out
+
+
+def outlook(points: Sequence[Mapping[str, Any]], study: str, root: Path) -> list[str]:
+    """What ``dry=true`` says: for each primary claim the smallest effect that the grid would find, power 0.8.
+
+    The spread of a run is read from the finished runs of the study, or of the studies beside it that have the same
+    tasks; where there are none, effects are multiples of it. Empty for a study without primary claims.
+    """
+    if not designs.entry(study)[0].primary:
+        return []
+    tasks = sorted({str(point["labels"]["task"]) for point in points})
+    known, sources = _known_spreads(root, study, tasks)
+    if set(known) == set(tasks):
+        said = ", ".join(f"{task} {known[task]:.1f} (from {sources[task]})" for task in tasks)
+        head = f"sight    effects found with a power of 0.8; a run's standard deviation, in points: {said}"
+        seen = [str(one) for one in sights(points, study, known) if one.primary]
+    else:
+        lacking = ", ".join(task for task in tasks if task not in known)
+        head = (
+            "sight    effects found with a power of 0.8, in standard deviations of a run, which is not known: no study in "
+            f"{root} has enough finished runs of {lacking}"
+        )
+        seen = [one.in_spreads() for one in sights(points, study, 1.0) if one.primary]
+    return [head, *(f"         {line}" for line in seen or ["this form of the study has the runs of no primary claim"])]
+
+
+def _known_spreads(root: Path, study: str, tasks: Sequence[str]) -> tuple[dict[str, float], dict[str, str]]:
+    """Spread by task and the study that it was read from; the study itself comes first, then the others by name."""
+    known: dict[str, float] = {}
+    sources: dict[str, str] = {}
+    others = sorted(path.parent.name for path in root.glob("*/study.json"))
+    for name in sorted(others, key=lambda other: other != study):
+        if set(known) == set(tasks):
+            break
+        try:
+            runs = collect(name, root, "folders", incomplete="allow", mixture="allow", cache=False)
+        except ValueError:  # nothing finished, or nothing that can be read: its own commands say so
+            continue
+        new = {task: std for task, std in spread(runs, least=LEAST).items() if task in tasks and task not in known}
+        known |= new
+        sources |= dict.fromkeys(new, name)
+    return known, sources
 
 
 def sights(points: Sequence[Mapping[str, Any]], study: str, std: Mapping[str, float] | float) -> list[Sight]:

@@ -187,6 +187,7 @@ def test_the_version_is_kdexps(kdexp: RunProgram):
 def test_flags_after_words_and_an_experiment_without_a_plus(kdexp: RunProgram):
     done = kdexp(["experiment=quickstart", "-m", "dry=true"], env={"PYTHONIOENCODING": "ascii"})
     assert done.returncode == 0 and "study quickstart: " in done.stdout, done.stderr
+    assert "distilling_helps (" in done.stdout, "what the study can see is said before it is run"
 
 
 def test_a_word_alone_that_is_an_experiment(kdexp: RunProgram):

@@ -10,6 +10,7 @@ import shlex
 import sys
 import time
 from collections import Counter
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,19 @@ def show(name: str, points: list[RunSpec], states: dict[str, str]) -> None:
     for line in forecast.lines((point.config, point.outline) for point in todo):
         console.print(line, markup=False)
     console.print(f"disk     {footprint.said(todo, done)}", markup=False)
+    for line in outlook(name, points):
+        console.print(line, markup=False)
     console.print("dry=true: nothing was run or written")
+
+
+def outlook(name: str, points: list[RunSpec]) -> list[str]:
+    """Ask the packages that judge studies (entry points ``kdexp.outlook``) what a grid could decide.
+
+    Each is a function of what the runs' results would say of themselves, the study's name, and the studies' folder.
+    """
+    runs = [{"labels": point.labels, "science": point.science, "seed": point.config.seed} for point in points]
+    root = points[0].run_dir.parent.parent
+    return [line for entry in entry_points(group="kdexp.outlook") for line in entry.load()(runs, name, root)]
 
 
 def row(point: RunSpec) -> dict[str, Any]:

@@ -66,3 +66,27 @@ def test_the_spread_comes_from_an_earlier_study(tmp_path: Path) -> None:
     assert plan.sights(points(Program(tmp_path)), "mine", std)[0].sees > 0
     with pytest.raises(ValueError, match="no positive value for sst2"):
         plan.sights(points(Program(tmp_path)), "mine", {"rte": 1.0})
+
+
+def test_a_grid_without_finished_runs_is_told_in_spreads(tmp_path: Path) -> None:
+    head, *lines = plan.outlook(points(Program(tmp_path)), "quickstart", tmp_path)
+    assert "in standard deviations of a run, which is not known" in head and "runs of sst2" in head
+    by_hand = minimum_effect(Design(3, (1.0,), 6, (0.5, 0.5, -0.5, -0.5), family=3))
+    assert f"         distilling_helps (sst2): sees {by_hand:.1f}" in lines and len(lines) == 3
+    assert plan.outlook(points(Program(tmp_path)), "mine", tmp_path) == []
+
+
+def test_a_grid_is_judged_by_the_spread_of_finished_runs_beside_it(tmp_path: Path) -> None:
+    program, rng = Program(tmp_path), np.random.default_rng(0)
+    for objective in ("kd", "finetune", "att_kl", "hid_seq"):
+        for seed in range(1, 6):
+            program.run("task=sst2", f"objective={objective}", seed=seed, scores={"accuracy": 0.8 + rng.normal(0, 0.02)})
+    for result in program.results:
+        write_run(tmp_path, result)
+    write_points(tmp_path, "s", program.results)
+    std = plan.spread(collect("s", tmp_path, "folders"))["sst2"]
+    head, *lines = plan.outlook(points(Program(tmp_path)), "quickstart", tmp_path)
+    assert f"sst2 {std:.1f} (from s)" in head
+    wanted = [str(one) for one in plan.sights(points(Program(tmp_path)), "quickstart", std) if one.primary]
+    assert lines == [f"         {line}" for line in wanted]
+    assert "1.5 would need" in lines[0]
