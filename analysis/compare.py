@@ -9,8 +9,8 @@ from __future__ import annotations
 import math
 import re
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ import pandas as pd
 from analysis import cli, crossed, gate, predictions
 from analysis.budget import Option, options
 from analysis.collect import Collected
-from analysis.contrasts import contrast
+from analysis.contrasts import Block, contrast
 from analysis.estimate import Estimate
 from analysis.evidence import Scores, gather
 from analysis.render import md
@@ -87,9 +87,18 @@ def compare(
     if not blocks:
         reasons = "; ".join(f"{task}: {why}" for task, why in evidence.dropped.items())
         raise ValueError(f"a and b cannot be compared: {reasons or evidence.absent}")
-    first = contrast(list(blocks.values()))
     notes = [f"Left out: {task} ({why})." for task, why in evidence.dropped.items()]
     notes += [f"Without signal: {task} ({why})." for task in blocks if (why := signal[task].why())]
+    return replace(answer(scores, blocks, metric), notes=tuple(notes))
+
+
+def answer(scores: Scores, blocks: Mapping[str, Block], metric: str = "chosen") -> Comparison:
+    """Answer the three questions for one contrast of a study's cells, as :func:`analysis.evidence.gather` lays it out.
+
+    Raises:
+        ValueError: predictions do not fit the recorded scores.
+    """
+    collected, first = scores.collected, contrast(list(blocks.values()))
     answers = {QUESTIONS[0]: first}
     cells = {
         task: dict(zip(scores.of(metric)[task].index, block.weights, strict=True)) for task, block in blocks.items()
@@ -99,7 +108,7 @@ def compare(
         by_example = {task: _differences(collected, task, weights, metric) for task, weights in cells.items()}
     except predictions.MissingPredictions as error:
         kept = options(first, {}, list(seconds.values()), first.n)
-        return Comparison(tuple(blocks), answers, options=kept, missing=str(error), notes=tuple(notes))
+        return Comparison(tuple(blocks), answers, options=kept, missing=str(error))
     arrays = list(by_example.values())
     answers[QUESTIONS[1]] = crossed.new_examples(arrays)
     answers[QUESTIONS[2]] = crossed.new_seeds_and_examples(first, arrays)
@@ -108,7 +117,7 @@ def compare(
         task: _mcnemar(d) for task, d in by_example.items() if len(d) == 1 and set(np.unique(d)) <= {-100, 0, 100}
     }
     kept = options(first, parts, list(seconds.values()), first.n)
-    return Comparison(tuple(blocks), answers, parts, single, kept, notes=tuple(notes))
+    return Comparison(tuple(blocks), answers, parts, single, kept)
 
 
 def _runs(collected: Collected, task: str, weights: dict[str, float]) -> pd.DataFrame:

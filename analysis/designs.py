@@ -17,6 +17,7 @@ class Study:
         primary: ids of the claims that it is run for: at most four, corrected together. The others are exploratory.
         layout: shape of its table, see ``analysis.tables``.
         delta: points within which an effect is too small to matter, in the full form and in smaller ones.
+        silent: what its smaller form does not say, in one or two sentences.
     """
 
     purpose: str
@@ -24,6 +25,7 @@ class Study:
     primary: tuple[str, ...] = ()
     layout: str = "grid"
     delta: tuple[float, float] = (1.0, 1.5)
+    silent: str = ""
 
     def __post_init__(self) -> None:
         if len(self.primary) > PRIMARY:
@@ -43,12 +45,21 @@ STUDIES = {
             "howto.att_kl_steadier_than_kd",
             "howto.att_kl_over_kd.spread",
         ),
+        silent=(
+            "The paper starts from RoBERTa-base with 12 layers and picks 1, 8 and 12 or every 4th; a teacher of 6 "
+            "layers cannot ask for these choices, only for low layers against spread ones. Neither claim was "
+            "tested with more than 2 epochs a phase."
+        ),
     ),
     "lgtm_glue": Study(
         "LGTM: a teacher that learns beside its student, steered or not, against vanilla KD and fine-tuning.",
         ("lgtm", "distilling"),
         ("lgtm.over_kd", "lgtm.over_prokt", "distilling_helps"),
         "methods",
+        silent=(
+            "The paper's student is a pretrained 6-layer BERT of its own and its teacher BERT-base; here both are "
+            "cut from one MiniLM, and the teacher's learning rate was not searched."
+        ),
     ),
     "objective_study": Study(
         "How to Distill your BERT, Table 1: all objectives from every k-th teacher layer.",
@@ -65,18 +76,31 @@ STUDIES = {
         ("pea",),
         ("pea.sps_ptp_over_pkd", "pea.sharing_alone", "pea.shuffle_over_plain_sharing", "pea.ptp_alone"),
         "methods",
+        silent=(
+            "Shuffled sharing is compared at equal parameters, not at equal cost: a student with shared layers "
+            "runs twice the layers. PTP's labels come from a teacher that is right on nearly all of its training "
+            "examples, as in the paper."
+        ),
     ),
     "pkd_glue": Study(
         "PKD: Skip and Last against vanilla KD and fine-tuning, with sizes and cost.",
         ("pkd", "distilling"),
         ("pkd.over_kd", "pkd.skip_over_last", "distilling_helps"),
         "methods",
+        silent=(
+            "The weight of the patience loss is one value for all tasks here; the paper searched it for each. A "
+            "student of 3 layers has two layers to match, so Skip and Last differ in one of them."
+        ),
     ),
     "pro_kd_glue": Study(
         "Pro-KD (our reading): following the teacher's checkpoints, with its controls.",
         ("pro_kd", "continuation", "distilling"),
         ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
         "methods",
+        silent=(
+            "The paper has no released code and leaves the temperature's schedule, the number of checkpoints kept "
+            "and the budget open; this is our reading of it, stated in the configuration."
+        ),
     ),
     "quickstart": Study(
         "The quickstart: which start and which objective suit a small student of MiniLM.",
@@ -89,6 +113,10 @@ STUDIES = {
         ("ted", "distilling"),
         ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
         "methods",
+        silent=(
+            "Filters are trained for as long as the cards say in proportion, on a teacher a third as wide as the "
+            "paper's; nothing was searched, the paper searched its weights per task."
+        ),
     ),
 }
 

@@ -21,7 +21,6 @@ from analysis.contrasts import Block
 from analysis.evidence import Scores, gather
 from analysis.power import Design, minimum_effect, seeds_for
 
-
 LEAST = 8  # degrees of freedom below which a spread is too rough to plan with: its own error is then above a quarter
 
 
@@ -83,8 +82,8 @@ def outlook(points: Sequence[Mapping[str, Any]], study: str, root: Path) -> list
     else:
         lacking = ", ".join(task for task in tasks if task not in known)
         head = (
-            "sight    effects found with a power of 0.8, in standard deviations of a run, which is not known: no study in "
-            f"{root} has enough finished runs of {lacking}"
+            "sight    effects found with a power of 0.8, in standard deviations of a run, which is not known: no study "
+            f"in {root} has enough finished runs of {lacking}"
         )
         seen = [one.in_spreads() for one in sights(points, study, 1.0) if one.primary]
     return [head, *(f"         {line}" for line in seen or ["this form of the study has the runs of no primary claim"])]

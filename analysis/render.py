@@ -110,6 +110,13 @@ def lines(grid: Grid, mark: dict[str, str], label: Callable[[str], str] = one_li
 
 def markdown(grid: Grid) -> str:
     """An aligned Markdown table with its notes below."""
+    return (
+        f"### {md(grid.study)}\n\n{markdown_table(grid)}\n\n" + "\n".join(f"- {md(note)}" for note in grid.notes) + "\n"
+    )
+
+
+def markdown_table(grid: Grid) -> str:
+    """An aligned Markdown table."""
     table = [list(map(md, header(grid))), *lines(grid, {"best": "**{}**", "top": "{} ≈"}, md)]
     widths = [max(3, *(len(row[index]) for row in table)) for index in range(len(table[0]))]
     left = len(grid.keys)
@@ -124,8 +131,7 @@ def markdown(grid: Grid) -> str:
         )
 
     rule = "| " + " | ".join("-" * n if i < left else "-" * (n - 1) + ":" for i, n in enumerate(widths)) + " |"
-    body = "\n".join([line(table[0]), rule, *[line(row) for row in table[1:]]])
-    return f"### {md(grid.study)}\n\n{body}\n\n" + "\n".join(f"- {md(note)}" for note in grid.notes) + "\n"
+    return "\n".join([line(table[0]), rule, *[line(row) for row in table[1:]]])
 
 
 _TEX = {

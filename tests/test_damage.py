@@ -59,7 +59,10 @@ def facts(root: Path) -> dict[str, Any]:
     """What must come out again: scores, and the students' weights."""
     found = [json.loads(path.read_text()) for path in sorted((root / "two").glob("*/result.json"))]
     weights = [files.checksum(Path(result["student"]["weights"]) / "model.safetensors") for result in found]
-    return {r["run"]["name"]: (r["scores"], r["best"], w) for r, w in zip(found, weights, strict=True)}
+    return {
+        r["run"]["name"]: (r["scores"], r["best"], r["teacher"]["scores"], [s["name"] for s in r["stages"]], w)
+        for r, w in zip(found, weights, strict=True)
+    }
 
 
 def said(capsys: pytest.CaptureFixture[str], words: list[str]) -> tuple[int, str]:
@@ -157,6 +160,17 @@ def test_the_same_command_builds_damaged_stages_again(kdexp, words, study, capsy
         assert f".store/{stage.name}/" in text and f"the stage {stage.name[:12]} is set aside in" in text
     assert text.count("is made anew") >= 2
     assert not list(study.glob(".store/damaged/*")), "gc, which was among the verbs, frees what was set aside"
+
+
+def test_a_result_never_lacks_what_a_missing_parent_would_say(kdexp, words, study):
+    """The students' stages are there, their teacher's is not: perhaps somebody is building it again just now."""
+    expected = facts(study)
+    for path in study.glob("two/*/result.json"):
+        path.unlink()
+    (teacher,) = (p.parent for p in study.glob(".store/*/meta.json") if json.loads(p.read_text())["name"] == "teacher")
+    shutil.rmtree(teacher)
+    done = kdexp(words, cwd=study.parent)
+    assert done.returncode == 0 and facts(study) == expected, done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -219,6 +219,18 @@ def test_a_kill_after_training_keeps_the_best_weights(tmp_path):
         second.finish()
 
 
+def test_a_kill_between_the_last_checkpoint_and_the_last_line_loses_no_number(tmp_path):
+    lines: list[dict[str, float]] = []
+    first = student(tmp_path)
+    loop.train([first], teacher([first]), examples(), schedule(log_every=3))
+    first.checkpoint()
+    for m in (first, student(tmp_path, seed=9)):
+        m.write = lambda step, epoch, values: lines.append(values)
+        loop.train([m], teacher([m]), examples(), schedule(log_every=3))
+        m.log(1)
+    assert "train/hid_seq/2" in lines[0] and lines[1] == lines[0]
+
+
 def test_gradients_reach_student_and_learned_parts_only(tmp_path):
     m = student(tmp_path)
     target = teacher([m])

@@ -73,17 +73,14 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
 
     ``record``: nobody wants the student's weights, so the record of one that was distilled before is enough.
     """
-    done: dict[str, tuple[Any, bool]] = {}
     student = store.seek(stages[-1].key)
     if student is not None and (record or student.whole):  # it is there already: its parents are read, not rebuilt
         there = {stage.key: store.seek(stage.key) for stage in stages}
-        if not any(there[stage.key] is None and store.holds(stage.key) for stage in stages):
+        if all(there.values()):  # a result that lacks what a parent's record says would be another one
             for stage in stages:
-                finished = there[stage.key]
-                if finished is not None:
-                    done[stage.key] = (finished, True)
-                    _gate(stage, finished, run)
-            return done
+                _gate(stage, there[stage.key], run)
+            return {key: (finished, True) for key, finished in there.items()}
+    done: dict[str, tuple[Any, bool]] = {}
     for stage in stages:
         action = methods.action(stage.action)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}

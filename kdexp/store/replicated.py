@@ -75,10 +75,6 @@ class Replicated:
             log.warning("no answer from %s (%s: %s); going on alone", self.remote.url, type(error).__name__, error)
             return have
 
-    def holds(self, key: str) -> bool:
-        """Tell whether something is kept here under a key, whole or damaged."""
-        return (self.root / key).exists()
-
     def _fetch_stage(self, remote: RemoteStore, key: str, have: Finished | None) -> Finished | None:
         with self._incoming(key) as folder:
             meta = remote.limited(TRANSFER_S, lambda: remote.pull_stage(key, folder))

@@ -23,6 +23,8 @@ from kdexp.train.step import Step, run_step
 MICRO = 64
 """Micro-batches of a step whose seeds are numbered without a gap."""
 
+LAYERS = "layers."
+"""Marks, among the sums of a checkpoint, the last losses by layer of an objective."""
 
 AGAIN = "run the same command again; it goes on from the last checkpoint."
 
@@ -79,6 +81,8 @@ class Student:
         self.last: dict[str, float] = {}
         self.training = True  # False keeps the model in evaluation mode: other parts are trained on a frozen model
         place = next(step.model.parameters()).device
+        for name, objective in zip(self.objectives, self.step.listeners(), strict=True):
+            objective.layer_losses = sums.pop(f"{LAYERS}{name}", objective.layer_losses)
         self._sums = {name: value.to(place) for name, value in sums.items()}  # since the last line of metrics
         self._bad: dict[str, Tensor] = {}  # the first step at which something was not finite, 0 = none
         self._rates: dict[int, float] = {}
@@ -214,9 +218,10 @@ class Student:
         self.check_finite(weights=True)
         self.progress.seconds += time.monotonic() - self._since
         self._since = time.monotonic()
-        checkpoint.save(
-            self.folder / "checkpoint", self.model, self.parts, self.optimizer, self.progress, dict(self._sums)
-        )
+        listeners = zip(self.objectives, self.step.listeners(), strict=True)
+        layers = {f"{LAYERS}{name}": o.layer_losses for name, o in listeners if o.layer_losses is not None}
+        sums = {**self._sums, **layers}
+        checkpoint.save(self.folder / "checkpoint", self.model, self.parts, self.optimizer, self.progress, sums)
 
     def finish(self) -> None:
         """Go back to the best weights, if the recipe keeps those and something was selected.

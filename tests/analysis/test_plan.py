@@ -80,7 +80,9 @@ def test_a_grid_is_judged_by_the_spread_of_finished_runs_beside_it(tmp_path: Pat
     program, rng = Program(tmp_path), np.random.default_rng(0)
     for objective in ("kd", "finetune", "att_kl", "hid_seq"):
         for seed in range(1, 6):
-            program.run("task=sst2", f"objective={objective}", seed=seed, scores={"accuracy": 0.8 + rng.normal(0, 0.02)})
+            program.run(
+                "task=sst2", f"objective={objective}", seed=seed, scores={"accuracy": 0.8 + rng.normal(0, 0.02)}
+            )
     for result in program.results:
         write_run(tmp_path, result)
     write_points(tmp_path, "s", program.results)

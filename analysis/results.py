@@ -1,0 +1,167 @@
+"""``python -m analysis.results``: the page of results, every table and verdict of it, from finished desk studies.
+
+The words on the page that are no numbers are the studies' own: ``analysis/designs.py`` and ``analysis/claims.yaml``.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis import claims, cli, designs, gate, render, statements
+from analysis.collect import Collected, collect
+from analysis.compare import QUESTIONS, Comparison, answer
+from analysis.contrasts import contrast
+from analysis.estimate import Estimate
+from analysis.evidence import Scores, gather
+from analysis.grid import build
+from kdexp.common import files
+
+HEAD = """\
+# What the desk studies say
+
+Written by `python -m analysis.results` from the runs; nothing on this page was typed by hand. Each study is the desk
+form of a paper's: it asks the paper's question of a small teacher and a few thousand examples, so a verdict here says
+nothing about BERT-base. A study is run, and judged alone, by
+
+    KDEXP_DATA=/path/to/data python -m kdexp +experiment=NAME scale=desk
+    python -m analysis.studies.NAME study=NAME_desk
+
+Cells are the validation score x 100, mean and sample standard deviation over seeds; the epoch was chosen on a held-out
+part of train. Bold and ≈, groups, averages, verdicts and the three intervals are explained in
+[evidence.md](evidence.md). Effects are in points, positive where the claim points. A primary claim is one that the
+study was planned for; its p is corrected by Holm over the study's primary claims. *Negligible* means inside ± δ, δ
+stated before the runs.
+"""
+
+
+def page(studies: Sequence[Collected]) -> str:
+    """The whole page."""
+    return "\n".join([HEAD, *(section(one) for one in studies)])
+
+
+def section(collected: Collected) -> str:
+    """One study: what was run, its table, a paragraph for each primary claim, a table of the others."""
+    known, delta = designs.entry(collected.study)
+    table = build(collected, layout=known.layout)
+    judged = [one for one in claims.evaluate(collected) if one.id.startswith((*known.claims, *known.primary))]
+    primary = [one for one in judged if one.primary]
+    others = [one for one in judged if not one.primary and one.verdict != "not run"]
+    parts = [f"## {known.purpose.rstrip('.')}", design(collected, delta), render.markdown_table(table)]
+    if primary:
+        parts.append("\n\n".join(paragraph(collected, one) for one in primary))
+    if others:
+        rows = [[f"{one.says} `{one.id}`", _effect(one), one.said, str(one.seeds)] for one in others]
+        parts.append("Exploratory, not corrected for their number:\n\n" + _table("claim|effect|verdict|seeds", rows))
+    dropped = sorted({words for one in judged for words in one.dropped})
+    parts += [f"Counts in no claim: {'; '.join(dropped)}."] if dropped else []
+    parts += [f"**What it does not say.** {known.silent}"] if known.silent else []
+    return "\n\n".join(parts) + "\n"
+
+
+def design(collected: Collected, delta: float) -> str:
+    """One paragraph: which study, how many runs, of what, at what cost, on what machine."""
+    runs, missing = collected.runs, len(collected.missing)
+    seeds = sorted(runs.groupby(["task", "settings_hash"])["seed"].nunique().unique())
+    counts = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    whole = (
+        f"{len(runs)} runs"
+        if not missing
+        else f"{len(runs)} of {len(runs) + missing} runs (the others are still to come)"
+    )
+    names = [
+        f"{word} {', '.join(sorted(set(runs[key])))}" for key, word in (("objective", "objectives"), ("init", "starts"))
+    ]
+    where = " / ".join(dict.fromkeys(runs["hardware"]))
+    return (
+        f"`{collected.study}`: {whole}; {'; '.join(names)}; tasks "
+        f"{', '.join(sorted(set(runs['task'])))}; {counts} seeds a cell; "
+        f"teacher {' / '.join(sorted(set(runs['teacher'])))}, students {' / '.join(sorted(set(runs['student'])))}; "
+        f"δ = {delta:g} points; {runs['seconds'].sum() / 3600:.1f} hours of runs on {where}."
+    )
+
+
+def paragraph(collected: Collected, one: claims.Verdict) -> str:
+    """A primary claim: verdict, effect and the three intervals, what would have been seen."""
+    if one.verdict == "not run" or math.isnan(one.effect):
+        why = one.why or "; ".join(one.dropped)
+        return f"**{one.says.rstrip('.')}** (`{one.id}`): **{one.said}**" + (f", {why}." if why else ".")
+    compared = intervals(collected, one.id)
+    lines = [f"{question} {_interval(compared.answers.get(question))}" for question in QUESTIONS]
+    printed = f" The paper prints {one.expect}." if one.expect else ""
+    why = f" ({one.why})" if one.why else ""
+    return (
+        f"**{one.says.rstrip('.')}** (`{one.id}`): **{one.said}**{why}. "
+        f"Effect {one.effect:+.2f} points on {', '.join(one.tasks)}; {one.seeds} seeds; p (Holm) {_p(one.holm)}. "
+        f"95 % intervals: {'; '.join(lines)}. The study would have found {one.sees:.1f} points with a "
+        f"power of 0.8.{printed}" + (f" {compared.missing}." if compared.missing else "")
+    )
+
+
+def intervals(collected: Collected, claim: str) -> Comparison:
+    """The three questions for a claim; of several parts, for the weakest, which is the one that its verdict reports."""
+    (stated,) = (one for one in statements.load() if one["id"] == claim)
+    scores = Scores(collected)
+    parts = gather(scores, stated, gate.signals(collected)).parts
+    weakest = min(parts, key=lambda blocks: _low(contrast(list(blocks.values()))))
+    return answer(scores, weakest, stated.get("metric", "chosen"))
+
+
+def _low(one: Estimate) -> float:
+    return -math.inf if math.isnan(one.low) else one.low
+
+
+def _interval(one: Estimate | None) -> str:
+    return "no answer" if one is None or math.isnan(one.low) else f"[{one.low:+.2f}, {one.high:+.2f}]"
+
+
+def _effect(one: claims.Verdict) -> str:
+    return f"{one.effect:+.2f} [{one.low:+.2f}, {one.high:+.2f}]" if not math.isnan(one.low) else f"{one.effect:+.2f}"
+
+
+def _p(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.3g}"
+
+
+def _table(head: str, rows: list[list[str]]) -> str:
+    cells = [head.split("|"), ["---"] * len(head.split("|")), *rows]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
+
+
+PURPOSE = "Write the page of results from the finished desk studies of the shipped experiments."
+KEYS = {
+    "root": cli.COMMON["root"],
+    "source": cli.Key(cli.COMMON["source"].help, "folders", cli.COMMON["source"].values),
+    "uri": cli.COMMON["uri"],
+    "studies": cli.Key(
+        "names of studies; empty: the desk forms of all shipped experiments that have finished runs", ""
+    ),
+    "incomplete": cli.COMMON["incomplete"],
+    "out": cli.Key("the page", "docs/results.md"),
+}
+
+
+def run(options: dict[str, str]) -> None:
+    """Collect, judge, write."""
+    root = Path(options["root"])
+    names = [name for name in options["studies"].split(",") if name]
+    shipped = [f"{name}_desk" for name in designs.STUDIES]
+    chosen = names or [name for name in shipped if any(root.glob(f"{name}/*/result.json"))]
+    if not chosen:
+        raise ValueError(f"no study in {root} has finished runs; looked for {', '.join(shipped)}")
+    studies = [
+        collect(name, root, options["source"], options["uri"], incomplete=options["incomplete"]) for name in chosen
+    ]
+    files.write_text(Path(options["out"]), page(studies))
+    print("Written:", options["out"], f"({', '.join(chosen)})")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.results", PURPOSE, KEYS, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,56 @@
+"""The page of results: what was planted stands on it, and it says the same as the commands that it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis import claims, compare, results
+from analysis.collect import Collected
+from tests.analysis.test_compare import FINETUNE, KD, Study
+
+SEEDS = (1, 2, 3, 4, 5)
+
+
+@pytest.fixture
+def collected(tmp_path: Path) -> Collected:
+    study = Study(tmp_path, "pkd_glue_desk")
+    for seed in SEEDS:
+        study.run("kd", seed, 1.6)
+        study.run("finetune", seed, 0.7)
+    return study.collected()
+
+
+def test_a_planted_effect_is_a_verdict_on_the_page(collected: Collected, tmp_path: Path) -> None:
+    out = tmp_path / "results.md"
+    assert results.main([f"root={tmp_path}", "studies=pkd_glue_desk", f"out={out}"]) == 0
+    page = out.read_text()
+    (planted,) = (one for one in claims.evaluate(collected) if one.id == "distilling_helps")
+    assert planted.verdict == "supported" and planted.effect > 5
+    (line,) = (text for text in page.splitlines() if "`distilling_helps`" in text)
+    assert "**supported**" in line and f"Effect {planted.effect:+.2f} points on sst2; 5 seeds" in line
+    compared = compare.compare(collected, KD, FINETUNE)
+    for question, one in compared.answers.items():
+        assert f"{question} [{one.low:+.2f}, {one.high:+.2f}]" in line
+    accuracy = 100 * collected.scores.query("who == 'student' and split == 'validation'").merge(
+        collected.runs[["run", "objective"]], on="run"
+    ).groupby("objective")["value"].agg(["mean", "std"])  # fmt: skip
+    assert f"{accuracy.loc['kd', 'mean']:.1f} ± {accuracy.loc['kd', 'std']:.1f}" in page
+    assert "10 runs; objectives finetune, kd;" in page and "5 seeds a cell" in page
+    assert "`pkd.over_kd`): **not run**" in page and "**What it does not say.**" in page
+
+
+def test_a_study_under_way_is_not_written_as_if_it_were_whole(collected: Collected, tmp_path: Path, capsys) -> None:
+    run = sorted(collected.folder.glob("*/result.json"))[0]
+    run.unlink()
+    words = [f"root={tmp_path}", "studies=pkd_glue_desk", f"out={tmp_path / 'results.md'}"]
+    assert results.main(words) == 2 and "9 of 10 runs are there" in capsys.readouterr().err
+    assert not (tmp_path / "results.md").exists()
+    assert results.main([*words, "incomplete=allow"]) == 0
+    assert "9 of 10 runs (the others are still to come)" in (tmp_path / "results.md").read_text()
+
+
+def test_nothing_finished_is_a_sentence(tmp_path: Path, capsys) -> None:
+    assert results.main([f"root={tmp_path}"]) == 2
+    assert "has finished runs; looked for init_ablation_desk" in capsys.readouterr().err
