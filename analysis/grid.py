@@ -24,7 +24,10 @@ ALPHA = 0.05
 
 @dataclass
 class Cell:
-    """Mean, sample std and interval (x100) over n runs; ``mark``: ``best``, ``top`` (not told from it) or empty."""
+    """Mean, sample std and interval (x100) over n runs.
+
+    ``mark``: ``best``, ``top`` (not told from it) or empty. ``group``: letters of its tie groups in its column.
+    """
 
     mean: float
     std: float
@@ -32,6 +35,7 @@ class Cell:
     low: float = math.nan
     high: float = math.nan
     mark: str = ""
+    group: str = ""
 
 
 @dataclass(frozen=True)
@@ -51,18 +55,19 @@ class Column:
 
 @dataclass
 class Row:
-    """One row; ``kind``: majority, teacher, finetune or method; ``values[c]``: seed -> score (x100) in column c.
-
-    ``group``: letters of its tie groups on the average; empty where there is nothing to compare.
-    """
+    """One row; ``kind``: majority, teacher, finetune or method; ``values[c]``: seed -> score (x100) in column c."""
 
     kind: str
     labels: tuple[str, ...]
     values: list[dict[object, float]]
     cells: list[Cell | None] = field(default_factory=list)
     average: Cell | None = None
-    group: str = ""
     extras: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def group(self) -> str:
+        """Letters of its tie groups on the average; empty where there is nothing to compare."""
+        return "" if self.average is None else self.average.group
 
 
 @dataclass
@@ -79,7 +84,7 @@ class Grid:
         """Tidy: one line a cell, for CSV and further work."""
         out = []
         for row in self.rows:
-            head = {"kind": row.kind, **dict(zip(self.keys, row.labels, strict=True)), "group": row.group}
+            head = {"kind": row.kind, **dict(zip(self.keys, row.labels, strict=True))}
             cells = [
                 *zip(self.columns, row.cells, strict=True),
                 (Column("average", "validation", "mean", False), row.average),
@@ -124,8 +129,6 @@ def build(found: Collected, *, layout: str = "grid", metric: str = "") -> Grid:
     averaged = [row for row in measured if row.average is not None]
     pools = _pools(averaged, counted)
     _mark([row.average for row in averaged], pools)
-    for row, group in zip(averaged, tie_groups(pools) if len(averaged) > 1 else [""], strict=False):
-        row.group = group
     if layout == "methods":
         _extras(measured, runs, keys)
     return Grid(found.study, keys, columns, rows, notes.under(found, rows, columns, ALPHA))
@@ -230,10 +233,15 @@ def _pools(rows: list[Row], columns: Sequence[int]) -> list[Pool]:
 
 
 def _mark(cells: list[Cell | None], pools: list[Pool]) -> None:
-    """Mark the best cell if a test over shared seeds tells it from each of the others, else the group at the top."""
+    """Give cells their tie groups; mark the best if a test tells it from each of the others, else the group at the top.
+
+    The tests are over shared seeds.
+    """
     present = [cell for cell in cells if cell is not None]
     if len(present) < 2:
         return
+    for cell, group in zip(present, tie_groups(pools), strict=True):
+        cell.group = group
     best = max(range(len(present)), key=lambda index: present[index].mean)
     if present[best].n < 2:
         return

@@ -25,6 +25,7 @@ from typing import Any
 
 from kdexp.common.files import read_note
 from kdexp.common.redact import learn, public
+from kdexp.tracking import summary
 from kdexp.tracking.files import MARKER, write_marker
 from kdexp.tracking.mlflow_store import Store, create, prepare, problems, resolve
 from kdexp.tracking.sync import Stores, is_behind, run_folders, send
@@ -35,6 +36,8 @@ FOLLOWED = ".tracked"
 """In a study's folder: locked while a process of the study has its runs followed, so that they need not do it."""
 LAST_S = 60.0
 """Seconds that a follower may take for its last look before the system ends it."""
+SUMMARY_S = 60.0
+"""Seconds between two looks at a study as a whole while its runs go on."""
 PACKAGE = Path(__file__).resolve().parents[2]
 
 
@@ -144,6 +147,15 @@ def _folders(job: dict[str, Any]) -> Iterator[Path]:
     return (folder for folder in folders if is_behind(folder, public(job["uri"])))
 
 
+def _summarise(job: dict[str, Any], stores: Stores) -> None:
+    """Show the study as a whole; what the store refuses now is said again at the next look, or by ``tracking sync``."""
+    study_dir = Path(job["study_dir"])
+    store = stores.get((job["uri"], study_dir.name))
+    if job["run"] is None and isinstance(store, Store):
+        with contextlib.suppress(Exception):
+            summary.show(store, study_dir, run_folders(study_dir.parent, study_dir.name))
+
+
 def main() -> None:
     """The follower's process: look every ``every_s`` seconds, and once more when the input has ended.
 
@@ -164,11 +176,14 @@ def main() -> None:
         create(job["uri"])
     made.set()
     stores: Stores = {}
-    is_last = False
+    is_last, told = False, time.monotonic()
     while not is_last:
         is_last = ended.is_set()
         for folder in _folders(job):
             send(folder, job["uri"], stores, job["timeout_s"])
+        if is_last or time.monotonic() - told >= SUMMARY_S:
+            _summarise(job, stores)
+            told = time.monotonic()
         # A store that failed is looked up anew the next time: it may be back, or be another one.
         stores = stores if all(isinstance(store, Store) for store in stores.values()) else {}
         if not is_last:

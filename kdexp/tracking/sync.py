@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kdexp.common import sqlite
 from kdexp.common.files import read_note
 from kdexp.common.redact import outward, public
+from kdexp.tracking import summary
 from kdexp.tracking.files import MARKER, METRICS, Facts, lines, write_marker
 from kdexp.tracking.mlflow_store import DEFAULTS, Store, TrackingError, resolve
 from kdexp.tracking.view import View
@@ -52,8 +53,23 @@ def sync(root: str | Path = "multirun", study: str | None = None, uri: str | Non
         counts[outcome] += 1
         if note:
             say(f"{folder.parent.name}/{folder.name}: {outcome}, {note}")
+    unsaid = _summaries(root, stores)
+    for note in unsaid:
+        say(note)
     say(f"{sum(counts.values())} runs: " + ", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    return 1 if counts[BEHIND] else 0
+    return 1 if counts[BEHIND] or unsaid else 0
+
+
+def _summaries(root: Path, stores: Stores) -> list[str]:
+    """Show each study as a whole in the store that has its runs; returns a sentence for each that could not be."""
+    unsaid = []
+    for (_, name), store in stores.items():
+        if isinstance(store, Store) and (root / name).is_dir():
+            try:
+                summary.show(store, root / name, run_folders(root, name))
+            except Exception as failure:
+                unsaid.append(outward(f"{name}: its table is {BEHIND}, {type(failure).__name__}: {failure}"))
+    return unsaid
 
 
 def run_folders(root: Path, study: str | None = None) -> list[Path]:
