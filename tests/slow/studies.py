@@ -62,6 +62,12 @@ class Study:
         code = self.start().wait(timeout)
         return code, (self.folder / "output.txt").read_text()
 
+    def verify(self) -> tuple[int, str]:
+        """Have every stage of the store read; returns the exit code and what was said."""
+        words = [sys.executable, "-m", "kdexp", "store", f"store={self.store}", "verify"]
+        done = subprocess.run(words, cwd=self.folder, env=program_environment(self.env), capture_output=True, text=True)
+        return done.returncode, done.stdout + done.stderr
+
     def results(self) -> dict[str, dict[str, Any]]:
         """Return the results that are there, by the names of their runs."""
         found = [json.loads(path.read_text()) for path in self.runs.glob("*/result.json")]
