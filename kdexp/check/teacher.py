@@ -39,6 +39,8 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
     damage = [] if folder is None else config_json.problems(folder, values["family"])
     if folder is not None and (kind != "hub" or weights.downloaded(folder)):
         damage += weights.problems(folder, where)
+    if sha256 and folder is not None and not damage:
+        damage = source.other_weights(folder, sha256, weights.checksum(folder))
     if damage:
         return tuple(f"teacher={name}: {text}" for text in damage)
     if folder is not None:

@@ -73,6 +73,7 @@ class Asker:
         raw = copy.deepcopy(composed)
         environment, changes = json.loads(line)
         os.environ.update(environment)
+        weights = changes.pop("weights", False)
         if changes.pop("rte", None):
             raw["task"] = copy.deepcopy(rte)
         for key, value in changes.items():
@@ -88,6 +89,11 @@ class Asker:
             answer |= {"id": run.id, "layers": teacher.num_layers, "commit": commits[0], "data": commits[1]}
             answer["unknown"] = spec.unknown(run.config)
             answer["origin"] = source.origin(teacher.source, teacher.commit, None)
+            if weights:
+                try:
+                    source.fetch(teacher, weights=True)
+                except ValueError as error:
+                    answer["problems"] = [str(error)]
         print("answer", json.dumps(answer), flush=True)
         for name in environment:
             del os.environ[name]
@@ -137,7 +143,9 @@ class Asker:
 @pytest.fixture(scope="module")
 def ask(running: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     """One process for all tests: it takes seconds to start."""
-    process = Asker(running, tmp_path_factory.mktemp("home"), HF_HUB_ETAG_TIMEOUT=str(LIMIT))
+    process = Asker(
+        running, tmp_path_factory.mktemp("home"), HF_HUB_ETAG_TIMEOUT=str(LIMIT), HF_HUB_DOWNLOAD_TIMEOUT="1"
+    )
     yield process
     process.close()
 
@@ -327,6 +335,49 @@ def test_the_cache_answers_where_the_hub_is_switched_off(hub: Hub, repository: R
     assert f"the local cache has commit {first} without its config.json" in gone
 
 
+DOWNLOADS: dict[str, tuple[dict[str, Any], str]] = {
+    "dies": ({"cut": 5000}, "cannot be reached (peer closed connection"),
+    "hangs": ({"delay": float("inf")}, "gives no whole answer: check the network, or try later"),
+    "forbids": ({"status": 403}, "does not let this login read owner/"),
+    "has lost it": ({"status": 404}, "answers 404: check HF_ENDPOINT and the name"),
+    "is a login page": ({"status": 200, "headers": {"Content-Type": "text/html"}}, "sent something else than the file"),
+}
+"""What can happen to the weights, which are fetched by the run that needs them."""
+
+
+def test_a_hub_that_fails_while_weights_come(hub: Hub, repository: Repository, ask: Asker) -> None:
+    for name, (fault, words) in DOWNLOADS.items():
+        hub.faults[:] = []
+        hub.fail("GET /blobs/", **fault)
+        began = time.monotonic()
+        (problem,) = ask(repository, weights=True)["problems"]
+        assert words in problem and problem.endswith("and the same command continues."), (name, problem)
+        assert f"the files of hub:{repository.id} at {repository.at('main').sha} cannot be fetched" in problem
+        assert time.monotonic() - began < 60 and "\n" not in problem, name
+    hub.faults[:] = []
+    assert ask(repository, weights=True)["problems"] == []
+    assert (ask.cached(repository, repository.at("main").sha) / "model.safetensors").is_file()
+
+
+def test_a_run_whose_weights_do_not_come_is_taken_up_again(
+    hub: Hub, repository: Repository, kdexp: Any, tiny_csv_task: Path, tmp_path: Path
+) -> None:
+    command = [*toy(tiny_csv_task), f"teacher.source=hub:{repository.id}"]
+    environment = hub.environment(tmp_path, HF_HUB_DOWNLOAD_TIMEOUT="1")
+    hub.fail("GET /blobs/", drip=0.3)  # for hours, were it let
+    done = kdexp(command, env=environment)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "Retrying" not in done.stderr, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"failed: the files of hub:{repository.id} at "), done.stderr
+    assert "gives no whole answer (no further piece within 12 s (12 times HF_HUB_DOWNLOAD_TIMEOUT))" in last
+    (status,) = tmp_path.glob("multirun/*/*/status.json")
+    assert json.loads(status.read_text())["state"] == "failed"
+    assert "Traceback" not in status.with_name("run.log").read_text()
+    hub.faults[:] = []
+    again = kdexp(command, env=environment)
+    assert again.returncode == 0 and len(results(tmp_path)) == 1, again.stderr
+
+
 DATA: list[tuple[str, dict[str, Any], str]] = [
     ("owner/closed-data", {}, f"owner/closed-data {GATED}"),
     ("owner/hidden-data", {}, "has no data set owner/hidden-data that this login may see"),
@@ -335,6 +386,12 @@ DATA: list[tuple[str, dict[str, Any], str]] = [
     ("", {"task__hub_revision": "v9"}, "GLUE has no revision v9"),
     ("", {"task__hub_revision": "../x"}, "no branch, tag or commit is called so"),
     ("", {"task__hub_commit": "0" * 40}, "task.hub_commit is filled in by kdexp"),
+    ("", {"task__hub_config": "rta"}, "has no configuration rta: set task.hub_config to one of ax, cola, mnli,"),
+    ("", {"task__hub_config": None}, "has several configurations: set task.hub_config to one of ax, cola,"),
+    ("", {"task__hub_splits": {"train": "training", "validation": "dev"}}, "has no split training, dev; it has train,"),
+    ("", {"task__columns": ["premise", "sentence2"]}, "has no column premise; it has sentence1, sentence2, label, idx"),
+    ("", {"task__label": "gold"}, "has no column gold; it has"),
+    ("", {"task__label_names": ["not_entailment", "entailment"]}, "numbers its classes entailment, not_entailment"),
 ]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from pydantic import Field
 from kdexp.common import network
 from kdexp.common.problems import ConfigError
 from kdexp.config.schema import Text
-from kdexp.tasks.text import files, hub, values
+from kdexp.tasks.text import card, files, hub, values
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
 
@@ -171,7 +171,20 @@ class TextTask(SequenceTask):
         """See :meth:`Task.pin`: the commit of the hub's data set, if that is what is read."""
         if self.hub is None or self._local(root) is not None:
             return {}
-        return {"hub_commit": hub.commit(cache, self.hub, self.hub_config, self.hub_revision, ask)}
+        commit = hub.commit(cache, self.hub, self.hub_config, self.hub_revision, ask)
+        wrong = [] if commit is None else self._promised(commit)
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return {"hub_commit": commit}
+
+    def _promised(self, commit: str) -> list[str]:
+        """Say what the card of the hub's data set does not promise, where it is at hand."""
+        assert self.hub is not None
+        named = self.hub_splits or {split: split for split in self.files}
+        splits = [theirs for ours, theirs in named.items() if ours not in self.optional]
+        place = network.folder("dataset", self.hub, commit) / "README.md"
+        columns = [*self.columns, self.label]
+        return card.problems(place, self.hub, self.hub_config, splits, columns, self.label_names, self.label)
 
     def here(self, root: str | None, cache: Path) -> bool:
         """See :meth:`Task.here`: local files, or a data set of the hub that was fetched before."""
