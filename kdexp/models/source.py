@@ -22,10 +22,15 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", INDEX)
 """Names of the files that are fetched from the hub for a model's weights; of shards, by their index."""
 
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.model",
+)  # fmt: skip
+"""Names of the files that a tokenizer's vocabulary may be in."""
+
 DESCRIPTION = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "spm.model", "spiece.model", "sentencepiece.bpe.model",
-    "tokenizer.model", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
+    "config.json", *VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "merges.txt", "bpe.codes", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 """Names of the files that are fetched from the hub for all else: configuration, tokenizer, image processor."""
 

@@ -213,6 +213,13 @@ def refused(hub: Hub, repository: Repository) -> None:
     pickled = {k: v for k, v in parts.items() if k != "model.safetensors"}
     hub.repository("owner/pickled").commit({**pickled, "pytorch_model.bin": b"pickle"})
     hub.repository("owner/pickled").propose({"model.safetensors": parts["model.safetensors"]})
+    reader = json.loads(parts["tokenizer.json"].read_bytes())
+    special = {entry["content"] for entry in reader["added_tokens"]}
+    vocabulary = reader["model"]["vocab"]
+    reader["model"]["vocab"] = {w if w in special else f"qqx{i}": i for w, i in vocabulary.items()}
+    hub.repository("owner/other-words").commit({**parts, "tokenizer.json": json.dumps(reader)})
+    described = ("tokenizer.json", "tokenizer_config.json")
+    hub.repository("owner/no-words").commit({k: v for k, v in parts.items() if k not in described})
     hub.repository("owner/empty").commit({".gitattributes": ""})
     hub.repository("owner/odd").commit({**parts, "config.json": "[]"})
     hub.repository("owner/cut").commit({**parts, "config.json": '{"model_type": "be'})
@@ -231,6 +238,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("owner/empty", {}, "has no config.json at commit"),
     ("owner/odd", {}, "it is not a model's config.json"),
     ("owner/cut", {}, "config.json cannot be read"),
+    ("owner/no-words", {}, "no tokenizer can be loaded from"),
     ("owner/pickled", {}, "is pickled, and there is no model.safetensors"),
     (" ", {}, "models of the hub are called OWNER/NAME"),
     ("a/b/c", {}, "models of the hub are called OWNER/NAME"),
@@ -261,6 +269,20 @@ def test_what_the_hub_has_not_is_said_before_anything_is_loaded(hub: Hub, reposi
     assert "pytorch_model.bin is pickled" in ask("owner/pickled")["problems"][0]
     assert ask("owner/pickled", teacher__revision="refs/pr/1")["layers"] == 4
     assert not (ask.home / "multirun").exists() and not hub.asked("GET", "/blobs/")
+
+
+def test_words_that_a_tokenizer_of_the_hub_does_not_know(
+    hub: Hub, repository: Repository, ask: Asker, tiny_csv_task: Path
+) -> None:
+    refused(hub, repository)
+    task = {
+        "task__name": "toy", "task__folder": str(tiny_csv_task), "task__label_names": ["bad", "good"],
+        "task__columns": ["text"], "task__hub": None, "task__files": {s: f"{s}.csv" for s in ("train", "validation")},
+    }  # fmt: skip
+    assert ask(repository, rte=True, **task)["problems"] == []
+    (problem,) = ask("owner/other-words", rte=True, **task)["problems"]
+    assert "does not know 100% of the tokens in the training texts of task=toy (such as" in problem
+    assert ask("owner/other-words", rte=True, dry=True, **task)["problems"] == [problem], "the cache has it now"
 
 
 def test_a_login_is_used_and_never_shown(hub: Hub, repository: Repository, ask: Asker) -> None:
@@ -386,13 +408,29 @@ DATA: list[tuple[str, dict[str, Any], str]] = [
     ("", {"task__hub_revision": "v9"}, "GLUE has no revision v9"),
     ("", {"task__hub_revision": "../x"}, "no branch, tag or commit is called so"),
     ("", {"task__hub_commit": "0" * 40}, "task.hub_commit is filled in by kdexp"),
-    ("", {"task__hub_config": "rta"}, "has no configuration rta: set task.hub_config to one of ax, cola, mnli,"),
-    ("", {"task__hub_config": None}, "has several configurations: set task.hub_config to one of ax, cola,"),
-    ("", {"task__hub_splits": {"train": "training", "validation": "dev"}}, "has no split training, dev; it has train,"),
-    ("", {"task__columns": ["premise", "sentence2"]}, "has no column premise; it has sentence1, sentence2, label, idx"),
-    ("", {"task__label": "gold"}, "has no column gold; it has"),
-    ("", {"task__label_names": ["not_entailment", "entailment"]}, "numbers its classes entailment, not_entailment"),
 ]  # fmt: skip
+
+
+PROMISED: list[tuple[dict[str, Any], str]] = [
+    ({"task__hub_config": "rta"}, "has no configuration rta: set task.hub_config to one of ax, cola, mnli,"),
+    ({"task__hub_config": None}, "has several configurations: set task.hub_config to one of ax, cola,"),
+    ({"task__hub_splits": {"train": "training", "validation": "dev"}}, "has no split training, dev; it has train,"),
+    ({"task__columns": ["premise", "sentence2"]}, "has no column premise; it has sentence1, sentence2, label, idx"),
+    ({"task__label": "gold"}, "has no column gold; it has"),
+    ({"task__label_names": ["not_entailment", "entailment"]}, "numbers its classes entailment, not_entailment"),
+]  # fmt: skip
+
+
+def test_what_the_card_of_data_does_not_promise(hub: Hub, repository: Repository, ask: Asker) -> None:
+    glue = publish_glue(hub, id="owner/glue-card")
+    for changes, words in PROMISED:
+        (problem,) = ask(repository, rte=True, task__hub=glue.id, **changes)["problems"]
+        assert f"task.hub={glue.id} " in problem and words in problem and problem.endswith("."), (changes, problem)
+    card, parts = glue.at("main").files["README.md"].source, glue.at("main").files
+    bomb = b"---\na: &a [x]\nconfigs: [*a, *a]\n---\n"
+    for other in (b"", b"---\n{", bomb, b"---\n" + b"[" * 5000, b"---\nconfigs: 3\n---\n", b"\xff\xfe", card[:200]):
+        glue.commit({**{name: blob.source for name, blob in parts.items()}, "README.md": other})
+        assert ask(repository, rte=True, task__hub=glue.id, task__hub_config="rta")["problems"] == [], other
 
 
 def test_data_of_the_hub_are_pinned_alike(hub: Hub, repository: Repository, ask: Asker) -> None:
