@@ -232,6 +232,7 @@ CONFIGURATIONS: dict[str, tuple[Any, str]] = {
     "max_position_embeddings   ": (256, "max_position_embeddings=256, but the table of its weights has 512 rows"),
     "type_vocab_size": (7, "type_vocab_size=7, but the table of its weights has 2 rows"),
     "pad_token_id": ("none", "pad_token_id='none': a whole number"),
+    "pad_token_id ": (10**6, "pad_token_id=1000000: a whole number from 0 to"),
     "hidden_act": ("gellu", "hidden_act='gellu': an activation"),
     "hidden_act ": (7, "hidden_act=7: an activation"),
     "hidden_dropout_prob": (1.5, "hidden_dropout_prob=1.5: a share"),

@@ -94,7 +94,10 @@ def _rules(said: Mapping[str, Any]) -> dict[str, tuple[Callable[[Any], bool], st
     positive = (lambda v: _number(v) and 0 < v < 1e6, "a number above 0 is needed")
     named = (_activation, "an activation that transformers knows is needed, such as gelu")
     rules: dict[str, tuple[Callable[[Any], bool], str]] = dict.fromkeys(SIZES, size)
-    rules |= dict.fromkeys(("type_vocab_size", "pad_token_id"), from_zero)
+    rules["type_vocab_size"] = from_zero
+    rows = said.get("vocab_size")
+    last = rows - 1 if type(rows) is int else MOST
+    rules["pad_token_id"] = (lambda v: type(v) is int and 0 <= v <= last, f"a whole number from 0 to {last} is needed")
     rules |= {key: share for key in said if key.endswith(("dropout", "dropout_prob"))}
     rules |= dict.fromkeys(("layer_norm_eps", "norm_eps", "initializer_range"), positive)
     rules |= dict.fromkeys(("hidden_act", "hidden_activation", "activation"), named)
