@@ -81,13 +81,14 @@ def unreadable(config: Config) -> list[str]:
 
 
 def _lengths(config: Config, folder: Path) -> list[str]:
-    limits, path = [source.positions(json.loads((folder / "config.json").read_text()))], folder / "tokenizer_config.json"
+    limits = [source.positions(json.loads((folder / "config.json").read_text()))]
+    path = folder / "tokenizer_config.json"
     if path.is_file():
         try:
             limits.append(json.loads(path.read_text(encoding="utf-8")).get("model_max_length"))
             float(limits[-1] or 0)
         except (ValueError, TypeError, AttributeError, RecursionError):
-            return [f"{path} is no tokenizer_config.json, or its model_max_length is no number: save the tokenizer again."]
+            return [f"{path} is damaged, or its model_max_length is no number: save the tokenizer again."]
     most = min((int(limit) for limit in limits if limit is not None), default=None)
     asked = {"recipe": config.recipe.max_length, "teacher.recipe": config.teacher.recipe.max_length}
     return [
