@@ -69,7 +69,7 @@ class TextTask(SequenceTask):
         if not 1 <= len(self.columns) <= 2:
             raise ValueError(f"task.columns={list(self.columns)}: name one text column, or two")
         if len(set(self.columns)) < len(self.columns):
-            raise ValueError(f"task.columns={list(self.columns)}: a column stands there twice; name one, or another one")
+            raise ValueError(f"task.columns={list(self.columns)}: a column stands there twice; name another")
         if self.label in self.columns:
             raise ValueError(f"task.label={self.label} is one of task.columns: a model would read what it shall answer")
         odd = [s for s in self.files if s not in ("train", "validation") and not s.startswith("validation_")]
