@@ -172,6 +172,8 @@ def test_no_key_takes_nonsense(plain: Make, variant: str):
         ([], "study", "", "study is empty"),
         ([], "student.name", "", "student.name is empty"),
         ([], "task.name", 5, "task.name=5 is no name"),
+        (["task=stsb"], "task.columns", ["sentence1", "sentence1"], "a column stands there twice"),
+        (["task=stsb"], "task.columns", ["sentence1", "label"], "task.label=label is one of task.columns"),
         ([], "mapping", {"name": "skip", "a": 1}, "mapping.a is unknown"),
         ([], "mapping", {"name": "auto", "a": 1}, "mapping=auto has no options"),
         (["init=layers_1_4_6"], "init.chosen", [1.5, 4, 6], "init.chosen.0=1.5 has the wrong type: a whole number"),

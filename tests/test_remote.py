@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
+import secrets
 import signal
 import socket
 import subprocess
@@ -79,21 +79,44 @@ def test_an_upload_that_was_cut_off_is_invisible(machines):
     assert b.seek(shared().key).summary == found.summary
 
 
-def test_damage_at_the_url_is_named(machines):
+def test_damage_at_the_url_is_set_aside_and_built_again(machines, caplog):
     a, b, remote = stores(machines, shared())
     a.build(shared(), write, quiet)
-    (path,) = Path(remote.at("store", shared().key)).glob("*/part/data.txt")
-    path.write_text("weightz")
-    with pytest.raises(ValueError, match=f"file://.*/store/{shared().key}/.*/part/data.txt is damaged"):
-        b.build(shared(), never, quiet)
-    path.unlink()
-    with pytest.raises(ValueError, match="damaged or missing"):
-        b.build(shared(), never, quiet)
-    shutil.rmtree(path.parents[2])
-    assert b.build(shared(), write, quiet)[1] is False
+    place = Path(remote.at("store", shared().key))
+    for damage in (lambda path: path.write_text("weightz"), lambda path: path.unlink()):
+        (path,) = (p for p in place.glob("*/part/data.txt") if p.read_text() == "weights")
+        damage(path)
+        caplog.clear()
+        assert b.seek(shared().key) is None, "who only looks leaves it where it is"
+        assert (place / "meta.json").is_file() and "data.txt is damaged or missing" in caplog.text
+        assert b.build(shared(), write, quiet)[1] is False
+        assert "/data.txt is damaged or missing" in caplog.text and "it is set aside (file://" in caplog.text
+        assert remote.pull_stage(shared().key, machines[0] / secrets.token_hex(4))["summary"] == {"score": 1.0}
+        b.store.remove(shared().key)
+        path.unlink(missing_ok=True)
+    (place / "meta.json").write_text("{}")
+    assert b.build(shared(), write, quiet)[1] is False, "a damaged record too"
+    (place / "meta.json").write_text("[]")
+    a.ended([shared()])  # this machine has the stage, and gives it again
+    assert remote.meta(shared().key)["summary"] == {"score": 1.0}
 
 
-def test_a_checkpoint_moves_whole_and_the_newest_wins(machines):
+def test_damage_that_cannot_be_set_aside_is_named(machines, monkeypatch):
+    a, b, remote = stores(machines, shared())
+    a.build(shared(), write, quiet)
+    next(Path(remote.at("store", shared().key)).glob("*/part/data.txt")).write_text("weightz")
+
+    def refused(*_: object) -> None:
+        raise PermissionError("read only")
+
+    monkeypatch.setattr(type(remote.fs), "mv", refused)
+    with pytest.raises(
+        ValueError, match=r"data.txt is damaged.*cannot be set aside.*read only.*delete the folder file:"
+    ):
+        b.build(shared(), write, quiet)
+
+
+def test_a_checkpoint_moves_whole_and_the_newest_wins(machines, caplog):
     stage = Stage("distill", "x", {})
     a, b, remote = stores(machines, stage)
 
@@ -116,8 +139,11 @@ def test_a_checkpoint_moves_whole_and_the_newest_wins(machines):
     assert len(remote._works(stage.key)) == 1
     (newest,) = remote._works(stage.key)
     Path(remote.at("work", stage.key, newest, "checkpoint")).write_text("?")
-    with pytest.raises(ValueError, match=f"work/{stage.key}/{newest}/checkpoint is damaged"):
-        b.build(stage, never, quiet)
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        b.build(stage, begun(b, "4"), quiet)
+    assert f"work/{stage.key}/{newest}/checkpoint is damaged" in caplog.text and "set aside" in caplog.text
+    assert seen == ["2+"], "its own is what is left"
 
 
 def test_what_stays_follows_the_weights_that_are_kept(machines):
@@ -283,8 +309,8 @@ def test_the_same_over_s3(s3, machines, kdexp, overrides):
     a.build(shared(), write, quiet)
     (path,) = fs.glob(f"bucket/kd/store/{shared().key}/*/part/data.txt")
     fs.pipe_file(path, b"weightz")
-    with pytest.raises(ValueError, match=f"s3://bucket/kd/store/{shared().key}/.*/part/data.txt is damaged"):
-        b.build(shared(), never, quiet)
+    assert b.build(shared(), write, quiet)[1] is False
+    assert RemoteStore(url).pull_stage(shared().key, machines[0] / "again")["summary"] == {"score": 1.0}
     run = SharedRun(remote, Path("multirun/study/run"))
     run.ask_to_stop()
     assert run.asked_to_stop()

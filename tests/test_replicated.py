@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import threading
@@ -168,3 +169,22 @@ def test_gc_leaves_phases_alone_that_unfinished_runs_are_noted_for(tmp_path, cap
     results.write(study / "run", RESULT)
     assert upkeep.gc(store) == 0
     assert not (found.folder / "data.txt").exists() and not list((store.root / "needed").iterdir())
+
+
+@pytest.mark.parametrize("damaged", ["result.json", "predictions/validation.safetensors"])
+def test_a_damaged_result_at_the_url_is_set_aside(tmp_path, url, caplog, damaged):
+    here, there = (tmp_path / name / "study" / "run" for name in ("here", "there"))
+    content = b"answers"
+    files.write_bytes(there / "predictions" / "validation.safetensors", content)
+    sums = {"validation": hashlib.sha256(content).hexdigest()}
+    results.write(there, {**RESULT, "predictions": sums})
+    shared_run.SharedRun(RemoteStore(url), there).push()
+    remote = RemoteStore(url)
+    place = Path(remote.at("runs", "study", "run"))
+    (place / damaged).write_bytes(b"{}")
+    shared_run.SharedRun(remote, here).pull()
+    assert not (here / "result.json").exists() and f"{damaged} " in caplog.text and "set aside" in caplog.text
+    assert not (place / "result.json").exists() and list(place.glob("result.json.damaged-*"))
+    shared_run.SharedRun(remote, there).hand_in()  # whoever has made it gives it again
+    shared_run.SharedRun(remote, here).pull()
+    assert results.read(here)["predictions"] == sums

@@ -97,6 +97,7 @@ def test_a_finished_run_whose_data_have_changed_is_refused(kdexp, overrides, tin
         (["objective=kd,nothing", "-m"], "Could not find 'objective/nothing'"),
         (["data.root=/does/not/exist"], "data.root=/does/not/exist is no folder"),
         (["seed=one"], "seed"),
+        (["teacher.sha256=" + "a" * 64], "they are not the expected ones; reinstall them"),
         (["recipe.max_length=200"], "recipe.max_length=200, but teacher=tiny can read 128 tokens"),
     ],
 )

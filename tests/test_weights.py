@@ -232,6 +232,13 @@ CONFIGURATIONS: dict[str, tuple[Any, str]] = {
     "max_position_embeddings   ": (256, "max_position_embeddings=256, but the table of its weights has 512 rows"),
     "type_vocab_size": (7, "type_vocab_size=7, but the table of its weights has 2 rows"),
     "pad_token_id": ("none", "pad_token_id='none': a whole number"),
+    "pad_token_id ": (10**6, "pad_token_id=1000000: a whole number from 0 to"),
+    "is_decoder": (True, "is_decoder=True: must be false"),
+    "return_dict": (False, "return_dict=False: true is needed"),
+    "chunk_size_feed_forward": (3, "chunk_size_feed_forward=3: 0 is needed"),
+    "output_attentions": (True, "output_attentions=True: false is needed"),
+    "_attn_implementation": ("kernels-community/evil", "no repository is named here: its code would run"),
+    "attn_implementation": ("owner/kernel:x", "no repository is named here: its code would run"),
     "hidden_act": ("gellu", "hidden_act='gellu': an activation"),
     "hidden_act ": (7, "hidden_act=7: an activation"),
     "hidden_dropout_prob": (1.5, "hidden_dropout_prob=1.5: a share"),
@@ -256,6 +263,16 @@ def test_a_nonsense_configuration_is_refused_in_the_check(
     ready, problems = spec.prepare(compose(*toy(folder, tiny_csv_task)))
     assert ready is None and any(sentence in problem for problem in problems), problems
     assert config_json.problems(whole) == []
+
+
+@pytest.mark.parametrize("text", ["", "[]", "null", "{", '{"model_max_length": "x"}', '{"model_max_length": []}'])
+def test_a_nonsense_tokenizer_configuration_is_a_sentence(
+    text: str, whole: Path, copied: Callable[[Path], Path], tiny_csv_task: Path, compose: Callable[..., Any]
+):
+    folder = copied(whole)
+    (folder / "tokenizer_config.json").write_text(text)
+    ready, problems = spec.prepare(compose(*toy(folder, tiny_csv_task)))
+    assert ready is None and any("tokenizer" in problem for problem in problems), problems
 
 
 def test_a_damaged_teacher_ends_the_command_before_anything_is_written(

@@ -1,4 +1,4 @@
-"""What a task's files hold, and whether a local teacher can read it: looked at before anything is loaded."""
+"""What a task's files hold, and whether the teacher can read it: looked at before anything is loaded."""
 
 from __future__ import annotations
 
@@ -11,11 +11,16 @@ from kdexp.tasks.base import DataContext, Task
 
 
 def problems(config: Config, task: Task) -> list[str]:
-    """Return what is wrong with a task's data on this machine, and with a local teacher's tokenizer."""
+    """Return what is wrong with a task's data on this machine, and with the teacher's tokenizer.
+
+    That of a model of the hub has been fetched with its description (:mod:`kdexp.check.probes`). Where the hub is not
+    asked (``dry=true``), the cache may lack it: then nothing is said of it.
+    """
     teacher = config.teacher
     model, options = source.location(teacher)
-    folder = source_folder(teacher.source)
-    if folder is None:  # of the hub: its tokenizer is looked at when it has been fetched
+    folder = source_folder(teacher.source, teacher.commit)
+    is_away = folder is None or not any((folder / name).is_file() for name in source.VOCABULARIES)
+    if is_away and source_folder(teacher.source) is None and (config.dry or config.plan == "show"):
         options = {}
     said = {} if folder is None else stated(folder)
     context = DataContext(

@@ -39,6 +39,8 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
     damage = [] if folder is None else config_json.problems(folder, values["family"])
     if folder is not None and (kind != "hub" or weights.downloaded(folder)):
         damage += weights.problems(folder, where)
+    if sha256 and folder is not None and not damage:
+        damage = source.other_weights(folder, sha256, weights.checksum(folder))
     if damage:
         return tuple(f"teacher={name}: {text}" for text in damage)
     if folder is not None:
@@ -80,8 +82,13 @@ def unreadable(config: Config) -> list[str]:
 
 def _lengths(config: Config, folder: Path) -> list[str]:
     limits = [source.positions(json.loads((folder / "config.json").read_text()))]
-    if (folder / "tokenizer_config.json").is_file():
-        limits.append(json.loads((folder / "tokenizer_config.json").read_text()).get("model_max_length"))
+    path = folder / "tokenizer_config.json"
+    if path.is_file():
+        try:
+            limits.append(json.loads(path.read_text(encoding="utf-8")).get("model_max_length"))
+            float(limits[-1] or 0)
+        except (ValueError, TypeError, AttributeError, RecursionError):
+            return [f"{path} is damaged, or its model_max_length is no number: save the tokenizer again."]
     most = min((int(limit) for limit in limits if limit is not None), default=None)
     asked = {"recipe": config.recipe.max_length, "teacher.recipe": config.teacher.recipe.max_length}
     return [

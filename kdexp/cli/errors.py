@@ -64,7 +64,7 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
 
 def _composition(error: BaseException, arguments: list[str], conf: str | None) -> list[str]:
     """Return why a configuration could not be composed; the words are looked at again, one by one."""
-    if str(error).startswith("Ambiguous value"):
+    if str(error).startswith(("Ambiguous value", "Sweep parameters")):
         found = words.ambiguous(words.ordered(arguments)[1])
         if found:
             return found

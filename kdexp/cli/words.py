@@ -160,8 +160,9 @@ def ambiguous(words: list[str]) -> list[str]:
         override = _parsed(word)
         if override is not None and override.is_sweep_override():
             key, _, value = word.partition("=")
+            a_list = f"a list is written {key}=[{value}], " if override.is_choice_sweep() else ""
             found.append(
-                f"{word} lists several values: add -m to run each of them (python -m kdexp -m ...); a list is written "
-                f"{key}=[{value}], a text with commas '{as_one_text(key, value)}'."
+                f"{word} lists several values: add -m to run each of them (python -m kdexp -m ...); {a_list}a text "
+                f"with commas '{as_one_text(key, value)}'."
             )
     return found

@@ -27,6 +27,10 @@ PAUSES = (1.0, 2.0)
 """Seconds before a question is put again to a hub that was busy or broken, while half the time is left."""
 BUSY = (408, 429, 500, 502, 503, 504)
 """Statuses of a hub that is busy or broken, which pass."""
+PIECE = 1 << 20
+"""Bytes of a download that are written at once: as much is lost when it breaks off."""
+PATIENCE = 12
+"""How many times HF_HUB_DOWNLOAD_TIMEOUT (10 s) a download may go on without a further piece."""
 
 
 T = TypeVar("T")
@@ -90,10 +94,11 @@ def folder(kind: str, name: str, commit: str) -> Path:
         name: ``owner/name``.
         commit: 40 hexadecimal digits.
     """
-    return _repository(kind, name) / "snapshots" / commit
+    return repository(kind, name) / "snapshots" / commit
 
 
-def _repository(kind: str, name: str) -> Path:
+def repository(kind: str, name: str) -> Path:
+    """Return the cache's folder of a repository, with its files of all commits."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE) / f"{kind}s--{name.replace('/', '--')}"
@@ -104,7 +109,7 @@ def remembered(kind: str, name: str, revision: str | None) -> Answer:
     commit = revision if is_commit(revision) else None
     if commit is None:
         with suppress(OSError):
-            commit = (_repository(kind, name) / "refs" / (revision or "main")).read_text().strip()
+            commit = (repository(kind, name) / "refs" / (revision or "main")).read_text().strip()
     if not is_commit(commit):
         return Answer()
     assert commit is not None
@@ -147,25 +152,43 @@ def ask(kind: str, name: str, revision: str | None, first: str, more: tuple[str,
         return answer
     if not is_commit(revision):
         with suppress(OSError):  # a cache that cannot be written
-            files.write_text(_repository(kind, name) / "refs" / (revision or "main"), str(answer.commit))
+            files.write_text(repository(kind, name) / "refs" / (revision or "main"), str(answer.commit))
     return answer
 
 
 def _within(seconds: float, question: Callable[[], T]) -> T:
     """Return the answer to a question, or stop waiting: a client's own limits are for one read each, not for all."""
+    try:
+        return _outcome(_begun(question).get(timeout=seconds))
+    except queue.Empty:
+        _leave()
+        raise TimeoutError from None
+
+
+def _leave() -> None:
+    """Let the process end though a client's threads still wait for the hub: Python would join those of its pools."""
+    from concurrent.futures import thread
+
+    pooled = getattr(thread, "_threads_queues", {})
+    for worker in [worker for worker in pooled if worker.daemon]:  # as whatever a thread of ours has begun
+        del pooled[worker]
+
+
+def _begun(call: Callable[[], T]) -> queue.SimpleQueue[T | Exception]:
+    """Make a call in a thread, which is left behind if nobody waits for it; its outcome comes into the queue."""
     box: queue.SimpleQueue[T | Exception] = queue.SimpleQueue()
 
     def work() -> None:
         try:
-            box.put(question())
+            box.put(call())
         except Exception as error:
             box.put(error)
 
     threading.Thread(target=work, daemon=True).start()
-    try:
-        outcome = box.get(timeout=seconds)
-    except queue.Empty:
-        raise TimeoutError from None
+    return box
+
+
+def _outcome(outcome: T | Exception) -> T:
     if isinstance(outcome, Exception):
         raise outcome
     return outcome
@@ -201,8 +224,10 @@ def _question(kind: str, name: str, revision: str | None, first: str, limit: flo
 
 
 def _snapshot(name: str, commit: str, wanted: tuple[str, ...]) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.utils import tqdm
+
+    pieces = []
 
     class Silent(tqdm):
         """A progress bar that shows nothing: a run has a display of its own."""
@@ -210,14 +235,61 @@ def _snapshot(name: str, commit: str, wanted: tuple[str, ...]) -> Path:
         def __init__(self, *args: Any, **kwargs: Any):
             super().__init__(*args, **{**kwargs, "disable": True})
 
-    return Path(snapshot_download(name, revision=commit, allow_patterns=list(wanted), tqdm_class=Silent))
+        def update(self, n: float | None = 1) -> bool | None:
+            pieces.append(n)
+            return None
+
+    constants.DOWNLOAD_CHUNK_SIZE = min(constants.DOWNLOAD_CHUNK_SIZE, PIECE)  # it has no other setting for that
+
+    def download() -> str:
+        return snapshot_download(name, revision=commit, allow_patterns=list(wanted), tqdm_class=Silent)
+
+    # Another process may be downloading the same: then its pieces are seen in the folder, and none are counted here.
+    return Path(while_it_grows(download, lambda: (len(pieces), size(repository("model", name)))))
+
+
+def while_it_grows(download: Callable[[], T], state: Callable[[], object]) -> T:
+    """Return what a download returns, or stop waiting for one that has come to a halt.
+
+    A client has a limit for each read, which a hub that sends a byte now and then never reaches.
+
+    Args:
+        download: may take hours.
+        state: what changes with each piece.
+
+    Raises:
+        TimeoutError: no further piece has come for :data:`PATIENCE` times HF_HUB_DOWNLOAD_TIMEOUT.
+    """
+    from huggingface_hub import constants
+
+    limit = PATIENCE * float(constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    before, since = state(), time.monotonic()
+    box = _begun(download)
+    while True:
+        with suppress(queue.Empty):
+            return _outcome(box.get(timeout=min(1.0, limit / 4)))
+        now = state()
+        if now != before:
+            before, since = now, time.monotonic()
+        elif time.monotonic() - since > limit:
+            _leave()
+            raise TimeoutError(f"no further piece within {limit:.0f} s ({PATIENCE} times HF_HUB_DOWNLOAD_TIMEOUT)")
+
+
+def size(folder: Path) -> int:
+    """Return the bytes below a folder that others may be writing to; 0 if there is none."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(OSError):
+            total += path.lstat().st_size
+    return total
 
 
 def fetch(name: str, commit: str, wanted: tuple[str, ...]) -> Path:
     """Return the cache's folder of a model at a commit, with those of the wanted files that the hub has.
 
-    What is there already is not asked for again. There is no limit but the client's own (HF_HUB_DOWNLOAD_TIMEOUT for
-    each piece): files can be large.
+    What is there already is not asked for again. Files can be large, so there is no limit for the whole, but for each
+    piece of them (:func:`while_it_grows`).
 
     Args:
         wanted: names of files.
@@ -232,8 +304,10 @@ def fetch(name: str, commit: str, wanted: tuple[str, ...]) -> Path:
     except Exception as error:  # of several libraries
         if isinstance(error, OSError) and error.errno is not None:  # of the disk, not of the hub
             raise
-        trouble = _trouble(error, "model", name, commit, None).trouble
-        raise ValueError(f"the files of hub:{name} at {commit} cannot be fetched: {trouble}.") from error
+        raise ValueError(
+            f"the files of hub:{name} at {commit} cannot be fetched: {trouble(error, 'model', name, commit)}. What has "
+            "come is kept, and the same command continues."
+        ) from error
 
 
 def _status(error: BaseException) -> int | None:
@@ -254,6 +328,11 @@ def host() -> str:
 
     address = urlsplit(constants.ENDPOINT)
     return f"{address.hostname}:{address.port}" if address.port else str(address.hostname)
+
+
+def trouble(error: BaseException, kind: str, name: str, revision: str | None) -> str:
+    """Return what is the matter with a download, and what to do: ``... : ...``, without a full stop."""
+    return _trouble(error, kind, name, revision, None).trouble
 
 
 def _trouble(error: BaseException, kind: str, name: str, revision: str | None, limit: float | None) -> Answer:
@@ -286,7 +365,11 @@ def _trouble(error: BaseException, kind: str, name: str, revision: str | None, l
         return Answer(trouble=f"{hub} answers {status}: {remedy}", absent=absent)
     elif isinstance(error, TimeoutError) or _is(error, "TimeoutException"):
         late = "" if limit is None else f" within {limit:.0f} s (HF_HUB_ETAG_TIMEOUT)"
+        late = f" ({error})" if str(error).startswith("no further piece") else late
         return Answer(trouble=f"{hub} gives no whole answer{late}: check the network, or try later", absent=True)
+    elif "Consistency check failed" in str(error):
+        remedy = "a proxy or a login page may answer in its place; check the network and HF_ENDPOINT"
+        return Answer(trouble=f"{hub} sent something else than the file that it has: {remedy}", absent=True)
     elif isinstance(error, OSError) or _is(error, "TransportError"):
         said = without_secrets(" ".join(str(error).split()))[:120] or type(error).__name__
         return Answer(trouble=f"{hub} cannot be reached ({said}): check the network and HF_ENDPOINT", absent=True)

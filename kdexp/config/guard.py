@@ -70,10 +70,11 @@ PLACES: dict[str, tuple[Callable[[Any], bool], str]] = {
         _local_database,
         "null, sqlite:///multirun/..., or a variable such as ${oc.env:KDEXP_DB}",
     ),
+    "hydra.sweeper.most_points": (_nowhere, "null"),
     "hydra.launcher.address": (lambda value: value == "auto", "null or auto"),
     "hydra.launcher.workdir": (_nowhere, "null"),
 }
-"""Keys that say where things go and whom to trust -> what a file may write there, as a test and in words.
+"""Keys that say where things go, whom to trust, how much is too much -> what a file may write, as a test and in words.
 
 A store holds compiled code that is loaded, a Ray cluster sends objects that are unpickled, and a tracking server or a
 database is told the passwords that the environment holds for it.
@@ -91,7 +92,8 @@ def _place_problems(key: str, value: Any) -> list[str]:
     default = None if variable is None or variable[2] in (None, "null") else variable[2]
     if variable and readable(variable[1]) and (default is None or fits(default)):
         return []
-    return [f"{key}={value} is for the command line to say, as it decides whom a run trusts: a file may write {words}."]
+    why = "as it decides whom a run trusts, or how much it takes"
+    return [f"{key}={value} is for the command line to say, {why}: a file may write {words}."]
 
 
 # --- a file ----------------------------------------------------------------------------------------------------------

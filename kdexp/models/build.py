@@ -148,10 +148,15 @@ def load_pretrained(teacher: Teacher, head: Head) -> nn.Module:
 
 
 def build(config: Any, head: Head, teacher: Teacher) -> nn.Module:
-    """Make a model with random weights from an architecture's configuration."""
+    """Make a model with random weights from an architecture's configuration.
+
+    Raises:
+        ValueError: there is no such model.
+    """
     for key, value in head.model_config().items():
         setattr(config, key, value)
-    return _auto(head.auto_class).from_config(config, dtype=torch.float32, **_attention(teacher))
+    with _one_sentence(teacher):
+        return _auto(head.auto_class).from_config(config, dtype=torch.float32, **_attention(teacher))
 
 
 def build_student(teacher: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:

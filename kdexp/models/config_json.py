@@ -37,6 +37,12 @@ TABLES = {
 """Sizes that are the rows of a table, and how its name ends."""
 
 
+DECODING = ("is_decoder", "add_cross_attention")
+"""Switches that make a decoder of an encoder: it would read to the left only."""
+KERNELS = ("attn_implementation", "_attn_implementation", "_attn_implementation_internal", "experts_implementation")
+"""Settings by which transformers fetches kernels, which are code, from a repository that they name."""
+
+
 def read(folder: Path) -> dict[str, Any]:
     """Return what a folder's ``config.json`` says; {} if it says nothing that can be read."""
     try:
@@ -94,10 +100,18 @@ def _rules(said: Mapping[str, Any]) -> dict[str, tuple[Callable[[Any], bool], st
     positive = (lambda v: _number(v) and 0 < v < 1e6, "a number above 0 is needed")
     named = (_activation, "an activation that transformers knows is needed, such as gelu")
     rules: dict[str, tuple[Callable[[Any], bool], str]] = dict.fromkeys(SIZES, size)
-    rules |= dict.fromkeys(("type_vocab_size", "pad_token_id"), from_zero)
+    rules["type_vocab_size"] = from_zero
+    rows = said.get("vocab_size")
+    last = rows - 1 if type(rows) is int else MOST
+    rules["pad_token_id"] = (lambda v: type(v) is int and 0 <= v <= last, f"a whole number from 0 to {last} is needed")
     rules |= {key: share for key in said if key.endswith(("dropout", "dropout_prob"))}
     rules |= dict.fromkeys(("layer_norm_eps", "norm_eps", "initializer_range"), positive)
     rules |= dict.fromkeys(("hidden_act", "hidden_activation", "activation"), named)
+    rules |= {key: (lambda v: not v, "must be false: an encoder is distilled") for key in DECODING}
+    rules |= {key: (lambda v: "/" not in str(v), "no repository is named here: its code would run") for key in KERNELS}
+    rules["return_dict"] = (lambda v: v is True, "true is needed: answers are asked for by name")
+    rules["chunk_size_feed_forward"] = (lambda v: v == 0, "0 is needed: layers are not cut")
+    rules["output_attentions"] = (lambda v: v is False, "false is needed: what is captured is kdexp's choice")
     rules["num_labels"] = size
     rules["id2label"] = (_names, "a name for each output is needed, numbered from 0")
     return rules

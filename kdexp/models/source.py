@@ -22,10 +22,15 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = ("model.safetensors", INDEX)
 """Names of the files that are fetched from the hub for a model's weights; of shards, by their index."""
 
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spm.model", "spiece.model", "sentencepiece.bpe.model",
+    "tokenizer.model",
+)  # fmt: skip
+"""Names of the files that a tokenizer's vocabulary may be in."""
+
 DESCRIPTION = (
-    "config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "vocab.txt", "vocab.json", "merges.txt", "bpe.codes", "spm.model", "spiece.model", "sentencepiece.bpe.model",
-    "tokenizer.model", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
+    "config.json", *VOCABULARIES, "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "merges.txt", "bpe.codes", "chat_template.jinja", "preprocessor_config.json", "processor_config.json",
 )  # fmt: skip
 """Names of the files that are fetched from the hub for all else: configuration, tokenizer, image processor."""
 
@@ -103,14 +108,27 @@ def origin(source: str, commit: str | None, sha256: str | None) -> str:
         return f"{source}@{commit}"
     contents = {p.name: checksum(p) for p in sorted(folder.glob("*")) if p.suffix in KINDS and p.is_file()}
     if sha256 is not None:
-        content = contents.get(weights.SINGLE) or weights.checksum(folder)
-        if content != sha256:
-            raise ValueError(
-                f"teacher.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
-                "reinstall them, or set teacher.sha256=null if you trust them."
-            )
+        wrong = other_weights(folder, sha256, contents.get(weights.SINGLE) or weights.checksum(folder))
+        if wrong:
+            raise ValueError(" ".join(wrong))
     lines = "".join(f"{name}:{content}\n" for name, content in contents.items())
     return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+def other_weights(folder: Path, sha256: str, content: str) -> list[str]:
+    """Say that a folder's weights are not the ones that ``teacher.sha256`` promises; [] = they are.
+
+    Args:
+        folder: where they are.
+        sha256: what was promised.
+        content: the sha256 (hex) that they have.
+    """
+    if content == sha256:
+        return []
+    return [
+        f"teacher.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
+        "reinstall them, or set teacher.sha256=null if you trust them."
+    ]
 
 
 def pinned(said: str) -> bool:

@@ -34,6 +34,18 @@ TRANSFER_S = 900.0
 """Seconds that fetching anything, or sending a finished stage, may take."""
 
 
+class DamagedThere(ValueError):
+    """What lies at the URL is not what was written.
+
+    Attributes:
+        mark: path of the record without which it counts as missing (:meth:`RemoteStore.set_aside`).
+    """
+
+    def __init__(self, sentence: str, mark: str):
+        super().__init__(sentence)
+        self.mark = mark
+
+
 class RemoteStore:
     """Finished stages, checkpoints and runs below a URL.
 
@@ -113,11 +125,11 @@ class RemoteStore:
         """Fetch a finished stage into an empty folder; returns its record, None if it is not there.
 
         Raises:
-            ValueError: a file at the URL is damaged; it is named.
+            DamagedThere: a file at the URL is damaged; it is named.
         """
         meta = self.meta(key)
         if meta is not None:
-            self._fetch(self.at("store", key), folder, meta["files"], meta.pop("at"))
+            self._fetch(self.at("store", key, META), folder, meta["files"], meta.pop("at"))
             files.write_record(folder / META, meta)
         return meta
 
@@ -145,17 +157,17 @@ class RemoteStore:
         None: there is none, or it is ``known`` (the one that this machine sent or fetched last).
 
         Raises:
-            ValueError: a file at the URL is damaged; it is named.
+            DamagedThere: a file at the URL is damaged; it is named.
         """
         while True:
             newest = next(reversed(self._works(key)), None)
             if newest is None or newest == known:
                 return None
-            base = self.at("work", key, newest)
-            manifest = self.read_record(f"{base}/manifest.json", {"files": dict})
+            mark = self.at("work", key, newest, "manifest.json")
+            manifest = self.read_record(mark, {"files": dict})
             try:
                 if manifest is not None:
-                    self._fetch(base, folder / newest, manifest["files"])
+                    self._fetch(mark, folder / newest, manifest["files"])
                     return newest
             except FileNotFoundError:  # a newer one has replaced it while it was being read
                 continue
@@ -203,20 +215,47 @@ class RemoteStore:
         """Return a record (:func:`kdexp.common.files.read_record`), or None.
 
         Raises:
-            ValueError: it is damaged; it is named.
+            DamagedThere: it is damaged; it is named.
         """
         content = self.read(path)
         try:
             return None if content is None else files.parse_record(content, self._shown(path), shape)
         except files.Damaged as error:
-            raise ValueError(f"{error}: delete it and run the command again.") from error
+            raise DamagedThere(str(error), path) from error
 
-    def _fetch(self, base: str, folder: Path, sums: dict[str, str], below: str = "") -> None:
-        """Copy files from the URL (``below`` a folder there) and compare their checksums.
+    def set_aside(self, error: DamagedThere) -> str:
+        """Give the record of something damaged another name, so that it counts as missing and is made again.
+
+        Its files stay where they are: a copy of them would be costly, and whoever makes it again has a place of its
+        own. Another machine may have been quicker.
+
+        Returns:
+            What was done, for people.
 
         Raises:
-            ValueError: one is missing or differs; it is named.
+            ValueError: it cannot be done here.
         """
+        aside = f"{error.mark}.damaged-{secrets.token_hex(4)}"
+        try:
+            self.fs.mv(error.mark, aside)
+        except FileNotFoundError:
+            return f"{error}: another process has set it aside"
+        except Exception as failure:  # each protocol has errors of its own
+            folder = self._shown(error.mark.rpartition("/")[0])
+            raise ValueError(
+                f"{error}. It cannot be set aside ({type(failure).__name__}: {failure}): delete the folder {folder}; "
+                "the same command makes it again."
+            ) from failure
+        return f"{error}: it is set aside ({self._shown(aside)}) and made again"
+
+    def _fetch(self, mark: str, folder: Path, sums: dict[str, str], below: str = "") -> None:
+        """Copy the files of a record at the URL (``below`` a folder beside it) and compare their checksums.
+
+        Raises:
+            DamagedThere: one is missing or differs; it is named.
+            FileNotFoundError: the record is gone as well.
+        """
+        base = mark.rpartition("/")[0]
         for name, expected in sums.items():
             path, source = folder / name, "/".join(part for part in (base, below, name) if part)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -224,14 +263,12 @@ class RemoteStore:
                 self.fs.get_file(source, str(path))
                 is_good = files.checksum(path) == expected
             except FileNotFoundError:
-                if not any(self.fs.exists(f"{base}/{mark}") for mark in ("manifest.json", "meta.json")):
+                if not self.fs.exists(mark):
                     raise
                 is_good = False
             if not is_good:
-                raise ValueError(
-                    f"{self._shown(source)} is damaged or missing (its sha256 is not the one noted when it was "
-                    f"written): delete the folder {self._shown(base)}; the same command builds it again."
-                )
+                what = "is damaged or missing (its sha256 is not the one noted when it was written)"
+                raise DamagedThere(f"{self._shown(source)} {what}", mark)
 
     def put(self, path: Path, target: str) -> None:
         """Send a file; it appears whole."""

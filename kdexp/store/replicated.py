@@ -18,7 +18,7 @@ from typing import Any
 from kdexp.common import files
 from kdexp.common.files import Damaged
 from kdexp.config.schema import Config
-from kdexp.store.remote import SEND_S, TRANSFER_S, RemoteStore, of
+from kdexp.store.remote import SEND_S, TRANSFER_S, DamagedThere, RemoteStore, of
 from kdexp.store.shared_run import SharedRun
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished, Store
@@ -53,10 +53,11 @@ class Replicated:
         Args:
             work: folder for what has been begun elsewhere, if the stage is not finished. Its lock is held.
 
-        What is damaged here counts as missing.
+        What is damaged counts as missing: here, whoever builds it sets it aside; at the URL, that is done with its
+        lock held.
 
         Raises:
-            ValueError: what lies at the URL is damaged; it is named.
+            ValueError: what lies at the URL is damaged and cannot be set aside; it is named.
         """
         try:
             have = self.store.get(key)
@@ -69,11 +70,19 @@ class Replicated:
             if work is None or (have is not None and have.whole):
                 return have
             return self._continue(self.remote, key, work) or have
-        except ValueError:  # what lies there is damaged
-            raise
+        except DamagedThere as error:
+            if work is None:
+                log.warning("%s", error)
+                return have
+            log.warning("%s", self._aside(self.remote, error))
+            return self.seek(key, work)
         except Exception as error:  # each protocol has errors of its own
             log.warning("no answer from %s (%s: %s); going on alone", self.remote.url, type(error).__name__, error)
             return have
+
+    @staticmethod
+    def _aside(remote: RemoteStore, error: DamagedThere) -> str:
+        return remote.limited(SEND_S, partial(remote.set_aside, error))
 
     def _fetch_stage(self, remote: RemoteStore, key: str, have: Finished | None) -> Finished | None:
         with self._incoming(key) as folder:
@@ -180,7 +189,11 @@ def _share(remote: RemoteStore, finished: Finished) -> None:
 
 def _complete(remote: RemoteStore, finished: Finished) -> None:
     """Send a stage, or the weights that only its record has there; what was begun of it is over."""
-    there = remote.meta(finished.meta["key"])
+    try:
+        there = remote.meta(finished.meta["key"])
+    except DamagedThere as error:
+        log.warning("%s", remote.set_aside(error))
+        there = None
     if there is None or (finished.whole and there.get("dropped")):
         remote.push_stage(finished.folder, finished.meta)
     remote.drop_work(finished.meta["key"])

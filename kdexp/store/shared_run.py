@@ -6,6 +6,7 @@ The rest of the program wraps a run in :func:`run`, levels a study with :func:`m
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,7 +17,7 @@ from kdexp.common import files, results
 from kdexp.common.problems import ConfigError
 from kdexp.common.status import SHAPE, read_status, state
 from kdexp.config.schema import Config
-from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, RemoteStore, of
+from kdexp.store.remote import ANSWER_S, SEND_S, TRANSFER_S, DamagedThere, RemoteStore, of
 
 T = TypeVar("T")
 log = logging.getLogger("kdexp")
@@ -52,13 +53,15 @@ class SharedRun:
         with suppress(ValueError):  # a damaged one says nothing
             status = remote.read_record(f"{there}/status.json", SHAPE) or {}
         further = status.get("attempt", 0) > read_status(self.run_dir).get("attempt", 0)
-        if not further and not remote.fs.exists(f"{there}/result.json"):
+        try:
+            result, kept = _result(remote, there)
+        except DamagedThere as error:
+            log.warning("%s", remote.set_aside(error))
+            result, kept = None, {}
+        if not further and result is None:
             return False
-        result: dict[str, Any] = {}
-        with suppress(ValueError):  # a damaged one names nothing
-            result = remote.read_record(f"{there}/{results.RESULT}", results.SHAPE) or {}
-        for name in [*_predictions(result), *RUN]:
-            content = remote.read(f"{there}/{name}")
+        for name in [*kept, *(RUN if result is not None else RUN[:-1])]:
+            content = kept[name] if name in kept else remote.read(f"{there}/{name}")
             if content is not None and name in GROWING:
                 self.run_dir.mkdir(parents=True, exist_ok=True)
                 (self.run_dir / name).write_bytes(content)  # in place: this process may be writing to its end
@@ -111,6 +114,22 @@ class SharedRun:
         """Carry out ``call(remote, place of the run there)`` in time, if there is a storage."""
         remote, name = self.remote, self.run_dir.parts[-2:]
         return None if remote is None else remote.limited(seconds, lambda: call(remote, remote.at("runs", *name)))
+
+
+def _result(remote: RemoteStore, there: str) -> tuple[dict[str, Any] | None, dict[str, bytes]]:
+    """Return the result that lies in a run's folder at the URL, if there is one, and the predictions that it names.
+
+    Raises:
+        DamagedThere: one of them is not what was written.
+    """
+    mark = f"{there}/{results.RESULT}"
+    result, kept = remote.read_record(mark, results.SHAPE), dict[str, bytes]()
+    for split, expected in (result or {}).get("predictions", {}).items():
+        (name,) = _predictions({"predictions": {split: expected}})
+        kept[name] = remote.read(f"{there}/{name}") or b""
+        if hashlib.sha256(kept[name]).hexdigest() != expected:
+            raise DamagedThere(f"{there}/{name} is damaged or missing (its sha256 is not the one noted)", mark)
+    return result, kept
 
 
 def _predictions(result: dict[str, Any]) -> list[str]:

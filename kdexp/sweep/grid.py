@@ -21,7 +21,7 @@ from kdexp.run import spec
 from kdexp.run.spec import RunSpec
 from kdexp.sweep import study
 from kdexp.sweep.compose import Composer, CompositionError
-from kdexp.sweep.grammar import Combination, bare, choose_form, expand, override_values
+from kdexp.sweep.grammar import MOST_POINTS, Combination, bare, choose_form, expand, override_values
 from kdexp.sweep.plugins import experiment_sweep, make_launcher
 
 UNSWEPT = ("experiment", "scale", "dry", "study", "plan")
@@ -33,6 +33,7 @@ class Grid(Sweeper):
 
     Args:
         params, zip, set, union, exclude, scales: see :mod:`kdexp.sweep.grammar`.
+        most_points: how many a grid may have; null = as many as :data:`kdexp.sweep.grammar.MOST_POINTS`.
     """
 
     def __init__(
@@ -43,8 +44,10 @@ class Grid(Sweeper):
         union: Any = None,
         exclude: Any = None,
         scales: Any = None,
+        most_points: Any = None,
     ):
         self.form = {"params": params, "zip": zip, "set": set, "union": union, "exclude": exclude, "scales": scales}
+        self.most = MOST_POINTS if most_points is None else most_points
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         """Hear from Hydra what is swept."""
@@ -83,15 +86,17 @@ class Grid(Sweeper):
         refused = experiment_sweep(arguments)
         if refused:
             raise ValueError(refused)
+        if type(self.most) is not int or self.most < 1:
+            raise ValueError(f"hydra.sweeper.most_points={self.most}: give a whole number from 1 on, or null.")
         parser = OverridesParser.create(config_loader=self.context.config_loader)
         command: dict[str, list[str]] = {}
         for override in parser.parse_overrides(arguments):
             key = bare(override.get_key_element())
-            command[key] = override_values(override)
+            command[key] = override_values(override, self.most)
             if key in UNSWEPT and len(command[key]) > 1:
                 raise ValueError(f"{override.input_line}: {key} belongs to the whole study; give it one value.")
         form = choose_form(self.form, str(self.master.get("scale", "full")))
-        combinations = expand(form, command, parser.parse_override)
+        combinations = expand(form, command, parser.parse_override, self.most)
         return Builder(self.context.config_loader, self.master).build(combinations)
 
 

@@ -211,7 +211,9 @@ HOSTILE: dict[str, Hostile] = {
     "server": experiment("tracking: {uri: 'http://stranger/'}\n", says="tracking.uri"),
     "server_like": experiment("tracking: {uri: 'http://127.0.0.1@stranger/'}\n", says="tracking.uri"),
     "database": experiment("tracking: {uri: 'sqlite:////tmp/kdexp_marker'}\n", says="tracking.uri"),
-    # files without end
+    # grids and files without end
+    "grid": experiment("hydra: {mode: MULTIRUN, sweeper: {params: {seed: 'range(0,1e12)'}}}\n", says="100,000 values"),
+    "grid_allowed": experiment("hydra: {sweeper: {most_points: 1000000000}}\n", says="hydra.sweeper.most_points"),
     "bomb": experiment(bomb(), says="aliases"),
     "bomb_merged": experiment("a: &a {x: 1}\nb: &b {<<: *a, y: *a}\n" + bomb(8, 9)),
     "bomb_itself": experiment("a: &a [*a]\n"),

@@ -73,6 +73,7 @@ class Asker:
         raw = copy.deepcopy(composed)
         environment, changes = json.loads(line)
         os.environ.update(environment)
+        weights = changes.pop("weights", False)
         if changes.pop("rte", None):
             raw["task"] = copy.deepcopy(rte)
         for key, value in changes.items():
@@ -88,6 +89,11 @@ class Asker:
             answer |= {"id": run.id, "layers": teacher.num_layers, "commit": commits[0], "data": commits[1]}
             answer["unknown"] = spec.unknown(run.config)
             answer["origin"] = source.origin(teacher.source, teacher.commit, None)
+            if weights:
+                try:
+                    source.fetch(teacher, weights=True)
+                except ValueError as error:
+                    answer["problems"] = [str(error)]
         print("answer", json.dumps(answer), flush=True)
         for name in environment:
             del os.environ[name]
@@ -137,7 +143,9 @@ class Asker:
 @pytest.fixture(scope="module")
 def ask(running: Hub, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asker]:
     """One process for all tests: it takes seconds to start."""
-    process = Asker(running, tmp_path_factory.mktemp("home"), HF_HUB_ETAG_TIMEOUT=str(LIMIT))
+    process = Asker(
+        running, tmp_path_factory.mktemp("home"), HF_HUB_ETAG_TIMEOUT=str(LIMIT), HF_HUB_DOWNLOAD_TIMEOUT="1"
+    )
     yield process
     process.close()
 
@@ -205,6 +213,13 @@ def refused(hub: Hub, repository: Repository) -> None:
     pickled = {k: v for k, v in parts.items() if k != "model.safetensors"}
     hub.repository("owner/pickled").commit({**pickled, "pytorch_model.bin": b"pickle"})
     hub.repository("owner/pickled").propose({"model.safetensors": parts["model.safetensors"]})
+    reader = json.loads(parts["tokenizer.json"].read_bytes())
+    special = {entry["content"] for entry in reader["added_tokens"]}
+    vocabulary = reader["model"]["vocab"]
+    reader["model"]["vocab"] = {w if w in special else f"qqx{i}": i for w, i in vocabulary.items()}
+    hub.repository("owner/other-words").commit({**parts, "tokenizer.json": json.dumps(reader)})
+    described = ("tokenizer.json", "tokenizer_config.json")
+    hub.repository("owner/no-words").commit({k: v for k, v in parts.items() if k not in described})
     hub.repository("owner/empty").commit({".gitattributes": ""})
     hub.repository("owner/odd").commit({**parts, "config.json": "[]"})
     hub.repository("owner/cut").commit({**parts, "config.json": '{"model_type": "be'})
@@ -223,6 +238,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("owner/empty", {}, "has no config.json at commit"),
     ("owner/odd", {}, "it is not a model's config.json"),
     ("owner/cut", {}, "config.json cannot be read"),
+    ("owner/no-words", {}, "no tokenizer can be loaded from"),
     ("owner/pickled", {}, "is pickled, and there is no model.safetensors"),
     (" ", {}, "models of the hub are called OWNER/NAME"),
     ("a/b/c", {}, "models of the hub are called OWNER/NAME"),
@@ -253,6 +269,20 @@ def test_what_the_hub_has_not_is_said_before_anything_is_loaded(hub: Hub, reposi
     assert "pytorch_model.bin is pickled" in ask("owner/pickled")["problems"][0]
     assert ask("owner/pickled", teacher__revision="refs/pr/1")["layers"] == 4
     assert not (ask.home / "multirun").exists() and not hub.asked("GET", "/blobs/")
+
+
+def test_words_that_a_tokenizer_of_the_hub_does_not_know(
+    hub: Hub, repository: Repository, ask: Asker, tiny_csv_task: Path
+) -> None:
+    refused(hub, repository)
+    task = {
+        "task__name": "toy", "task__folder": str(tiny_csv_task), "task__label_names": ["bad", "good"],
+        "task__columns": ["text"], "task__hub": None, "task__files": {s: f"{s}.csv" for s in ("train", "validation")},
+    }  # fmt: skip
+    assert ask(repository, rte=True, **task)["problems"] == []
+    (problem,) = ask("owner/other-words", rte=True, **task)["problems"]
+    assert "does not know 100% of the tokens in the training texts of task=toy (such as" in problem
+    assert ask("owner/other-words", rte=True, dry=True, **task)["problems"] == [problem], "the cache has it now"
 
 
 def test_a_login_is_used_and_never_shown(hub: Hub, repository: Repository, ask: Asker) -> None:
@@ -327,6 +357,49 @@ def test_the_cache_answers_where_the_hub_is_switched_off(hub: Hub, repository: R
     assert f"the local cache has commit {first} without its config.json" in gone
 
 
+DOWNLOADS: dict[str, tuple[dict[str, Any], str]] = {
+    "dies": ({"cut": 5000}, "cannot be reached (peer closed connection"),
+    "hangs": ({"delay": float("inf")}, "gives no whole answer: check the network, or try later"),
+    "forbids": ({"status": 403}, "does not let this login read owner/"),
+    "has lost it": ({"status": 404}, "answers 404: check HF_ENDPOINT and the name"),
+    "is a login page": ({"status": 200, "headers": {"Content-Type": "text/html"}}, "sent something else than the file"),
+}
+"""What can happen to the weights, which are fetched by the run that needs them."""
+
+
+def test_a_hub_that_fails_while_weights_come(hub: Hub, repository: Repository, ask: Asker) -> None:
+    for name, (fault, words) in DOWNLOADS.items():
+        hub.faults[:] = []
+        hub.fail("GET /blobs/", **fault)
+        began = time.monotonic()
+        (problem,) = ask(repository, weights=True)["problems"]
+        assert words in problem and problem.endswith("and the same command continues."), (name, problem)
+        assert f"the files of hub:{repository.id} at {repository.at('main').sha} cannot be fetched" in problem
+        assert time.monotonic() - began < 60 and "\n" not in problem, name
+    hub.faults[:] = []
+    assert ask(repository, weights=True)["problems"] == []
+    assert (ask.cached(repository, repository.at("main").sha) / "model.safetensors").is_file()
+
+
+def test_a_run_whose_weights_do_not_come_is_taken_up_again(
+    hub: Hub, repository: Repository, kdexp: Any, tiny_csv_task: Path, tmp_path: Path
+) -> None:
+    command = [*toy(tiny_csv_task), f"teacher.source=hub:{repository.id}"]
+    environment = hub.environment(tmp_path, HF_HUB_DOWNLOAD_TIMEOUT="1")
+    hub.fail("GET /blobs/", drip=0.3)  # for hours, were it let
+    done = kdexp(command, env=environment)
+    assert done.returncode == 1 and "Traceback" not in done.stderr and "Retrying" not in done.stderr, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"failed: the files of hub:{repository.id} at "), done.stderr
+    assert "gives no whole answer (no further piece within 12 s (12 times HF_HUB_DOWNLOAD_TIMEOUT))" in last
+    (status,) = tmp_path.glob("multirun/*/*/status.json")
+    assert json.loads(status.read_text())["state"] == "failed"
+    assert "Traceback" not in status.with_name("run.log").read_text()
+    hub.faults[:] = []
+    again = kdexp(command, env=environment)
+    assert again.returncode == 0 and len(results(tmp_path)) == 1, again.stderr
+
+
 DATA: list[tuple[str, dict[str, Any], str]] = [
     ("owner/closed-data", {}, f"owner/closed-data {GATED}"),
     ("owner/hidden-data", {}, "has no data set owner/hidden-data that this login may see"),
@@ -336,6 +409,28 @@ DATA: list[tuple[str, dict[str, Any], str]] = [
     ("", {"task__hub_revision": "../x"}, "no branch, tag or commit is called so"),
     ("", {"task__hub_commit": "0" * 40}, "task.hub_commit is filled in by kdexp"),
 ]  # fmt: skip
+
+
+PROMISED: list[tuple[dict[str, Any], str]] = [
+    ({"task__hub_config": "rta"}, "has no configuration rta: set task.hub_config to one of ax, cola, mnli,"),
+    ({"task__hub_config": None}, "has several configurations: set task.hub_config to one of ax, cola,"),
+    ({"task__hub_splits": {"train": "training", "validation": "dev"}}, "has no split training, dev; it has train,"),
+    ({"task__columns": ["premise", "sentence2"]}, "has no column premise; it has sentence1, sentence2, label, idx"),
+    ({"task__label": "gold"}, "has no column gold; it has"),
+    ({"task__label_names": ["not_entailment", "entailment"]}, "numbers its classes entailment, not_entailment"),
+]  # fmt: skip
+
+
+def test_what_the_card_of_data_does_not_promise(hub: Hub, repository: Repository, ask: Asker) -> None:
+    glue = publish_glue(hub, id="owner/glue-card")
+    for changes, words in PROMISED:
+        (problem,) = ask(repository, rte=True, task__hub=glue.id, **changes)["problems"]
+        assert f"task.hub={glue.id} " in problem and words in problem and problem.endswith("."), (changes, problem)
+    card, parts = glue.at("main").files["README.md"].source, glue.at("main").files
+    bomb = b"---\na: &a [x]\nconfigs: [*a, *a]\n---\n"
+    for other in (b"", b"---\n{", bomb, b"---\n" + b"[" * 5000, b"---\nconfigs: 3\n---\n", b"\xff\xfe", card[:200]):
+        glue.commit({**{name: blob.source for name, blob in parts.items()}, "README.md": other})
+        assert ask(repository, rte=True, task__hub=glue.id, task__hub_config="rta")["problems"] == [], other
 
 
 def test_data_of_the_hub_are_pinned_alike(hub: Hub, repository: Repository, ask: Asker) -> None:

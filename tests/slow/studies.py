@@ -27,10 +27,14 @@ class Study:
         folder: where ``multirun/`` lies.
         words: the command line.
         env: changes of the environment.
+
+    Attributes:
+        output: what the command has said.
     """
 
     def __init__(self, folder: Path, words: list[str], env: dict[str, str | None] | None = None):
         self.folder, self.words, self.env = folder, words, env or {}
+        self.output = folder / "output.txt"
         folder.mkdir(parents=True, exist_ok=True)
 
     @classmethod
@@ -49,8 +53,8 @@ class Study:
         return self.folder / "multirun" / ".store"
 
     def start(self) -> subprocess.Popen[str]:
-        """Start the command in a process group of its own; its output goes to ``output.txt``."""
-        with (self.folder / "output.txt").open("a") as out:
+        """Start the command in a process group of its own; its output goes to :attr:`output`."""
+        with self.output.open("a") as out:
             return subprocess.Popen(
                 [sys.executable, "-m", "kdexp", *self.words], cwd=self.folder, env=program_environment(self.env),
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True, text=True,
@@ -58,9 +62,9 @@ class Study:
 
     def finish(self, timeout: float = 600) -> tuple[int, str]:
         """Carry the command out to its end; returns its exit code and what it said."""
-        (self.folder / "output.txt").unlink(missing_ok=True)
+        self.output.unlink(missing_ok=True)
         code = self.start().wait(timeout)
-        return code, (self.folder / "output.txt").read_text()
+        return code, self.output.read_text()
 
     def verify(self) -> tuple[int, str]:
         """Have every stage of the store read; returns the exit code and what was said."""

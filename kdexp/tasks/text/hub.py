@@ -114,7 +114,12 @@ def _download(folder: Path, dataset: str, config: str | None, revision: str | No
             from datasets import load_dataset
 
             prepared = None if in_library_cache(dataset, config, revision) else aside
-            splits = load_dataset(dataset, config, revision=revision, cache_dir=prepared)
+            # What comes of the hub lies in its cache, what is made of it in the folder of what is prepared.
+            places = (folder, network.repository("dataset", dataset))
+            splits = network.while_it_grows(
+                lambda: load_dataset(dataset, config, revision=revision, cache_dir=prepared),
+                lambda: [network.size(place) for place in places],
+            )
         except ImportError as error:
             raise ValueError(f"task.hub={dataset} needs the package datasets: pip install datasets") from error
         except Exception as error:  # many kinds, of several libraries
@@ -122,7 +127,7 @@ def _download(folder: Path, dataset: str, config: str | None, revision: str | No
             raise ValueError(
                 f"task.hub={dataset} ({config or 'default'}) cannot be loaded from the hub: "
                 f"{type(error).__name__}: {said}. Check the name and the network, or give the files "
-                "with KDEXP_DATA or data.root=..."
+                "with KDEXP_DATA or data.root=...; the same command tries again."
             ) from error
         for name, split in splits.items():
             split.to_parquet(f"{aside}/{name}.parquet")

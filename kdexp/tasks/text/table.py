@@ -13,7 +13,7 @@ from pydantic import Field
 from kdexp.common import network
 from kdexp.common.problems import ConfigError
 from kdexp.config.schema import Text
-from kdexp.tasks.text import files, hub, values
+from kdexp.tasks.text import card, files, hub, values
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
 
@@ -68,6 +68,10 @@ class TextTask(SequenceTask):
         """
         if not 1 <= len(self.columns) <= 2:
             raise ValueError(f"task.columns={list(self.columns)}: name one text column, or two")
+        if len(set(self.columns)) < len(self.columns):
+            raise ValueError(f"task.columns={list(self.columns)}: a column stands there twice; name another")
+        if self.label in self.columns:
+            raise ValueError(f"task.label={self.label} is one of task.columns: a model would read what it shall answer")
         odd = [s for s in self.files if s not in ("train", "validation") and not s.startswith("validation_")]
         if odd:
             raise ValueError(f"task.files.{odd[0]}: splits are called train, validation and validation_*")
@@ -171,7 +175,20 @@ class TextTask(SequenceTask):
         """See :meth:`Task.pin`: the commit of the hub's data set, if that is what is read."""
         if self.hub is None or self._local(root) is not None:
             return {}
-        return {"hub_commit": hub.commit(cache, self.hub, self.hub_config, self.hub_revision, ask)}
+        commit = hub.commit(cache, self.hub, self.hub_config, self.hub_revision, ask)
+        wrong = [] if commit is None else self._promised(commit)
+        if wrong:
+            raise ValueError("; ".join(wrong))
+        return {"hub_commit": commit}
+
+    def _promised(self, commit: str) -> list[str]:
+        """Say what the card of the hub's data set does not promise, where it is at hand."""
+        assert self.hub is not None
+        named = self.hub_splits or {split: split for split in self.files}
+        splits = [theirs for ours, theirs in named.items() if ours not in self.optional]
+        place = network.folder("dataset", self.hub, commit) / "README.md"
+        columns = [*self.columns, self.label]
+        return card.problems(place, self.hub, self.hub_config, splits, columns, self.label_names, self.label)
 
     def here(self, root: str | None, cache: Path) -> bool:
         """See :meth:`Task.here`: local files, or a data set of the hub that was fetched before."""
