@@ -29,7 +29,8 @@ def test_cells_and_the_study_itself_are_shown(study: Path, shown) -> None:
         by_objective.setdefault(result["labels"]["objective"], []).append(score)
     rows = shown.rows(
         "select k.value, m.key, m.value from latest_metrics m join tags k on k.run_uuid = m.run_uuid "
-        "join tags c on c.run_uuid = m.run_uuid where k.key = 'kdexp.name' and c.key = 'kdexp.kind' and c.value = 'cell'"
+        "join tags c on c.run_uuid = m.run_uuid "
+        "where k.key = 'kdexp.name' and c.key = 'kdexp.kind' and c.value = 'cell'"
     )
     cells: dict[str, dict[str, float]] = {}
     for name, key, value in rows:
