@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from kdexp.config.schema import Recipe
 from kdexp.train.batching import batches, evaluation_batches, multiple_of, padded, padding_share
@@ -95,3 +96,23 @@ def test_evaluation_is_sorted_and_complete() -> None:
 )
 def test_widths_are_rounded_up(lengths: list[int], multiple: int, limit: int | None, width: int) -> None:
     assert padded(np.array(lengths), np.arange(len(lengths)), multiple, limit) == width
+
+
+def test_larger_pools_pad_less_and_the_default_is_what_it_was():
+    """``recipe.bucket`` may name the batches of a pool; true stays 32 of them."""
+    lengths = np.random.default_rng(0).integers(5, 60, 16 * 256)
+    shares = {}
+    for bucket in (False, True, 32, 128):
+        stream = batches(lengths, 16, seed=1, epoch=0, bucket=bucket)
+        assert sorted(np.concatenate(stream).tolist()) == list(range(len(lengths)))
+        recipe = Recipe(batch_size=16, bucket=bucket)
+        shares[bucket] = padding_share(lengths, recipe, 1, 1)
+    for one, other in zip(*(batches(lengths, 16, 1, 0, bucket=bucket) for bucket in (True, 32)), strict=True):
+        assert np.array_equal(one, other)
+    assert shares[128] < shares[32] / 2 < shares[False] / 8
+
+
+@pytest.mark.parametrize("bucket", [0, -1, 1, 1.5, "many"])
+def test_pools_that_cannot_be_are_refused(bucket):
+    with pytest.raises(ValidationError):
+        Recipe(bucket=bucket)

@@ -33,7 +33,7 @@ def test_a_bad_loss_stops_the_run_and_names_step_and_term(tmp_path, make, told):
     one = student(tmp_path)
     spoil(one, 3, make)
     with pytest.raises(Diverged, match=told):
-        loop.train([one], teacher([one]), examples(), schedule(log_every=4))
+        loop.train(one, teacher([one]), examples(), schedule(log_every=4))
     assert one.progress.step == 4, "found when the next line of metrics was due"
     rate = loop.optim.rate(2, 8, RECIPE)
     with pytest.raises(Diverged, match=f"{rate:.3g}"):
@@ -54,14 +54,14 @@ def test_a_bad_gradient_under_a_good_loss_is_found(tmp_path):
 
     spoil(one, 2, Broken.apply)
     with pytest.raises(Diverged, match="step 2: the gradient norm is not finite"):
-        loop.train([one], teacher([one]), examples(), schedule(log_every=2))
+        loop.train(one, teacher([one]), examples(), schedule(log_every=2))
 
 
 def test_the_last_good_checkpoint_stays(tmp_path):
     one = student(tmp_path)
     spoil(one, 4, lambda loss: loss * float("nan"))
     with pytest.raises(Diverged, match="The last good checkpoint is kept"):
-        loop.train([one], teacher([one]), examples(), schedule(log_every=100, checkpoint_s=0.0))
+        loop.train(one, teacher([one]), examples(), schedule(log_every=100, checkpoint_s=0.0))
     again = student(tmp_path)
     assert again.progress.step == 3
     assert all(value.isfinite().all() for value in weights(again).values() if value.is_floating_point())
@@ -91,7 +91,7 @@ def test_the_gradient_norm_is_logged(tmp_path):
         honest(rate, clip)
 
     one.update = update
-    loop.train([one], teacher([one]), examples(), schedule(log_every=2))
+    loop.train(one, teacher([one]), examples(), schedule(log_every=2))
     logged = [values["train/grad_norm"] for values in written if "train/grad_norm" in values]
     expected = [(a + b) / 2 for a, b in zip(norms[::2], norms[1::2], strict=True)]
     assert logged == pytest.approx(expected, rel=1e-5)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from kdexp.common.turns import Turns
 from kdexp.config.schema import Recipe
 from kdexp.models import capture
 from kdexp.models.families.base import Shape
@@ -19,6 +21,7 @@ from kdexp.objectives.hid_seq import HidSeq
 from kdexp.objectives.kd import KD
 from kdexp.train import checkpoint, loop, teachers
 from kdexp.train.loop import Interrupted
+from kdexp.train.shared import SharedTeacher
 from kdexp.train.step import Step, Term, run_step
 from kdexp.train.student import Student
 from tests.damage import DAMAGE
@@ -70,7 +73,7 @@ def test_same_seed_same_bits(tmp_path):
     results = []
     for n in range(2):
         m = student(tmp_path / str(n))
-        loop.train([m], teacher([m]), examples(), schedule())
+        loop.train(m, teacher([m]), examples(), schedule())
         results.append(weights(m))
     assert same(*results)
 
@@ -78,15 +81,15 @@ def test_same_seed_same_bits(tmp_path):
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 7])
 def test_a_stopped_phase_continues_bit_for_bit(tmp_path, stop_at):
     whole = student(tmp_path / "whole")
-    loop.train([whole], teacher([whole]), examples(), schedule())
+    loop.train(whole, teacher([whole]), examples(), schedule())
     whole.finish()
 
     first = student(tmp_path / "cut")
     with pytest.raises(loop.Interrupted, match=f"step {stop_at} of 8"):
-        loop.train([first], teacher([first]), examples(), schedule(stop=lambda: first.progress.step >= stop_at))
+        loop.train(first, teacher([first]), examples(), schedule(stop=lambda: first.progress.step >= stop_at))
     second = student(tmp_path / "cut", seed=5)  # other random weights: all must come from the checkpoint
     assert second.progress.step == stop_at
-    loop.train([second], teacher([second]), examples(), schedule())
+    loop.train(second, teacher([second]), examples(), schedule())
     second.finish()
     assert same(weights(whole), weights(second))
     assert whole.progress.best == second.progress.best
@@ -97,12 +100,22 @@ def test_a_cohort_equals_its_students_alone(tmp_path):
     alone = []
     for seed in (1, 2):
         m = student(tmp_path / f"alone{seed}", seed)
-        loop.train([m], teacher([m]), examples(), schedule())
+        loop.train(m, teacher([m]), examples(), schedule())
         alone.append(weights(m))
     cohort = [student(tmp_path / f"cohort{seed}", seed) for seed in (1, 2)]
-    calls = []
-    target = teacher(cohort)
-    loop.train(cohort, lambda batch: calls.append(1) or target(batch), examples(), schedule())
+    calls, target, takes = [], network(4, 99), Turns(2)
+    target.register_forward_hook(lambda *a: calls.append(1))
+    shared = SharedTeacher(target, HEAD, True, None, takes)
+
+    def train(number: int, m: Student) -> None:
+        with takes.taking(number):
+            seat = shared.seat(capture.wanted(m.objectives.values(), 1), True, 1)
+            loop.train(m, seat, examples(), schedule(turn=seat.turn))
+
+    threads = [threading.Thread(target=train, args=each) for each in enumerate(cohort)]
+    for step in (threading.Thread.start, threading.Thread.join):
+        for thread in threads:
+            step(thread)
     assert same(alone[0], weights(cohort[0])) and same(alone[1], weights(cohort[1]))
     assert len(calls) == 8, "one teacher forward a batch, however many students"
 
@@ -126,7 +139,7 @@ def test_each_matched_layers_loss_is_logged(tmp_path):
     written: dict[str, float] = {}
     m = student(tmp_path)
     m.write = lambda step, epoch, values: written.update(values)
-    loop.train([m], teacher([m]), examples(), schedule(log_every=1))
+    loop.train(m, teacher([m]), examples(), schedule(log_every=1))
     assert {"train/att_kl/1", "train/att_kl/2", "train/hid_seq/1", "train/hid_seq/2", "train/loss"} <= set(written)
     assert "train/kd/1" not in written
 
@@ -134,7 +147,7 @@ def test_each_matched_layers_loss_is_logged(tmp_path):
 def test_early_stopping_and_best_weights(tmp_path):
     recipe = RECIPE.model_copy(update={"epochs": 12, "patience": 2, "learning_rate": 0.1, "clip": None})
     m = student(tmp_path, recipe=recipe)
-    loop.train([m], teacher([m]), examples(), schedule(recipe))
+    loop.train(m, teacher([m]), examples(), schedule(recipe))
     assert m.progress.stopped and m.progress.step < 48
     best = m.progress.best["scores"]
     m.finish()
@@ -145,16 +158,16 @@ def test_early_stopping_and_best_weights(tmp_path):
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_phase_starts_again(name, damage, tmp_path, caplog):
     plain = student(tmp_path / "plain")
-    loop.train([plain], teacher([plain]), examples(), schedule())
+    loop.train(plain, teacher([plain]), examples(), schedule())
     stopped = student(tmp_path / "cut")
     with pytest.raises(Interrupted):
-        loop.train([stopped], teacher([stopped]), examples(), schedule(stop=lambda: stopped.progress.step == 7))
+        loop.train(stopped, teacher([stopped]), examples(), schedule(stop=lambda: stopped.progress.step == 7))
     assert stopped.progress.best and student(tmp_path / "cut").progress.step == 7
     DAMAGE[damage](tmp_path / "cut" / "checkpoint" / name)
     again = student(tmp_path / "cut")
     assert f"checkpoint/{name} is damaged" in caplog.text and (tmp_path / "cut" / "checkpoint.damaged").is_dir()
     assert again.progress.step == 0
-    loop.train([again], teacher([again]), examples(), schedule())
+    loop.train(again, teacher([again]), examples(), schedule())
     again.finish(), plain.finish()
     assert same(weights(plain), weights(again))
 
@@ -163,7 +176,7 @@ def test_the_best_weights_of_a_checkpoint_are_not_those_of_a_later_evaluation(tm
     """A killed process may have written better ones since; where arithmetic differs they need not come again."""
     first = student(tmp_path)
     with pytest.raises(Interrupted):
-        loop.train([first], teacher([first]), examples(), schedule(stop=lambda: first.progress.step == 7))
+        loop.train(first, teacher([first]), examples(), schedule(stop=lambda: first.progress.step == 7))
     best = tmp_path / "best.safetensors"
     kept = best.read_bytes()
     checkpoint.save_weights(best, student(tmp_path / "other", seed=5).model)
@@ -173,7 +186,7 @@ def test_the_best_weights_of_a_checkpoint_are_not_those_of_a_later_evaluation(tm
 
 def test_damaged_best_weights_are_named_and_the_same_command_goes_on(tmp_path):
     first = student(tmp_path)
-    loop.train([first], teacher([first]), examples(), schedule())
+    loop.train(first, teacher([first]), examples(), schedule())
     first.checkpoint()
     best = tmp_path / "best.safetensors"
     content = bytearray(best.read_bytes())
@@ -183,7 +196,7 @@ def test_damaged_best_weights_are_named_and_the_same_command_goes_on(tmp_path):
     with pytest.raises(ValueError, match=r"best.safetensors is damaged .*same command"):
         first.finish()
     second = student(tmp_path)
-    loop.train([second], teacher([second]), examples(), schedule())
+    loop.train(second, teacher([second]), examples(), schedule())
     second.finish()
     assert second.progress.step == first.progress.step
 
@@ -198,7 +211,7 @@ def test_a_resumed_run_writes_the_lines_of_an_undisturbed_one(tmp_path):
             m.write = lambda step, epoch, values, to=lines[name]: to.append((step, values))
             with contextlib.suppress(Interrupted):
                 loop.train(
-                    [m], teacher([m]), examples(),
+                    m, teacher([m]), examples(),
                     schedule(stop=lambda m=m, stop=stop: m.progress.step == stop, log_every=3),
                 )  # fmt: skip
     assert [step for step, values in lines["plain"] if "train/loss" in values] == [3, 6]
@@ -207,11 +220,11 @@ def test_a_resumed_run_writes_the_lines_of_an_undisturbed_one(tmp_path):
 
 def test_a_kill_after_training_keeps_the_best_weights(tmp_path):
     first = student(tmp_path)
-    loop.train([first], teacher([first]), examples(), schedule())
+    loop.train(first, teacher([first]), examples(), schedule())
     first.checkpoint()
     first.finish()
     second = student(tmp_path, seed=9)  # the process died before its result was committed
-    loop.train([second], teacher([second]), examples(), schedule())
+    loop.train(second, teacher([second]), examples(), schedule())
     second.finish()
     assert same(weights(first), weights(second))
     (tmp_path / "best.safetensors").unlink()
@@ -222,11 +235,11 @@ def test_a_kill_after_training_keeps_the_best_weights(tmp_path):
 def test_a_kill_between_the_last_checkpoint_and_the_last_line_loses_no_number(tmp_path):
     lines: list[dict[str, float]] = []
     first = student(tmp_path)
-    loop.train([first], teacher([first]), examples(), schedule(log_every=3))
+    loop.train(first, teacher([first]), examples(), schedule(log_every=3))
     first.checkpoint()
     for m in (first, student(tmp_path, seed=9)):
         m.write = lambda step, epoch, values: lines.append(values)
-        loop.train([m], teacher([m]), examples(), schedule(log_every=3))
+        loop.train(m, teacher([m]), examples(), schedule(log_every=3))
         m.log(1)
     assert "train/hid_seq/2" in lines[0] and lines[1] == lines[0]
 
@@ -251,7 +264,7 @@ def test_compiled_equals_eager(tmp_path):
     for name, run in (("eager", run_step), ("compiled", compiled_step("cpu"))):
         m = student(tmp_path / name, run=run)
         capture.prepare(m.model, m.step.want)
-        loop.train([m], teacher([m]), examples(), schedule())
+        loop.train(m, teacher([m]), examples(), schedule())
         results.append(weights(m))
     for key in results[0]:
         torch.testing.assert_close(results[0][key], results[1][key], rtol=1e-3, atol=1e-4)
@@ -284,13 +297,13 @@ def test_a_parallel_wrapper_around_the_step_changes_nothing(tmp_path):
     from torch.nn.parallel import DistributedDataParallel
 
     plain = student(tmp_path / "plain")
-    loop.train([plain], teacher([plain]), examples(), schedule())
+    loop.train(plain, teacher([plain]), examples(), schedule())
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     try:
         wrapped = student(tmp_path / "wrapped")
         parallel = DistributedDataParallel(wrapped.step)
         wrapped.run = lambda step, *inputs: run_step(parallel, *inputs)
-        loop.train([wrapped], teacher([wrapped]), examples(), schedule())
+        loop.train(wrapped, teacher([wrapped]), examples(), schedule())
     finally:
         dist.destroy_process_group()
     assert same(weights(plain), weights(wrapped))
@@ -298,5 +311,5 @@ def test_a_parallel_wrapper_around_the_step_changes_nothing(tmp_path):
 
 def test_a_hook_after_each_update_hears_of_every_one(tmp_path):
     heard, m = [], student(tmp_path)
-    loop.train([m], teacher([m]), examples(), schedule(after_update=lambda one, step: heard.append((one, step))))
+    loop.train(m, teacher([m]), examples(), schedule(after_update=lambda one, step: heard.append((one, step))))
     assert heard == [(m, step) for step in range(1, 9)]

@@ -291,7 +291,7 @@ def trained(
     student = Student(step, test_loop.RECIPE, folder, None, "accuracy", lambda *values: losses.append(values[2]))
     answers = capture.answers_wanted(objectives, 1)
     target = teachers.LiveTeacher(teacher, HEAD, capture.wanted(objectives, 1), None, answers=answers)
-    loop.train([student], target, examples(), test_loop.schedule(log_every=1))
+    loop.train(student, target, examples(), test_loop.schedule(log_every=1))
     return test_loop.weights(student), [torch.tensor(list(line.values()), dtype=torch.float64) for line in losses]
 
 

@@ -123,7 +123,7 @@ def learn(folder: Path, objectives: list[Objective], teacher: Any, **more: Any) 
     terms = [Term(f"{number}", 1.0, objective) for number, objective in enumerate(objectives)]
     step = Step(network(2, 1), HEAD, terms)
     student = Student(step, RECIPE, folder, None, "accuracy", lambda s, e, values: lines.append(values))
-    loop.train([student], teacher, DATA, loop.LoopSettings(RECIPE, 7, torch.device("cpu"), log_every=1, **more))
+    loop.train(student, teacher, DATA, loop.LoopSettings(RECIPE, 7, torch.device("cpu"), log_every=1, **more))
     return {key: value.detach().clone() for key, value in student.model.state_dict().items()}, lines
 
 

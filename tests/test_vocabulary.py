@@ -57,7 +57,7 @@ def student(folder: Path, recipe: Any, narrow: bool, seed: int = 1) -> Student:
 def trained(one: Student, recipe: Any, **more: Any) -> dict[str, Tensor]:
     """The weights after eight updates, with the whole table."""
     target = teachers.LiveTeacher(network(4, 99).double(), HEAD, frozenset({"hidden.0", "hidden.4"}), None)
-    loop.train([one], target, data(), test_loop.schedule(recipe, **more))
+    loop.train(one, target, data(), test_loop.schedule(recipe, **more))
     vocabulary.widen(one.model, optim.decay(one.progress.step, 8, recipe))
     return test_loop.weights(one)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+from kdexp.common import turns
 from kdexp.common.files import Interrupted
 
 
@@ -46,7 +47,8 @@ def hold(path: Path, timeout: float, stop: Callable[[], bool], busy: Callable[[]
     lock, deadline, what = FileLock(path), time.monotonic() + timeout, ""
     while True:
         try:
-            lock.acquire(timeout=0.3 if what else 0, poll_interval=0.1)
+            with turns.aside() if what else nullcontext():
+                lock.acquire(timeout=0.3 if what else 0, poll_interval=0.1)
             break
         except Timeout as error:
             what = what or busy()

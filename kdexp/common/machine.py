@@ -209,6 +209,18 @@ def allocator() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
 
 
+@contextlib.contextmanager
+def variables(values: dict[str, str]) -> Iterator[None]:
+    """Set variables of the environment for processes that are started meanwhile, here or by a cluster's queue."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     from importlib.metadata import version

@@ -56,8 +56,8 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     runtime = groups.get("runtime", {})
     if isinstance(runtime.get("compile"), bool):  # YAML reads true and false
         runtime["compile"] = str(runtime["compile"]).lower()
-    if "teacher_cache" in runtime:  # YAML reads off, and numbers without a unit
-        runtime["teacher_cache"] = "off" if runtime["teacher_cache"] is False else str(runtime["teacher_cache"])
+    for key in {"teacher_cache", "cohort"} & runtime.keys():  # YAML reads off, and numbers
+        runtime[key] = "off" if runtime[key] is False else str(runtime[key])
     return fill(config)
 
 

@@ -22,6 +22,8 @@ Depth = Annotated[int, Field(gt=0, le=1000)]
 """A number of layers, or of one layer."""
 Epochs = Annotated[int, Field(gt=0, le=100_000)]
 """A number of epochs."""
+Pool = Annotated[int, Field(ge=2, le=10**6)]
+"""A number of batches."""
 Share = Annotated[float, Field(ge=0, lt=1)]
 """At least 0 and below 1."""
 Part = Annotated[float, Field(ge=0, le=1)]
@@ -76,7 +78,7 @@ class Recipe(Group):
     eval_every: Count | None = None
     patience: Count | None = None
     keep: Literal["best", "last"] = "best"
-    bucket: bool = True
+    bucket: bool | Pool = True
     shuffle: bool = True
     examples: Count | None = None
     dropout_epochs: Epochs | None = None
@@ -169,6 +171,9 @@ class Runtime(Group):
             pattern=r"^(auto|off|([1-9]\d*(\.\d+)?|0?\.\d*[1-9]\d*)(KB|MB|GB|TB))$",
             description="auto, off, or a size with its unit, such as 500MB or 4GB",
         ),
+    ] = "auto"
+    cohort: Annotated[
+        str, Field(pattern=r"^(auto|off|[1-9]\d{0,2})$", description="auto, off, or a number of runs from 1 to 999")
     ] = "auto"
     store: Text = "multirun/.store"
     keep_weights: Literal["final", "all", "none"] = "final"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from kdexp.common import machine, results
 from kdexp.common.locks import is_locked
 from kdexp.common.status import LOCK, read_status
+from kdexp.launch.cohorts import Company
 from kdexp.run.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -67,6 +68,15 @@ class Source:
         """Take the point to start now; None = there is none at this moment, ask again."""
         raise NotImplementedError
 
+    @property
+    def left(self) -> int:
+        """How many points are still to be started, as far as that is known."""
+        return 0
+
+    def beside(self, point: RunSpec, running: list[RunSpec], count: int) -> list[RunSpec]:
+        """Take at most ``count`` further points, to be carried out together with one that :meth:`next` has given."""
+        return []
+
     def requeue(self, point: RunSpec) -> None:
         """Take a point back that was not carried out to its end."""
         raise NotImplementedError
@@ -83,10 +93,11 @@ class Source:
 class FixedQueue(Source):
     """A list of points, in its order."""
 
-    def __init__(self, points: Sequence[RunSpec]):
+    def __init__(self, points: Sequence[RunSpec], memory_gb: float | None = None):
         self.waiting = list(points)
         self.size = len(self.waiting)
         self.devices = devices(points)
+        self.company = Company(memory_gb)
 
     def __bool__(self) -> bool:
         return bool(self.waiting)
@@ -94,6 +105,18 @@ class FixedQueue(Source):
     def next(self, running: list[RunSpec]) -> RunSpec | None:
         """See :class:`Source`."""
         return self.waiting.pop(0)
+
+    @property
+    def left(self) -> int:
+        """See :class:`Source`."""
+        return len(self.waiting)
+
+    def beside(self, point: RunSpec, running: list[RunSpec], count: int) -> list[RunSpec]:
+        """See :class:`Source`."""
+        chosen = self.company.choose(point, self.waiting, count)
+        for other in chosen:
+            self.waiting.remove(other)
+        return chosen
 
     def requeue(self, point: RunSpec) -> None:
         """See :class:`Source`."""
@@ -117,13 +140,21 @@ class Launcher:
     def prepare(self, points: list[RunSpec]) -> None:
         """Begin in the background what takes long before a first run; called as soon as the points stand."""
 
+    def at_once(self, points: Sequence[RunSpec]) -> int | None:
+        """Return how many runs, or cohorts, it would carry out at once; None = that shows when it starts."""
+        return 1
+
+    def memory_each(self, points: Sequence[RunSpec]) -> float | None:
+        """Return the memory (GiB) that each of those has, before any is started; None = not known here."""
+        return None
+
     def problems(self, wanted: frozenset[str]) -> list[str]:
         """Say which of the points' devices cannot be had where they are carried out: on this machine, unless told."""
         return [problem for device in sorted(wanted) for problem in machine.problems(device)]
 
     def schedule(self, points: list[RunSpec]) -> Source:
         """Decide in which order the points of a grid start."""
-        return FixedQueue(points)
+        return FixedQueue(points, self.memory_each(points))
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """Carry out what ``source`` hands out, until it has no more; a failed point never stops the others.

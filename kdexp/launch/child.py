@@ -1,4 +1,4 @@
-"""The process of one run, wherever it is: its one entry, and how it hears that it shall stop.
+"""The process of one run, or of a cohort, wherever it is: its one entry, and how it hears that it shall stop.
 
 ``local`` forks a process that calls :func:`work`; a task of Ray starts one (:func:`in_process`, the order as JSON on
 stdin); submitit calls the order itself, in the process that Slurm gave it.
@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -42,65 +43,86 @@ ASK_S = 5.0
 
 @dataclass(frozen=True)
 class Order:
-    """One run as a function without arguments; plain values, so that it travels as JSON too.
+    """One run, or a cohort, as a function without arguments; plain values, so that it travels as JSON too.
 
     Attributes:
-        config: the configuration that was checked, as plain values.
-        overrides: for the run's records.
-        folder: the run's folder, as seen from ``cwd``.
-        env: environment of the run (threads, its GPU).
+        configs: of each run the configuration that was checked, as plain values.
+        overrides: of each run, for its records.
+        folders: of each run, as seen from ``cwd``.
+        env: environment of the process (threads, its GPU).
         cwd: the directory that ``multirun/`` counts from.
         far: the launcher may be on another machine and asks by :data:`STOP`, not by a signal.
     """
 
-    config: dict[str, Any]
-    overrides: list[str]
-    folder: str
+    configs: list[dict[str, Any]]
+    overrides: list[list[str]]
+    folders: list[str]
     env: dict[str, str]
     cwd: str = "."
     far: bool = False
 
     @classmethod
-    def of(cls, spec: RunSpec, env: dict[str, str], cwd: str = ".", far: bool = False) -> Order:
-        """Make the order of a run."""
-        return cls(spec.config.model_dump(), list(spec.overrides), str(spec.run_dir), env, cwd, far)
+    def of(cls, specs: Sequence[RunSpec], env: dict[str, str], cwd: str = ".", far: bool = False) -> Order:
+        """Make the order of a run, or of several that are carried out together."""
+        configs, overrides = [spec.config.model_dump() for spec in specs], [list(spec.overrides) for spec in specs]
+        return cls(configs, overrides, [str(spec.run_dir) for spec in specs], env, cwd, far)
+
+    @property
+    def log(self) -> Path:
+        """The log that gets what the process itself prints: the first run's."""
+        return Path(self.cwd) / self.folders[0] / "run.log"
 
     def __call__(self) -> int:
-        """Carry the run out in this process; returns 0 finished, 1 failed, 130 interrupted."""
+        """Carry the runs out in this process; returns 0 all finished, 130 one is interrupted, else 1."""
         os.chdir(self.cwd)
         os.environ.update(self.env)
-        from kdexp.run import execute, spec  # not before: numerical libraries read their threads when loaded
+        from kdexp.run import cohort, spec  # not before: numerical libraries read their threads when loaded
 
-        stop = Path(self.folder) / STOP
-        run = spec.restore(self.config, self.overrides)
+        runs = [spec.restore(*told) for told in zip(self.configs, self.overrides, strict=True)]
         if self.far:
-            threading.Thread(target=_watch, args=(stop, SharedRun(of(run.config), run.run_dir)), daemon=True).start()
+            for run in runs:
+                watched = run.run_dir / STOP, SharedRun(of(run.config), run.run_dir)
+                threading.Thread(target=_watch, args=watched, daemon=True).start()
         try:
-            execute.execute(run)
-            return 0
-        except (Exception, KeyboardInterrupt) as error:
-            status = read_status(Path(self.folder))
-            if isinstance(error, KeyboardInterrupt) or status.get("state") == "interrupted":
-                print("interrupted", file=sys.stderr)
-                if status.get("signal") == "SIGUSR2" and not stop.exists():
-                    _hand_on_to_submitit()
-                return INTERRUPTED
-            print_traceback(error)
-            return 1
+            ends = cohort.carry_out(runs)
+        except KeyboardInterrupt as error:  # before anything could listen
+            ends = [error for _ in runs]
+        codes = {self._code(run, error) for run, error in zip(runs, ends, strict=True) if error is not None}
+        if INTERRUPTED not in codes:
+            return max(codes, default=0)
+        print("interrupted", file=sys.stderr)
+        handed_on = any(read_status(run.run_dir).get("signal") == "SIGUSR2" for run in runs)
+        if handed_on and not any((run.run_dir / STOP).exists() for run in runs):
+            _hand_on_to_submitit()
+        return INTERRUPTED
+
+    def _code(self, run: RunSpec, error: BaseException) -> int:
+        """Return the exit code that speaks for a run that did not finish; one that failed is told in the log."""
+        if isinstance(error, KeyboardInterrupt) or read_status(run.run_dir).get("state") == "interrupted":
+            return INTERRUPTED
+        print_traceback(error)
+        return 1
 
     def checkpoint(self) -> Any:
-        """Say what is to be called when the job comes back; submitit asks."""
+        """Say what is to be called when the job comes back; submitit asks. What has failed is not tried again."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(self)
+        again = [n for n, folder in enumerate(self.folders) if read_status(Path(folder)).get("state") != "failed"]
+        order = replace(
+            self,
+            configs=[self.configs[n] for n in again],
+            overrides=[self.overrides[n] for n in again],
+            folders=[self.folders[n] for n in again],
+        )
+        return submitit.helpers.DelayedSubmission(order)
 
 
 def work(order: Order) -> None:
-    """Be the process of one run, and leave with the run's exit code.
+    """Be the process of one run, or of a cohort, and leave with its exit code.
 
-    Everything that this process prints goes to the run's log. It stops on SIGTERM, and when its launcher is gone.
+    Everything that this process prints goes to the first run's log. It stops on SIGTERM, and when its launcher is gone.
     """
-    _redirect(Path(order.cwd) / order.folder / "run.log")
+    _redirect(order.log)
     clean_terminal()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole terminal; the launcher decides
     signal.signal(signal.SIGTERM, _interrupt)
@@ -117,8 +139,8 @@ def work(order: Order) -> None:
 
 def in_process(order: Order) -> int:
     """Carry an order out in a process of its own, wait for it, and return its exit code; for a worker of Ray."""
-    order = replace(order, cwd=str(workdir(order.cwd, order.config).absolute()))
-    log = Path(order.cwd) / order.folder / "run.log"
+    order = replace(order, cwd=str(workdir(order.cwd, order.configs[0]).absolute()))
+    log = order.log
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "kdexp.launch.child"]
     env = {**os.environ, **order.env}

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import importlib.util
 import multiprocessing
-import os
 import time
+from collections.abc import Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
-from kdexp.common.machine import ALLOCATOR
+from kdexp.common.machine import ALLOCATOR, variables
 from kdexp.launch.base import Outcome, Source, devices
 from kdexp.launch.board import Board
 from kdexp.launch.child import Order, work
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
-from kdexp.launch.slots import THREADS, slots
+from kdexp.launch.slots import THREADS, free_memory_gb, slots
 from kdexp.run.spec import RunSpec
 
 
@@ -51,6 +51,14 @@ class Local(Parallel):
             for device in numbered
         ]
 
+    def at_once(self, points: Sequence[RunSpec]) -> int | None:
+        """See :class:`~kdexp.launch.base.Launcher`."""
+        return len(self._slots(devices(points)))
+
+    def memory_each(self, points: Sequence[RunSpec]) -> float | None:
+        """See :class:`~kdexp.launch.base.Launcher`."""
+        return free_memory_gb() / len(self._slots(devices(points)))
+
     def prepare(self, points: list[RunSpec]) -> None:
         """See :class:`~kdexp.launch.base.Launcher`: the process that runs are forked from loads its libraries."""
         _forkserver(self._slots(devices(points))[0], self.preload)
@@ -77,14 +85,13 @@ class _Processes(Pool):
     def room(self) -> int:
         return len(self.free)
 
-    def begin(self, points: list[RunSpec]) -> list[Job]:
+    def begin(self, cohorts: list[list[RunSpec]]) -> list[Job]:
         started = []
-        for point in points:
+        for points in cohorts:
             env = self.free.pop(0)
-            order = Order.of(point, env)
-            process = self.context.Process(target=work, args=(order,), name=point.name)
+            process = self.context.Process(target=work, args=(Order.of(points, env),), name=points[0].name)
             process.start()
-            started.append(Job(point, process, env, time.time()))
+            started.append(Job(points, process, env, time.time()))
         return started
 
     def wait(self, seconds: float) -> None:
@@ -134,12 +141,6 @@ def _forkserver(env: dict[str, str], preload: tuple[str, ...]) -> Any:
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(preload))
-    read = {name: env[name] for name in (*THREADS, *ALLOCATOR) if name in env}
-    before = {name: os.environ.get(name) for name in read}
-    os.environ.update(read)
-    try:
+    with variables({name: env[name] for name in (*THREADS, *ALLOCATOR) if name in env}):
         forkserver.ensure_running()
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
     return context

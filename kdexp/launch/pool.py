@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from kdexp.common.files import DiskFull
@@ -21,6 +22,7 @@ from kdexp.common.status import state as run_state
 from kdexp.launch.base import Interrupted, Launcher, Outcome, Source, first_error, is_being_run
 from kdexp.launch.board import Board
 from kdexp.launch.child import GRACE_S, INTERRUPTED
+from kdexp.launch.cohorts import Company, most
 from kdexp.launch.queue import RunQueue, shared_stages
 from kdexp.run.spec import RunSpec
 
@@ -40,14 +42,15 @@ class Parallel(Launcher):
         """See :class:`~kdexp.launch.base.Launcher`: shared stages early and once, long runs first."""
         needs, shared = shared_stages(points)
         names = {key: name for key, (name, _) in shared.items()}
-        return RunQueue(list(points), needs, names, self.costs, patient=self.patient)
+        company = Company(self.memory_each(points))
+        return RunQueue(list(points), needs, names, self.costs, patient=self.patient, company=company)
 
 
 @dataclass
 class Job:
-    """A run under way: ``handle`` is what the launcher knows it by, ``slot`` what it takes up."""
+    """A run under way, or a cohort: ``handle`` is what the launcher knows it by, ``slot`` what it takes up."""
 
-    point: RunSpec
+    points: list[RunSpec]
     handle: Any
     slot: Any
     started: float
@@ -70,11 +73,11 @@ class Pool:
         self.outcomes: list[Outcome] = []
 
     def room(self) -> int:
-        """Return how many runs can be started now."""
+        """Return how many runs, or cohorts of runs, can be started now."""
         raise NotImplementedError
 
-    def begin(self, points: list[RunSpec]) -> list[Job]:
-        """Start runs."""
+    def begin(self, cohorts: list[list[RunSpec]]) -> list[Job]:
+        """Start runs; those of one list are carried out together in one process."""
         raise NotImplementedError
 
     def wait(self, seconds: float) -> None:
@@ -82,21 +85,21 @@ class Pool:
         time.sleep(seconds)
 
     def over(self, job: Job) -> tuple[int, str] | None:
-        """Return a run's exit code and what is known about a bad one; None while it runs.
+        """Return a job's exit code and what is known about a bad one; None while it runs.
 
         Codes: 0 finished, 130 interrupted, below 0 killed by that signal, anything else failed.
         """
         raise NotImplementedError
 
     def release(self, job: Job) -> None:
-        """Free what an ended run took up."""
+        """Free what an ended job took up."""
 
     def ask_to_stop(self, job: Job) -> None:
-        """Ask one run to save itself and leave."""
+        """Ask the runs of one job to save themselves and leave."""
         raise NotImplementedError
 
     def kill(self, job: Job) -> None:
-        """End one run that did not leave."""
+        """End one job that did not leave."""
         raise NotImplementedError
 
     def run(self, source: Source) -> list[Outcome]:
@@ -125,17 +128,25 @@ class Pool:
             raise
 
     def _fill(self, source: Source) -> None:
-        chosen: list[RunSpec] = []
+        chosen: list[list[RunSpec]] = []
+        waiting, slots = source.left, self.room() + len(self.jobs)
         while source and self.room() > len(chosen):
-            point = source.next([job.point for job in self.jobs] + chosen)
+            running = [*self._running(), *chain.from_iterable(chosen)]
+            point = source.next(running)
             if point is None:
                 break
-            if self._ready(point, [*(job.point for job in self.jobs), *chosen], source):
-                chosen.append(point)
+            if self._ready(point, running, source):
+                company = [point]
+                for other in source.beside(point, running, most(point, waiting, slots) - 1 if waiting > slots else 0):
+                    company += [other] if self._ready(other, [*running, *company], source) else []
+                chosen.append(company)
         if chosen:
             self.jobs += self.begin(chosen)
-            for point in chosen:
+            for point in chain.from_iterable(chosen):
                 self.board.running(point)
+
+    def _running(self) -> list[RunSpec]:
+        return [point for job in self.jobs for point in job.points]
 
     def _ready(self, point: RunSpec, running: list[RunSpec], source: Source) -> bool:
         if run_state(point.run_dir) == "finished":
@@ -155,26 +166,31 @@ class Pool:
             if ended is None:
                 continue
             self.jobs.remove(job)
-            outcome = self._judge(job, *ended)
+            outcomes = {point.id: self._judge(job, point, *ended) for point in job.points}
             self.release(job)
-            if outcome is None:
-                self.elsewhere.append(job.point)
-            else:
-                self._end(outcome, source)
+            for point in job.points:
+                outcome = outcomes[point.id]
+                if outcome is None:
+                    self.elsewhere.append(point)
+                else:
+                    self._end(outcome, source)
 
-    def _judge(self, job: Job, code: int, why: str) -> Outcome | None:
+    def _judge(self, job: Job, point: RunSpec, code: int, why: str) -> Outcome | None:
         """Say how a run ended; None when another process turned out to be running the point."""
-        point, took = job.point, time.time() - job.started
+        took, alone = time.time() - job.started, len(job.points) == 1
         # The exit code says how the process went, the status how the run did: it may have ended before it was killed.
         if code == 0:
             return Outcome(point, "finished", took)
         state = run_state(point.run_dir)
         if state == "finished":
-            return Outcome(point, "skipped", took)
+            return Outcome(point, "skipped" if alone else "finished", took)
+        if state == "failed" and not alone:  # of itself, before the process ended for all of them
+            return Outcome(point, "failed", took, first_error(point))
         if code < 0:
             error = f"killed by signal {-code} ({signal.Signals(-code).name})"
             if code == -signal.SIGKILL:
-                error += ": by hand, or by the system for want of memory (hydra.launcher.slots=N runs fewer at once)"
+                fewer = "hydra.launcher.slots=N runs fewer at once" if alone else "runtime.cohort=N puts fewer together"
+                error += f": by hand, or by the system for want of memory ({fewer})"
             amend_status(point, state="failed", error=error)
             return Outcome(point, "failed", took, error)
         if is_being_run(point):  # its own process has gone, so the lock is another's, which was quicker
@@ -187,7 +203,7 @@ class Pool:
 
     def _look_elsewhere(self, source: Source) -> None:
         """Take up points that another process has let go of, and note those that it has ended."""
-        busy = {job.point.id for job in self.jobs}
+        busy = {point.id for point in self._running()}
         for point in list(self.elsewhere):
             if point.id in busy or is_being_run(point):
                 continue
@@ -203,9 +219,10 @@ class Pool:
 
     def _stop_unwanted(self, source: Source) -> None:
         running = [job for job in self.jobs if not job.stopping]
-        unwanted = {id(point) for point in source.unwanted([job.point for job in running])} if running else set()
+        points = [point for job in running for point in job.points]
+        unwanted = {id(point) for point in source.unwanted(points)} if running else set()
         for job in running:
-            if id(job.point) in unwanted:
+            if unwanted.issuperset(id(point) for point in job.points):
                 job.stopping = True
                 self.ask_to_stop(job)
 
@@ -217,7 +234,7 @@ class Pool:
     def _stop_all(self, source: Source) -> None:
         """Ask all runs to save and leave, wait, end what is left."""
         if self.jobs:
-            self.board.say(f"stopping {len(self.jobs)} runs; they save their state first (Ctrl-C again: at once)")
+            self.board.say(f"stopping {len(self._running())} runs; they save their state first (Ctrl-C again: at once)")
         patience = time.time() + self.grace_s
         for job in self.jobs:
             self.ask_to_stop(job)
@@ -228,12 +245,13 @@ class Pool:
             ended = self.over(job)
             if ended is None:
                 self.kill(job)
-            if ended is not None and ended[0] == 0:
-                self._end(Outcome(job.point, "finished", time.time() - job.started), source)
-            else:  # the source is not told: the same command takes it up
-                outcome = Outcome(job.point, "interrupted", time.time() - job.started)
-                self.outcomes.append(outcome)
-                self.board.done(outcome)
+            for point in job.points:
+                if ended is not None and (ended[0] == 0 or run_state(point.run_dir) == "finished"):
+                    self._end(Outcome(point, "finished", time.time() - job.started), source)
+                else:  # the source is not told: the same command takes it up
+                    outcome = Outcome(point, "interrupted", time.time() - job.started)
+                    self.outcomes.append(outcome)
+                    self.board.done(outcome)
             self.release(job)
         self.jobs.clear()
 

@@ -10,6 +10,7 @@ from itertools import takewhile
 
 from kdexp.common.results import seconds
 from kdexp.launch.base import Outcome, Source, devices, result
+from kdexp.launch.cohorts import Company
 from kdexp.run.spec import RunSpec
 
 
@@ -27,6 +28,7 @@ class RunQueue(Source):
         cost: point id -> expected seconds, where known.
         built: keys that are known to be built.
         patient: rather start nothing than a point that would only wait (each waits on a paid machine).
+        company: finds points that can be carried out together.
     """
 
     waiting: list[RunSpec]
@@ -35,6 +37,7 @@ class RunQueue(Source):
     cost: dict[str, float] = field(default_factory=dict)
     built: set[str] = field(default_factory=set)
     patient: bool = False
+    company: Company = field(default_factory=Company)
 
     def __post_init__(self) -> None:
         self.size = len(self.waiting)
@@ -56,6 +59,20 @@ class RunQueue(Source):
         # The first of the longest; a point of unknown length counts as it was written.
         chosen = max(free, key=lambda point: self.cost.get(point.id, 0.0))
         self.waiting.remove(chosen)
+        return chosen
+
+    @property
+    def left(self) -> int:
+        """See :class:`~kdexp.launch.base.Source`."""
+        return len(self.waiting)
+
+    def beside(self, point: RunSpec, running: list[RunSpec], count: int) -> list[RunSpec]:
+        """Take points to be carried out together with one, the longest first; none that would wait for another run."""
+        busy = {key for other in running for key in self._building(other)}
+        free = [other for other in self.waiting if not busy & self._missing(other)]
+        chosen = self.company.choose(point, sorted(free, key=lambda other: -self.cost.get(other.id, 0.0)), count)
+        for other in chosen:
+            self.waiting.remove(other)
         return chosen
 
     def requeue(self, point: RunSpec) -> None:

@@ -11,7 +11,7 @@ import contextlib
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from kdexp.launch.board import Board
 from kdexp.launch.child import INTERRUPTED, STOP, Order, in_process
 from kdexp.launch.local import at_least_one, needs_package
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
-from kdexp.launch.slots import THREADS
+from kdexp.launch.slots import environment
 from kdexp.run.spec import RunSpec
 from kdexp.store.remote import of
 from kdexp.store.shared_run import SharedRun
@@ -76,6 +76,14 @@ class Ray(Parallel):
     def problems(self, wanted: frozenset[str]) -> list[str]:
         """See :class:`~kdexp.launch.base.Launcher`: runs are carried out elsewhere."""
         return []
+
+    def at_once(self, points: Sequence[RunSpec]) -> int | None:
+        """See :class:`~kdexp.launch.base.Launcher`: the cluster is not asked before it is needed."""
+        return self.asked
+
+    def memory_each(self, points: Sequence[RunSpec]) -> float | None:
+        """See :class:`~kdexp.launch.base.Launcher`."""
+        return self.memory_gb
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launch.base.Launcher`."""
@@ -184,14 +192,15 @@ class _Tasks(Pool):
     def room(self) -> int:
         return self.slots - len(self.jobs)
 
-    def begin(self, points: list[RunSpec]) -> list[Job]:
-        env = {name: str(self.settings.threads) for name in THREADS}
+    def begin(self, cohorts: list[list[RunSpec]]) -> list[Job]:
+        env = environment(self.settings.threads, self.settings.gpus)
         started = []
-        for point in points:
-            self._let(point)
+        for points in cohorts:
+            for point in points:
+                self._let(point)
             cwd = self.settings.workdir or os.getcwd()
-            order = Order.of(point, env, cwd, far=True)
-            started.append(Job(point, self.task.remote(order), None, time.time()))
+            order = Order.of(points, env, cwd, far=True)
+            started.append(Job(points, self.task.remote(order), None, time.time()))
         return started
 
     def wait(self, seconds: float) -> None:
@@ -215,30 +224,34 @@ class _Tasks(Pool):
                 return None  # it is judged when the cluster is back; check() gives up some time
             code, why = 1, _reason(error)
         try:
-            SharedRun(of(job.point.config), job.point.run_dir).pull()
+            for point in job.points:
+                SharedRun(of(point.config), point.run_dir).pull()
         except Exception as error:
             return 1, f"its records could not be fetched ({_first_line(error)}); the same command tries again"
         return code, why
 
     def _left_alone(self, job: Job) -> tuple[int, str] | None:
-        """Say how a run ended without asking Ray: by its records, as far as they are seen from here."""
-        if is_being_run(job.point):
+        """Say how a job ended without asking Ray: by its runs' records, as far as they are seen from here."""
+        if any(is_being_run(point) for point in job.points):
             return None
-        return (0 if run_state(job.point.run_dir) == "finished" else INTERRUPTED), ""
+        finished = all(run_state(point.run_dir) == "finished" for point in job.points)
+        return (0 if finished else INTERRUPTED), ""
 
     def ask_to_stop(self, job: Job) -> None:
-        job.point.run_dir.mkdir(parents=True, exist_ok=True)
-        (job.point.run_dir / STOP).touch()
-        with self._said_only("asked to stop", job.point):
-            SharedRun(of(job.point.config), job.point.run_dir).ask_to_stop()
+        for point in job.points:
+            point.run_dir.mkdir(parents=True, exist_ok=True)
+            (point.run_dir / STOP).touch()
+            with self._said_only("asked to stop", point):
+                SharedRun(of(point.config), point.run_dir).ask_to_stop()
 
     def kill(self, job: Job) -> None:
         if not self.pulse.lost:
             self.ray.cancel(job.handle, force=True)
 
     def release(self, job: Job) -> None:
-        with self._said_only("released", job.point):
-            self._let(job.point)
+        for point in job.points:
+            with self._said_only("released", point):
+                self._let(point)
 
     @contextlib.contextmanager
     def _said_only(self, what: str, point: RunSpec) -> Iterator[None]:

@@ -35,7 +35,15 @@ def slots(asked: int | None, threads: int | None, memory_gb: float | None, devic
     count = asked or max(1, cores() // share)
     if asked is None and memory_gb:
         count = max(1, min(count, int(free_memory_gb() / memory_gb)))
-    return [{**_threads(share), **allocator()} for _ in range(count)]
+    return [environment(share) for _ in range(count)]
+
+
+def environment(threads: int, gpus: float = 0) -> dict[str, str]:
+    """Return the environment of a process that computes on ``threads`` threads, or on GPUs.
+
+    The allocator's settings are for steps that take and free large blocks of the machine's own memory.
+    """
+    return {**_threads(threads), **({} if gpus else allocator())}
 
 
 def _threads(count: int) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from kdexp.launch.board import Board
 from kdexp.launch.child import STOP, Order
 from kdexp.launch.local import at_least_one, needs_package
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
-from kdexp.launch.slots import THREADS
+from kdexp.launch.slots import environment
 from kdexp.run.spec import RunSpec
 
 EXECUTORS = ("slurm", "local")
@@ -68,13 +68,25 @@ class Submitit(Parallel):
         """See :class:`~kdexp.launch.base.Launcher`: runs are carried out elsewhere."""
         return []
 
+    @property
+    def _slots(self) -> int:
+        if self.asked:
+            return self.asked
+        return max(1, machine.cores() // self.threads) if self.executor == "local" else 64
+
+    def at_once(self, points: Sequence[RunSpec]) -> int | None:
+        """See :class:`~kdexp.launch.base.Launcher`."""
+        return self._slots
+
+    def memory_each(self, points: Sequence[RunSpec]) -> float | None:
+        """See :class:`~kdexp.launch.base.Launcher`."""
+        return self.memory_gb
+
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launch.base.Launcher`."""
         import submitit
 
-        local = self.executor == "local"
-        count = self.asked or (max(1, machine.cores() // self.threads) if local else 64)
-        slots = max(1, min(count, source.size))
+        slots = max(1, min(self._slots, source.size))
         with terminated_like_interrupted():
             board.start(slots=slots)
             return _Jobs(self, board, submitit, slots).run(source)
@@ -90,18 +102,20 @@ class _Jobs(Pool):
     def room(self) -> int:
         return self.slots - len(self.jobs)
 
-    def begin(self, points: list[RunSpec]) -> list[Job]:
-        executor = self._executor(points[0].run_dir.parent)
-        env = {name: str(self.settings.threads) for name in THREADS}
+    def begin(self, cohorts: list[list[RunSpec]]) -> list[Job]:
+        executor = self._executor(cohorts[0][0].run_dir.parent)
+        env = environment(self.settings.threads, self.settings.gpus)
         handles = []
         with contextlib.ExitStack() as stack:
-            if self.settings.executor == "slurm" and len(points) > 1:
+            stack.enter_context(machine.variables({name: env[name] for name in machine.ALLOCATOR if name in env}))
+            if self.settings.executor == "slurm" and len(cohorts) > 1:
                 stack.enter_context(executor.batch())
-            for point in points:
-                (point.run_dir / STOP).unlink(missing_ok=True)
-                order = Order.of(point, env, os.getcwd(), far=True)
+            for points in cohorts:
+                for point in points:
+                    (point.run_dir / STOP).unlink(missing_ok=True)
+                order = Order.of(points, env, os.getcwd(), far=True)
                 handles.append(executor.submit(order))
-        return [Job(point, handle, None, time.time()) for point, handle in zip(points, handles, strict=True)]
+        return [Job(points, handle, None, time.time()) for points, handle in zip(cohorts, handles, strict=True)]
 
     def _executor(self, study: Path) -> Any:
         executor = self.submitit.AutoExecutor(
@@ -134,8 +148,9 @@ class _Jobs(Pool):
             )
 
     def ask_to_stop(self, job: Job) -> None:
-        (job.point.run_dir / STOP).parent.mkdir(parents=True, exist_ok=True)
-        (job.point.run_dir / STOP).touch()
+        for point in job.points:
+            point.run_dir.mkdir(parents=True, exist_ok=True)
+            (point.run_dir / STOP).touch()
         if job.handle.state.startswith("PENDING"):
             job.handle.cancel()
 
@@ -143,4 +158,5 @@ class _Jobs(Pool):
         job.handle.cancel()
 
     def release(self, job: Job) -> None:
-        (job.point.run_dir / STOP).unlink(missing_ok=True)
+        for point in job.points:
+            (point.run_dir / STOP).unlink(missing_ok=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
@@ -90,13 +91,28 @@ def _attention(teacher: Teacher) -> dict[str, Any]:
     return {"attn_implementation": families.ATTENTION}
 
 
-def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> nn.Module:
+class Undrawn(TorchDispatchMode):
+    """Draws no random numbers in place: for a model all of whose weights are read from a file at once.
+
+    The generators stay where they are, so it is for models after which nobody draws without a seed.
+    """
+
+    FILLS = (torch.ops.aten.normal_.default, torch.ops.aten.uniform_.default)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Leave a tensor as it is that would be filled with random numbers."""
+        return args[0] if func in self.FILLS else func(*args, **(kwargs or {}))
+
+
+def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw: bool = True) -> nn.Module:
     """Load a teacher with a head: pretrained with a new one, or from a finished stage.
 
     Args:
         teacher: the resolved group ``teacher``.
         head: what it shall answer.
         weights: folder of a finished stage whose weights replace the pretrained ones.
+        draw: with ``weights``: draw the random numbers that they replace. What is drawn next, such as an objective's
+            maps, stands where it always stood; False where nothing is.
 
     Returns:
         The model; ``model.made_up`` names the weights that were not there and are random.
@@ -105,7 +121,9 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None) -> n
         ValueError: a weight is missing (with ``teacher.finetune=false``, of the head too).
     """
     if weights is not None:
-        return load_weights(build(configuration(teacher), head, teacher), weights)
+        with nullcontext() if draw else Undrawn():
+            model = build(configuration(teacher), head, teacher)
+        return load_weights(model, weights)
     folder = _folder(teacher)
     with _quietly(), _one_sentence(teacher):
         model, info = _auto(head.auto_class).from_pretrained(
@@ -187,9 +205,10 @@ def restore(folder: Path, head: Head) -> nn.Module:
     kind, own = getattr(config, shared_layers.SHARING, "none"), getattr(config, shared_layers.OWN, None)
     if own is not None:
         families.family(str(config.model_type)).resize(config, {"num_layers": own})
-    model = _auto(head.auto_class).from_config(config, attn_implementation=families.ATTENTION)
-    if kind != "none":
-        shared_layers.share(model, kind)
+    with Undrawn():
+        model = _auto(head.auto_class).from_config(config, attn_implementation=families.ATTENTION)
+        if kind != "none":
+            shared_layers.share(model, kind)
     return load_weights(model, folder).eval()
 
 

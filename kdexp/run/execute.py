@@ -7,7 +7,8 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from kdexp.common import files, redact, results, status
 from kdexp.common.files import DiskFull, Interrupted
 from kdexp.common.problems import ConfigError
 from kdexp.common.stop import Stop
+from kdexp.common.turns import Turns
 from kdexp.run import stages
 from kdexp.run.spec import RunSpec
 from kdexp.run.stored import finished, stale
@@ -25,12 +27,19 @@ from kdexp.store import shared_run
 from kdexp.tracking import Tracker
 
 log = logging.getLogger("kdexp")
+_SPEAKING: ContextVar[Path | None] = ContextVar("run", default=None)
+"""The folder of the run whose thread this is."""
 
 
-def execute(spec: RunSpec) -> dict[str, Any]:
+def execute(spec: RunSpec, stop: Stop | None = None, together: Turns | None = None) -> dict[str, Any]:
     """Carry one run out in this process and return its result; a finished run returns the stored one.
 
     The spec has been checked. What can have changed since then (files, weights, the network) speaks for itself.
+
+    Args:
+        spec: the run.
+        stop: becomes true when the run shall end; None = it listens to signals itself.
+        together: turns of several runs of this process (:mod:`kdexp.run.cohort`), of which this is one.
 
     Raises:
         ConfigError: a finished run whose data or teacher have other contents now; nothing was written.
@@ -39,7 +48,7 @@ def execute(spec: RunSpec) -> dict[str, Any]:
     redact.learn(spec.config.model_dump())
     with shared_run.run(spec.config, spec.run_dir) as pull:
         done = None if status.damage(spec.run_dir) else _known(spec)
-        return done if done is not None else _locked(spec, pull)
+        return done if done is not None else _locked(spec, pull, stop, together)
 
 
 def _known(spec: RunSpec) -> dict[str, Any] | None:
@@ -55,7 +64,7 @@ def _known(spec: RunSpec) -> dict[str, Any] | None:
     return done
 
 
-def _locked(spec: RunSpec, pull: Callable[[], None]) -> dict[str, Any]:
+def _locked(spec: RunSpec, pull: Callable[[], None], stop: Stop | None, together: Turns | None) -> dict[str, Any]:
     """Carry a run out while no other process can, unless another machine has finished it."""
     spec.run_dir.mkdir(parents=True, exist_ok=True)
     lock = FileLock(spec.run_dir / ".lock")
@@ -67,17 +76,17 @@ def _locked(spec: RunSpec, pull: Callable[[], None]) -> dict[str, Any]:
         for sentence in status.mend(spec.run_dir):
             log.warning(sentence)
         pull()
-        return _known(spec) or _execute(spec)
+        return _known(spec) or _execute(spec, stop, together)
     finally:
         lock.release()
 
 
-def _execute(spec: RunSpec) -> dict[str, Any]:
+def _execute(spec: RunSpec, told: Stop | None, together: Turns | None) -> dict[str, Any]:
     run_dir = spec.run_dir
     before = status.read_status(run_dir)
     facts: dict[str, Any] = {
         "state": "running", "pid": os.getpid(), "host": socket.gethostname(), "started": _now(), "updated": _now(),
-        "attempt": int(before.get("attempt", 0)) + 1, "error": None,
+        "attempt": int(before.get("attempt", 0)) + 1, "error": None, "cohort": 1 if together is None else len(together),
     }  # fmt: skip
 
     def mark(state: str, error: str | None = None) -> None:
@@ -86,11 +95,11 @@ def _execute(spec: RunSpec) -> dict[str, Any]:
 
     mark("running")
     _write_hydra(spec)
-    stop = Stop()
-    with _logging(run_dir) as run_log, stop.listening():
+    stop = told or Stop()
+    with _logging(run_dir) as run_log, stop.listening() if told is None else nullcontext():
         tracker = Tracker(run_dir, spec.config.tracking.model_dump())
         try:
-            result = redact.public(stages.carry_out(spec, stop, tracker.log))
+            result = redact.public(stages.carry_out(spec, stop, tracker.log, together))
             results.write(run_dir, result)
             mark("finished")
             tracker.close()
@@ -140,8 +149,10 @@ class _RunLog(logging.FileHandler):
 
 @contextmanager
 def _logging(run_dir: Path) -> Iterator[_RunLog]:
-    """Send this process's log to the run's own file while the run lasts."""
+    """Send this process's log to the run's own file while the run lasts; of a cohort, what the run itself says."""
     handler = _RunLog(run_dir / "run.log")
+    speaking = _SPEAKING.set(run_dir)
+    handler.addFilter(lambda record: _SPEAKING.get() in (None, run_dir))  # None: a thread that serves all of them
     handler.setFormatter(redact.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
@@ -150,3 +161,4 @@ def _logging(run_dir: Path) -> Iterator[_RunLog]:
     finally:
         log.removeHandler(handler)
         handler.close()
+        _SPEAKING.reset(speaking)

@@ -13,6 +13,10 @@ from kdexp.run.spec import RunSpec
 
 WIDTH = 4
 """Bytes of a weight: fp32, whatever the arithmetic."""
+TRAINED = 4
+"""Models' worth of memory of a student in training."""
+STEP_GB = 0.3
+"""GiB that a step is guessed to need on its way."""
 UNDER_WAY = 7
 """Models' worth of a phase that is under way: weights and two moments in the checkpoint and in its successor, and the
 best weights so far."""
@@ -66,6 +70,16 @@ def needed(todo: Iterable[RunSpec], done: Iterable[RunSpec] = ()) -> tuple[int, 
             stays += big if is_teacher else small * (kept or stage.shared)
             meanwhile = max(meanwhile, UNDER_WAY * (big if is_teacher else small) + way)
     return stays, meanwhile
+
+
+def in_training_gb(config: Config) -> tuple[float, float]:
+    """Return the memory (GiB) of a teacher that is only asked, and of a student in training beside it.
+
+    The student's weights, gradients and two moments; what its steps need on their way is guessed to be as much as the
+    measured students of MiniLM's and BERT's width took.
+    """
+    teacher, student = (size / 2**30 for size in _models(config))
+    return teacher, TRAINED * student + STEP_GB
 
 
 def _models(config: Config) -> tuple[int, int]:

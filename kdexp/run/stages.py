@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from kdexp.common import machine
+from kdexp.common import machine, turns
+from kdexp.common.turns import Turns
 from kdexp.methods import base as methods
 from kdexp.models import source
 from kdexp.run import progress
@@ -26,15 +26,18 @@ from kdexp.train.phase import Phase
 log = logging.getLogger("kdexp")
 
 
-def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None]) -> dict[str, Any]:
+def carry_out(
+    spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None], together: Turns | None = None
+) -> dict[str, Any]:
     """Do what the method says, stage by stage, and return the run's result.
 
     Args:
         spec: the run.
         stop: becomes true when the run is asked to stop.
         write: ``(stage, step, epoch, values)`` to the run's metrics file.
+        together: turns of the runs of this process, of which this is one; None = it is alone.
     """
-    began, config = time.monotonic(), spec.config
+    began, config = turns.clock(), spec.config
     device = machine.decide_device(config.runtime.device)
     threads = _threads(config.runtime.threads)
     source.fetch(config.teacher)  # another machine than the one that asked may have another cache
@@ -42,10 +45,12 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
     stages = methods.stages(config, known)
     store = open_store(config, spec.run_dir)
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(store.root / "cache" / "inductor"))  # shared by all processes
-    with progress.Display(spec.name, config.runtime.progress) as display:
+    alone = together is None  # two bars on one terminal would write over each other
+    with progress.Display(spec.name, config.runtime.progress and (alone or turns.number() == 0)) as display:
         run = RunContext(
             config=config, device=torch.device(device), dtype=known.dtype, threads=threads, cache=store.root / "cache",
             say=log.info, stop=stop, show=display.show, write=write, saved=store.saved,
+            turns=together,
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", spec.name, len(stages), device, known.dtype, threads)
         log.info("teacher %s: %s", config.teacher.name, known.origin)
@@ -56,7 +61,7 @@ def carry_out(spec: RunSpec, stop: Callable[[], bool], write: Callable[..., None
             log.info("%s", line)
         with store.using([stage.key for stage in stages]):
             done = build(stages, store, run, record)
-            result = results.assemble(spec, stages, done, known, run, time.monotonic() - began)
+            result = results.assemble(spec, stages, done, known, run, turns.clock() - began)
     _tidy(spec, stages, store)
     store.ended(stages)
     return result

@@ -21,7 +21,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from kdexp.common import files
+from kdexp.common import files, turns
 from kdexp.common.files import Damaged, DiskFull, Interrupted
 from kdexp.store.stage import Stage
 
@@ -169,7 +169,8 @@ class Store:
         deadline = time.monotonic() + self.timeout
         while not stop():
             try:
-                lock.acquire(timeout=0.3, poll_interval=0.1)
+                with turns.aside():
+                    lock.acquire(timeout=0.3, poll_interval=0.1)
                 return
             except Timeout as error:
                 if time.monotonic() > deadline:

@@ -48,7 +48,8 @@ def read(name: str, root: str | Path = ROOT) -> dict[str, Any]:
 def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
     """Return one row a point.
 
-    Its keys: ``name``, ``labels``, ``seed``, ``state``, ``metric``, ``score``, ``seconds``, ``error``.
+    Its keys: ``name``, ``labels``, ``seed``, ``state``, ``metric``, ``score``, ``seconds``, ``error``, ``cohort`` (how
+    many runs its process carries, or carried, out together; None before it began).
     """
     out, listed = [], read(name, root)
     for point in [*listed["points"], *listed.get("pruned", [])]:
@@ -64,6 +65,7 @@ def rows(name: str, root: str | Path = ROOT) -> list[dict[str, Any]]:
                 "name": point["name"], "labels": point["labels"], "seed": point["seed"], "state": now,
                 "metric": metric, "score": value, "seconds": seconds(run_result),
                 "error": _why(folder, status) if now in ("failed", "damaged") else None,
+                "cohort": status.get("cohort"),
             }
         )  # fmt: skip
     return out
@@ -96,6 +98,9 @@ def status(name: str, root: str | Path = ROOT) -> int:
             console.print(f"failed: {row['name']}: {row['error']}", markup=False, style="red", soft_wrap=True)
             console.print(f"        log: {Path(root) / name / row['name'] / 'run.log'}", markup=False, soft_wrap=True)
     counts = Counter(row["state"] for row in listed)
+    together = Counter(row["cohort"] for row in listed if row["state"] == "running" and (row["cohort"] or 1) > 1)
+    for size, running in sorted(together.items()):
+        console.print(f"{running} of the running ones train together, in cohorts of {size}", markup=False)
     whole = counts["finished"] + counts["pruned"] == len(listed)
     spent = sum(row["seconds"] or 0.0 for row in listed)
     console.print(f"{len(listed)} runs: {counted(counts)}; {spent:.0f} s of runs so far", markup=False)

@@ -22,6 +22,7 @@ from kdexp.common.problems import ConfigError
 from kdexp.common.redact import public
 from kdexp.common.status import damage, state
 from kdexp.config.identity import LABELS, SCHEMA
+from kdexp.launch import cohorts
 from kdexp.launch.base import Interrupted, Launcher, Outcome, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
@@ -58,7 +59,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
     for broken in filter(None, (damage(point.run_dir) for point in points if states[point.id] == "damaged")):
         print(f"{broken}: it is set aside, and the run is carried out again", file=sys.stderr)
     if dry:
-        show(name, points, states)
+        show(name, points, states, launcher)
         return []
     older = made_before(run_dirs, {point.name for point in points})
     if older:
@@ -133,8 +134,8 @@ def refuse_stale(finished: list[RunSpec]) -> None:
         raise ConfigError([sentence for sentence in sentences if sentence])
 
 
-def show(name: str, points: list[RunSpec], states: dict[str, str]) -> None:
-    """Print a grid without running it: states, shared stages, expected cost."""
+def show(name: str, points: list[RunSpec], states: dict[str, str], launcher: Launcher) -> None:
+    """Print a grid without running it: states, shared stages, cohorts, expected cost."""
     console = Console(soft_wrap=True, highlight=False)
     counts = Counter(states.values())
     console.print(f"study {name}: {len(points)} runs ({counted(counts)})", markup=False)
@@ -148,6 +149,9 @@ def show(name: str, points: list[RunSpec], states: dict[str, str]) -> None:
         users = sum(n for other, n in shared.values() if other == stage)
         console.print(f"shared   {stage}: {amount} to build (once each), used by {users} runs", markup=False)
     todo = [point for point in points if states[point.id] != "finished"]
+    together = cohorts.said(todo, launcher.at_once(todo), launcher.memory_each(todo))
+    if together:
+        console.print(f"cohorts  {together}", markup=False)
     done = [point for point in points if states[point.id] == "finished"]
     cost = expected(todo, done)
     if not todo:

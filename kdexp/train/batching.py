@@ -42,13 +42,13 @@ def batches(
     seed: int,
     epoch: int,
     shuffle: bool = True,
-    bucket: bool = True,
+    bucket: bool | int = True,
     drop_last: bool = False,
 ) -> list[np.ndarray]:
     """Cut one epoch into batches of example ids.
 
-    All examples are permuted; with ``bucket``, pools of :data:`POOL` batches are sorted by length before they are
-    cut, and the batches are permuted again. Every example comes exactly once (``drop_last`` leaves out a short batch).
+    All examples are permuted; with ``bucket``, pools of batches are sorted by length before they are cut, and the
+    batches are permuted again. Every example comes exactly once (``drop_last`` leaves out a short batch).
 
     Args:
         lengths: (n,) token counts.
@@ -56,7 +56,7 @@ def batches(
         seed: of the run.
         epoch: counts from 0; each has its own order.
         shuffle: False keeps the order of the data (``bucket`` is then without effect).
-        bucket: False mixes lengths.
+        bucket: batches of a pool; True = :data:`POOL`, False mixes lengths.
         drop_last: leave out the batch that is not full.
 
     Raises:
@@ -70,7 +70,7 @@ def batches(
     rng = np.random.default_rng([seed, epoch])
     order = rng.permutation(n) if shuffle else np.arange(n)
     if shuffle and bucket:
-        size = batch_size * POOL
+        size = batch_size * (POOL if bucket is True else bucket)
         pools = [order[i : i + size] for i in range(0, n, size)]
         # A stable sort of permuted ids: ties stay in random order.
         order = np.concatenate([pool[np.argsort(lengths[pool], kind="stable")] for pool in pools])

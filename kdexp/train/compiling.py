@@ -17,13 +17,13 @@ _COMPILED: dict[str, Any] = {}
 
 def compiled_step(device: str) -> Any:
     """Return the compiled :func:`~kdexp.train.step.run_step`: one a process, so that a grid's runs share its graphs."""
-    if device not in _COMPILED:
-        import torch
-        import torch._dynamo
-        import torch._inductor.config as inductor
+    import torch
+    import torch._dynamo
+    import torch._inductor.config as inductor
 
-        torch._dynamo.config.recompile_limit = 64
-        inductor.fallback_random = device == "cpu"
+    torch._dynamo.config.recompile_limit = 64  # each thread has settings of its own, and each run of a cohort a thread
+    inductor.fallback_random = device == "cpu"
+    if device not in _COMPILED:
         _COMPILED[device] = torch.compile(run_step, fullgraph=True, dynamic=True)
     return _COMPILED[device]
 

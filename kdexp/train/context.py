@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from kdexp.common.registry import build
+from kdexp.common.turns import Turns
 from kdexp.config.schema import Config
 from kdexp.models import build as models
 from kdexp.models import source
@@ -35,6 +36,7 @@ class RunContext:
             Only a display: whoever has something to do after an update uses the ``after_update`` of
             :meth:`kdexp.train.phase.Phase.train`.
         facts: filled by stages: what was decided, for the result.
+        turns: of the runs of a cohort in this process; None = the run is alone.
     """
 
     config: Config
@@ -48,6 +50,7 @@ class RunContext:
     saved: Callable[[str], None] = lambda key: None
     show: Callable[[str, Student | None, int, int, int], None] = lambda stage, student, step, total, examples: None
     facts: dict[str, Any] = field(default_factory=dict)
+    turns: Turns | None = None
 
     @property
     def cast(self) -> torch.dtype | None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from kdexp.common import files, machine
-from kdexp.common.registry import RESERVED, build
+from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Config, Recipe
 from kdexp.models.capture import MODULE
@@ -66,6 +66,36 @@ def lines(points: Points) -> list[str]:
     said = [f"features {task}, {teacher}: {_sentence(line)}" for (task, teacher), line in found.items()]
     total = sum(sum(line.sizes.values()) for line in found.values())
     return said if len(said) < 2 else [*said, f"features in all: {machine.amount(total)}"]
+
+
+class Live:
+    """Tells which phases of runs ask their teacher about every batch; remembers what it has looked at.
+
+    Texts are looked at only where their number decides.
+
+    Args:
+        looking: nothing shall be written; else texts that are not prepared yet are, for the runs that need them.
+    """
+
+    def __init__(self, looking: bool) -> None:
+        self.looking = looking
+        self._known: dict[str, bool] = {}
+
+    def phases(self, config: Config, stages: Sequence[Stage]) -> set[str]:
+        """Return the names of such phases of a run; none also where only the network could tell."""
+        named = [(stage, phase) for stage in stages if (phase := _phase(config, stage)) is not None]
+        for stage, phase in named:
+            if phase not in self._known:
+                self._known[phase] = self._asks(config, stage, phase)
+        return {stage.name for stage, phase in named if self._known[phase]}
+
+    def _asks(self, config: Config, stage: Stage, phase: str) -> bool:
+        if config.runtime.teacher_cache == "off" or not config.teacher.evaluation_mode:
+            return any(target(spec).uses_teacher for spec in stage.settings["terms"].values())
+        line = Line()
+        with contextlib.ExitStack() as aside:
+            _add(line, config, stage, phase, _Texts(aside if self.looking else None))
+        return bool(line.live)
 
 
 def _sentence(line: Line) -> str:
@@ -153,13 +183,13 @@ def _layout(name: str, reads: str | None, width: int, classes: int, dtype: str) 
 
 
 class _Texts:
-    """Training splits, each once; in a cache that is thrown away, so that nothing is written.
+    """Training splits, each once.
 
     Args:
-        aside: removes what was made when it is left.
+        aside: what is made is written into a cache that is thrown away when this is left; None = into the runs' own.
     """
 
-    def __init__(self, aside: contextlib.ExitStack) -> None:
+    def __init__(self, aside: contextlib.ExitStack | None) -> None:
         self.aside, self.known, self.caches = aside, dict[str, Dataset](), dict[Path, Path]()
 
     def of(self, config: Config, length: int, device: str, dtype: str) -> Dataset:
@@ -176,7 +206,9 @@ class _Texts:
             teacher, task = config.teacher, build(config.task)
             if source_folder(teacher.source, teacher.commit) is None or not task.here(config.data.root, cache):
                 raise ValueError("the network is not asked before a run")
-            if cache not in self.caches:
+            if self.aside is None:
+                self.caches[cache] = cache
+            elif cache not in self.caches:
                 self.caches[cache] = self.aside.enter_context(files.scratch(cache))
             lent = self.caches[cache]
             context = RunContext(config, torch.device(device), dtype, 1, lent, say=lambda line: None)

@@ -1,7 +1,7 @@
-"""THE training loop: several students (a cohort) on one stream of batches and one teacher forward pass.
+"""THE training loop: a student on a stream of batches, with what a teacher says of each.
 
-A single run is a cohort of one. Randomness is re-seeded at every micro-batch from (seed, step), so a student's path
-does not depend on who trains beside it, and a resumed phase is bit-equal to an undisturbed one on a CPU.
+Randomness is re-seeded at every micro-batch from (seed, step), so a student's path does not depend on who takes turns
+with it (:mod:`kdexp.train.shared`), and a resumed phase is bit-equal to an undisturbed one on a CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Interrupted", "LoopSettings", "subset", "train"]
 
 @dataclass
 class LoopSettings:
-    """What the loop needs to know beside the students: the recipe and the machinery's habits.
+    """What the loop needs to know beside the student: the recipe and the machinery's habits.
 
     Attributes:
         recipe: how to optimise.
@@ -39,7 +39,9 @@ class LoopSettings:
         log_every: updates between two lines of metrics.
         checkpoint_s: seconds between two checkpoints.
         stop: becomes true when training is asked to stop.
-        saved: told when all checkpoints are complete.
+        saved: told when a checkpoint is complete.
+        turn: called with (number, micro-batch) before a teacher is asked: others may be waited for. ``number`` counts
+            updates over all parts.
         after_update: called with (student, updates done) after every update: the place to keep files on the way.
         show: progress display: (student, updates done, total, examples of this update).
     """
@@ -53,64 +55,59 @@ class LoopSettings:
     checkpoint_s: float = 120.0
     stop: Callable[[], bool] = lambda: False
     saved: Callable[[], None] = lambda: None
+    turn: Callable[[int, int], None] = lambda number, micro: None
     after_update: Callable[[Student, int], None] = lambda student, step: None
     show: Callable[[Student, int, int, int], None] = lambda student, step, total, examples: None
 
 
-def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, settings: LoopSettings) -> None:
-    """Train every student of a cohort to its end.
+def train(student: Student, teacher: Teacher | None, data: Dataset, settings: LoopSettings) -> None:
+    """Train a student to its end, from where it stands.
 
     Args:
-        cohort: students that share seed and recipe; they continue from their own (equal) progress.
+        student: continues from its own progress.
         teacher: a function from a batch to features, or None if no objective listens to one.
         data: the training split.
         settings: recipe, seed, device and habits.
 
     Raises:
-        Interrupted: ``settings.stop()`` became true; all students' checkpoints are on disk.
+        Interrupted: ``settings.stop()`` became true; a checkpoint is on disk.
         Diverged: a loss, gradient or weight is not finite.
     """
-    recipe, rows = settings.recipe, subset(len(data), settings.recipe.examples)
+    recipe, rows, progress = settings.recipe, subset(len(data), settings.recipe.examples), student.progress
     total = optim.updates(len(rows), recipe)
     epochs = -(-total // -(-len(rows) // recipe.batch_size))
-    costs, saved, first = data.costs, time.monotonic(), cohort[0].progress
+    costs, saved = data.costs, time.monotonic()
     before = settings.span[0]  # parts of the same length
-    for epoch in range(first.epoch, epochs):
-        order = {"shuffle": recipe.shuffle, "bucket": recipe.bucket}
-        stream = batches(costs[rows], recipe.batch_size, settings.seed, before * epochs + epoch, **order)
-        for student in cohort:
-            student.begin_epoch(epoch, epochs)
-        for number in range(first.batch, len(stream)):
-            active = [s for s in cohort if not s.progress.stopped and s.progress.step < total]
-            if not active:
+    for epoch in range(progress.epoch, epochs):
+        order = before * epochs + epoch
+        stream = batches(costs[rows], recipe.batch_size, settings.seed, order, recipe.shuffle, recipe.bucket)
+        student.begin_epoch(epoch, epochs)
+        for number in range(progress.batch, len(stream)):
+            if progress.stopped or progress.step >= total:
                 break
-            step = active[0].progress.step
+            step = progress.step
             draw = before * total + step
             for micro, (batch, whole) in enumerate(_micro_batches(data, rows[stream[number]], settings, draw)):
+                settings.turn(draw, micro)
                 torch.manual_seed(seed_of(settings.seed, draw, micro) + 1)  # for a teacher that keeps its dropout on
                 target = teacher(batch) if teacher else None
-                for student in active:
-                    student.backward(batch, target, whole, settings.seed, draw, micro)
-            for student in active:
-                student.update(optim.rate(step, total, recipe, settings.span), draw + 1)
-                last = number + 1 == len(stream)
-                if (recipe.eval_every and (step + 1) % recipe.eval_every == 0) or last or step + 1 == total:
-                    student.evaluate(epoch, recipe.patience)
-                if (step + 1) % settings.log_every == 0:
-                    student.log(epoch)
-                settings.after_update(student, step + 1)
-                settings.show(student, step + 1, total, len(stream[number]))
-            for student in cohort:
-                student.progress.batch = number + 1
+                student.backward(batch, target, whole, settings.seed, draw, micro)
+            student.update(optim.rate(step, total, recipe, settings.span), draw + 1)
+            last = number + 1 == len(stream)
+            if (recipe.eval_every and (step + 1) % recipe.eval_every == 0) or last or step + 1 == total:
+                student.evaluate(epoch, recipe.patience)
+            if (step + 1) % settings.log_every == 0:
+                student.log(epoch)
+            settings.after_update(student, step + 1)
+            settings.show(student, step + 1, total, len(stream[number]))
+            progress.batch = number + 1
             if settings.stop() or time.monotonic() - saved >= settings.checkpoint_s:
-                for student in cohort:
-                    student.checkpoint()
+                student.checkpoint()
                 settings.saved()
                 saved = time.monotonic()
                 if settings.stop():
                     raise Interrupted(f"stopped at step {step + 1} of {total}; the same command continues there")
-        for student in cohort:
-            student.progress.epoch, student.progress.batch = epoch + 1, 0
+        progress.epoch, progress.batch = epoch + 1, 0
 
 
 def subset(n: int, examples: int | None) -> np.ndarray:

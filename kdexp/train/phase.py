@@ -37,11 +37,11 @@ from kdexp.models import build as models
 from kdexp.models import capture, reach, source, vocabulary
 from kdexp.models.families.base import Shape
 from kdexp.objectives.base import Context, Objective
-from kdexp.store.stage import Stage
+from kdexp.store.stage import Stage, order
 from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import agreement, check_answers, check_labels
-from kdexp.train import checkpoint, evaluate, loop, optim, teacher_cache, teachers
+from kdexp.train import checkpoint, evaluate, loop, optim, shared, teacher_cache, teachers
 from kdexp.train.batching import multiple_of, padding_share
 from kdexp.train.compiling import compiled_step, flops
 from kdexp.train.context import RunContext
@@ -135,6 +135,7 @@ class Phase:
         self._data: dict[str, Dataset] | None = None
         self._judged: tuple[Dataset, Any, Predictions] | None = None  # split, weights' stamp, answers
         self._answered: list[Predictions] = []  # of each evaluation of this attempt
+        self._copied_from: tuple[Path | None, nn.Module | None] = None, None  # the teacher's folder, and what it holds
 
     # --- data -----------------------------------------------------------------------------------------------------
 
@@ -175,6 +176,8 @@ class Phase:
             source = models.load_pretrained(teacher, self.goal.head)
         elif init.copies:
             source = models.load_teacher(teacher, self.goal.head, self.folder("teacher"))
+            if self.goal is self.task:
+                self._copied_from = self.folder("teacher"), source
         return copying.apply(init, student, source)
 
     def teacher_parameters(self) -> int:
@@ -185,6 +188,19 @@ class Phase:
         """Load the teacher, on the device: from a stage's result, or as it is before fine-tuning on the task."""
         teacher, head = self.config.teacher, self.task.head
         model = models.load_teacher(teacher, head, folder) if folder else models.load_pretrained(teacher, head)
+        return model.to(self.context.device)
+
+    def _listened(self, folder: Path | None) -> nn.Module:
+        """Load the teacher to listen to: the one that the student's weights were copied from is there already.
+
+        A phase has drawn its random weights by then, and training seeds what it draws.
+        """
+        there, model = self._copied_from
+        if folder is None:
+            return self.teacher_model()
+        self._copied_from = None, None
+        if model is None or there != folder:
+            model = models.load_teacher(self.config.teacher, self.task.head, folder, draw=False)
         return model.to(self.context.device)
 
     def student(
@@ -299,7 +315,7 @@ class Phase:
         question = Question(
             stage=self.stage.name,
             identity=self._identity(folder),
-            load=lambda: self.teacher_model(folder),
+            load=lambda: self._listened(folder),
             head=head,
             reads=reads(listening),
             outputs=any(objective.answers for objective in listening),
@@ -315,10 +331,34 @@ class Phase:
         context.say(f"teacher of {self.stage.name}: {answer.facts['why']}")
         if answer.teacher is not None:
             return answer.teacher
-        model, want, answers = question.load(), frozenset(question.reads), question.outputs
+        together = self._together(question, folder)
+        model = question.load() if together is None else together.model
+        want, answers = frozenset(question.reads), question.outputs
         capture.probe(model, head, self._specimen(train), want, "teacher", answers)
         self._note_reach("teacher", model, head, want, answers)
+        if together is not None:
+            return together.seat(want, answers, len(order([self.stage])))
         return LiveTeacher(model, head, want, context.cast, question.quiet, answers)
+
+    def _together(self, question: Question, folder: Path | None) -> shared.SharedTeacher | None:
+        """Return the live teacher that runs of this process ask together about this phase's batches; None = alone.
+
+        Args:
+            folder: of its weights; None = the pretrained ones.
+        """
+        turns, config = self.context.turns, self.config
+        if turns is None or question.data is None:
+            return None
+        alike = {
+            "folder": str(folder), "teacher": config.teacher.model_dump(), "task": config.task,
+            "data": config.data.model_dump(), "recipe": shared.stream(self.recipe), "seed": self.settings["seed"],
+            "dtype": self.context.dtype,
+        }  # fmt: skip
+        if self._part[1] > 1:  # then the numbers of updates count those of the parts before
+            alike |= {"span": self._part, "updates": self.updates()}
+        self.context.facts["teacher"][self.stage.name]["cohort"] = len(turns)
+        self.context.say(f"teacher of {self.stage.name}: its pass is shared by a cohort of {len(turns)} runs")
+        return shared.SharedTeacher.of(turns, alike, question, self.context.cast)
 
     def _identity(self, folder: Path | None) -> dict[str, Any] | None:
         """Return what decides a teacher's features, but for examples and arithmetic; None if it is not known.
@@ -365,6 +405,7 @@ class Phase:
             Diverged: a loss, gradient or weight is not finite.
         """
         train, context, runtime = (data or self.data())["train"], self.context, self.config.runtime
+        self._copied_from = None, None
         if isinstance(teacher, CachedTeacher) and train is not self.data()["train"]:
             raise ValueError(
                 f"stage {self.stage.name}: the teacher's stored answers belong to the task's own examples, and the "
@@ -384,10 +425,13 @@ class Phase:
             checkpoint_s=runtime.checkpoint_s,
             stop=context.stop,
             saved=lambda: context.saved(self.stage.key),
+            **({"turn": teacher.turn} if isinstance(teacher, shared.Seat) else {}),
             after_update=after_update or (lambda student, step: None),
             show=lambda student, step, total, examples: context.show(self.stage.name, student, step, total, examples),
         )
-        loop.train([student], teacher, train, settings)
+        loop.train(student, teacher, train, settings)
+        if isinstance(teacher, shared.Seat):
+            teacher.leave()
         student.log(student.progress.epoch - 1)
         if self._part[0] + 1 < self._part[1]:
             checkpoint.hand_on(self.work / HANDED_ON, student.parts, student.optimizer)

@@ -1,19 +1,15 @@
-"""A student in training: its step, optimiser and progress, and what happens to it in an update.
-
-Several students that share one stream of batches and one teacher pass are a *cohort*.
-"""
+"""A student in training: its step, optimiser and progress, and what happens to it in an update."""
 
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from kdexp.common import files
+from kdexp.common import files, turns
 from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch, Features
 from kdexp.objectives.base import Objective
@@ -86,7 +82,7 @@ class Student:
         self._sums = {name: value.to(place) for name, value in sums.items()}  # since the last line of metrics
         self._bad: dict[str, Tensor] = {}  # the first step at which something was not finite, 0 = none
         self._rates: dict[int, float] = {}
-        self._since = time.monotonic()
+        self._since = turns.clock()
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Put the student into training mode and tell objectives with a schedule where they are.
@@ -216,8 +212,8 @@ class Student:
             Diverged: there is nothing worth writing; an older checkpoint stays.
         """
         self.check_finite(weights=True)
-        self.progress.seconds += time.monotonic() - self._since
-        self._since = time.monotonic()
+        self.progress.seconds += turns.clock() - self._since
+        self._since = turns.clock()
         listeners = zip(self.objectives, self.step.listeners(), strict=True)
         layers = {f"{LAYERS}{name}": o.layer_losses for name, o in listeners if o.layer_losses is not None}
         sums = {**self._sums, **layers}
@@ -231,7 +227,7 @@ class Student:
             ValueError: the best weights are not what was written.
         """
         self.check_finite(weights=True)
-        self.progress.seconds += time.monotonic() - self._since
+        self.progress.seconds += turns.clock() - self._since
         best = self.folder / checkpoint.BEST
         if self.recipe.keep == "best" and self.progress.best:
             if not best.exists():

@@ -120,6 +120,6 @@ def test_a_job_of_the_child_process_is_an_ordinary_run(tmp_path: Path, monkeypat
         "recipe": {"epochs": 1}, "data": {}, "selection": "heldout", "seed": 1, "study": "s",
         "runtime": {"dtype": "fp32"},
     }  # fmt: skip
-    order = child.Order.of(stub_spec.restore(config), {"OMP_NUM_THREADS": "1"}, str(tmp_path))
+    order = child.Order.of([stub_spec.restore(config)], {"OMP_NUM_THREADS": "1"}, str(tmp_path))
     assert child.in_process(order) == 0
-    assert json.loads((tmp_path / order.folder / "result.json").read_text())["threads"] == "1"
+    assert json.loads((tmp_path / order.folders[0] / "result.json").read_text())["threads"] == "1"
