@@ -14,6 +14,7 @@ from kdexp.config.schema import Config
 from kdexp.models import build as models
 from kdexp.models import source
 from kdexp.tasks.base import DataContext, Dataset, Task
+from kdexp.train.distributed import ALONE, Ranks
 from kdexp.train.student import Student
 
 
@@ -35,6 +36,7 @@ class RunContext:
             Only a display: whoever has something to do after an update uses the ``after_update`` of
             :meth:`kdexp.train.phase.Phase.train`.
         facts: filled by stages: what was decided, for the result.
+        ranks: the processes that carry the run out together.
     """
 
     config: Config
@@ -48,6 +50,7 @@ class RunContext:
     saved: Callable[[str], None] = lambda key: None
     show: Callable[[str, Student | None, int, int, int], None] = lambda stage, student, step, total, examples: None
     facts: dict[str, Any] = field(default_factory=dict)
+    ranks: Ranks = ALONE
 
     @property
     def cast(self) -> torch.dtype | None:

@@ -232,6 +232,8 @@ class Phase:
         self.summary.learned_parts = parts
         if self._part[0] and not student.progress.step:
             checkpoint.take_over(self.inputs["start"].folder / HANDED_ON, student.parts, student.optimizer)
+        if self.context.ranks.size > 1:
+            student.join(self.context.ranks)
         return student
 
     @property
@@ -310,7 +312,7 @@ class Phase:
         kept = None
         if folder is not None and theirs and question.outputs:
             kept = CachedTeacher.open(folder, head.names, self.recipe.max_length, context.device, self.rows())
-        answer = teacher_cache.look_up(question, kept, context)
+        answer = context.ranks.in_turn(lambda: teacher_cache.look_up(question, kept, context))
         context.facts.setdefault("teacher", {})[self.stage.name] = answer.facts
         context.say(f"teacher of {self.stage.name}: {answer.facts['why']}")
         if answer.teacher is not None:
@@ -386,6 +388,7 @@ class Phase:
             saved=lambda: context.saved(self.stage.key),
             after_update=after_update or (lambda student, step: None),
             show=lambda student, step, total, examples: context.show(self.stage.name, student, step, total, examples),
+            ranks=context.ranks,
         )
         loop.train([student], teacher, train, settings)
         student.log(student.progress.epoch - 1)
@@ -498,7 +501,11 @@ class Phase:
 
     def scores(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """Return a model's metrics on every split of the task but train, without noting them."""
-        return evaluate.scores(model, self.data(), self.task, self.context)
+        return self._rank_0_says(lambda: evaluate.scores(model, self.data(), self.task, self.context))
+
+    def _rank_0_says(self, measure: Callable[[], Any]) -> Any:
+        """Return what one process measures for all."""
+        return self.context.ranks.told(measure() if self.context.ranks.first else None)
 
     def measure(self, model: nn.Module, data: Mapping[str, Dataset] | None = None) -> dict[str, dict[str, float]]:
         """Score a model, and the trivial answer, on every split but train; both go into the summary.
@@ -512,7 +519,9 @@ class Phase:
         data, known = data or self.data(), {}
         if self._judged is not None and self._judged[1] == evaluate.stamp(model):
             known = {name: self._judged[2] for name, split in data.items() if split is self._judged[0]}
-        self.summary.scores = evaluate.scores(model, data, self.goal, self.context, self.work, known)
+        self.summary.scores = self._rank_0_says(
+            lambda: evaluate.scores(model, data, self.goal, self.context, self.work, known)
+        )
         self.summary.majority = evaluate.trivial(data, self.goal)
         return self.summary.scores
 
