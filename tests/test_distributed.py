@@ -131,14 +131,20 @@ def close(one: dict, other: dict) -> None:
     np.testing.assert_allclose(one["losses"], other["losses"], rtol=1e-4)
     assert one["weights"].keys() == other["weights"].keys()
     for name, value in one["weights"].items():
-        torch.testing.assert_close(value, other["weights"][name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            value, other["weights"][name], rtol=1e-3, atol=1e-4, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("dropout", "cut")])
 def test_two_processes_equal_one_with_the_same_batch(name, pairs, tmp_path):
     terms, recipe, dropout, _ = CASES[name]
     whole = recipe.model_copy(update={"accumulation": 1})
-    alone, first, second = trained(terms, tmp_path, whole, ALONE, dropout), result(pairs, name, 0), result(pairs, name, 1)
+    alone, first, second = (
+        trained(terms, tmp_path, whole, ALONE, dropout),
+        result(pairs, name, 0),
+        result(pairs, name, 1),
+    )
     close(first, alone)
     for key, value in first["weights"].items():
         assert torch.equal(value, second["weights"][key]), f"{key} drifted apart"

@@ -82,12 +82,31 @@ def decide_device(asked: str) -> str:
     return "cpu"
 
 
-def problems(device: str) -> list[str]:
-    """Return why a device cannot be had on this machine, as a sentence for people; [] = it can."""
+def launched() -> int:
+    """Return how many processes ``torchrun`` has started for this run; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def problems(device: str, count: int = 1) -> list[str]:
+    """Return why so many devices cannot be had on this machine, as sentences for people; [] = they can.
+
+    Args:
+        device: ``runtime.device``.
+        count: ``runtime.devices``.
+    """
     try:
-        decide_device(device)
+        decided = decide_device(device)
     except ValueError as error:
         return [str(error)]
+    if count == 1 or launched() > 1:  # torchrun may have started them on several machines
+        return []
+    have, what = cores(), "processor(s), and each process of a run needs one"
+    if decided.startswith("cuda"):
+        import torch
+
+        have, what = torch.cuda.device_count(), "GPU(s)"
+    if count > have:
+        return [f"runtime.devices={count} but this machine has {have} {what}: use runtime.devices={have}, or fewer."]
     return []
 
 

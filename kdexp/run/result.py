@@ -77,6 +77,7 @@ def assemble(
         },
         "runtime": {
             "device": str(run.device),
+            "devices": run.ranks.size,
             "dtype": run.dtype,
             "threads": run.threads,
             "compile": run.facts.get("compile", {}),

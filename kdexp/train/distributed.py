@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -132,9 +133,7 @@ class Ranks:
             return run
         together = DistributedDataParallel(_Runner(step, run), forward_sync_buffers=False, find_unused_parameters=True)
 
-        def both(
-            _: Step, batch: Batch, target: Features | None, shares: dict[str, Tensor]
-        ) -> tuple[Tensor, Tensor]:
+        def both(_: Step, batch: Batch, target: Features | None, shares: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             with contextlib.nullcontext() if self.last else together.no_sync():
                 total, values = together(batch, target, shares)
             return total * self.size, values  # the wrapper averages; parts are weighted already, and add up
@@ -166,16 +165,25 @@ class _Runner(nn.Module):
         return self.run(self.step, batch, target, shares)
 
 
-def meet(store: dist.Store, rank: int, size: int, local: int, cuda: bool) -> Ranks:
+def meet(store: dist.Store, rank: int, size: int, local: int) -> Ranks:
     """Join the other processes of a run.
 
     Args:
         store: where they find each other.
-        cuda: they compute on GPUs.
     """
-    backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    dist.init_process_group(_backend(), store=store, rank=rank, world_size=size, timeout=PATIENCE)
     return Ranks(rank, size, local)
+
+
+def meet_torchrun() -> Ranks:
+    """Join the processes that ``torchrun`` has started together with this one."""
+    dist.init_process_group(_backend(), timeout=PATIENCE)
+    return Ranks(dist.get_rank(), dist.get_world_size(), int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def _backend() -> str:
+    """Return what carries messages: what is said lies in memory, gradients where they are computed."""
+    return "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
 
 
 def part() -> None:

@@ -528,6 +528,8 @@ class Phase:
     def save(self, model: nn.Module) -> None:
         """Write a model into the stage's result, complete with its tokenizer, and its sizes into the summary."""
         model.eval()
+        if not self.context.ranks.first:
+            return
         target = self.work / "model.safetensors"
         with files.room(target, sum(value.nbytes for value in model.state_dict().values())):
             models.save(model, self.work)
