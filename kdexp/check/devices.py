@@ -54,8 +54,8 @@ def _sharding(config: Config, count: int) -> list[str]:
         )
     if config.runtime.teacher_cache != "off":
         found.append(
-            f"runtime.shard_teacher=true with runtime.teacher_cache={config.runtime.teacher_cache}: what a teacher says "
-            "is stored by one process, which would have to hold all of it; use runtime.teacher_cache=off."
+            f"runtime.shard_teacher=true with runtime.teacher_cache={config.runtime.teacher_cache}: what a teacher "
+            "says is stored by one process, which would have to hold all of it; use runtime.teacher_cache=off."
         )
     return found
 

@@ -44,6 +44,9 @@ LEAVE_S = 10.0
 WATCH_S = 1.0
 
 
+GOES_ON = "The last checkpoint is kept: the same command goes on from there."
+
+
 class Lost(RuntimeError):
     """Another process of the run has ended."""
 
@@ -77,7 +80,7 @@ def gathered(run: RunContext) -> Iterator[Ranks]:
                 ended = "another process of this run has ended; its own message says why"
             if ended is None:
                 raise
-            raise Lost(f"{ended.rstrip('.')}. The last checkpoint is kept: the same command goes on from there.") from error
+            raise Lost(f"{ended.rstrip('.')}. {GOES_ON}") from error
 
 
 def order(run: RunContext, stage: Stage) -> None:
@@ -213,7 +216,7 @@ class _Crew:
             ended = self.ended()
             if ended and not self.over.wait(3 * LEAVE_S):
                 print(
-                    f"failed: {ended}. The same command goes on from the last checkpoint.", file=sys.stderr, flush=True
+                    f"failed: {ended}. {GOES_ON}", file=sys.stderr, flush=True
                 )
                 os._exit(1)
 

@@ -44,14 +44,12 @@ class Ranks:
         rank: its number, from 0.
         size: how many there are.
         local: its number among those of this machine: the number of its GPU.
-        sharded: a teacher's weights are spread over all ranks (:meth:`shard`).
         last: the part at hand is this rank's last one of a batch: gradients are exchanged.
     """
 
     rank: int = 0
     size: int = 1
     local: int = 0
-    sharded: bool = False
     last: bool = True
 
     @property
@@ -140,14 +138,21 @@ class Ranks:
 
         return both
 
-    def shard(self, model: nn.Module) -> nn.Module:
-        """Spread a frozen model's weights over all ranks, block by block; each is whole only while it is run."""
-        from torch.distributed import fsdp  # a second of imports that few runs need
+    def shard(self, model: nn.Module, device: torch.device) -> nn.Module:
+        """Spread a frozen model's weights over all ranks, block by block; each is whole only while it is run.
 
+        Args:
+            model: in memory; its weights go to the devices here, each rank's part alone.
+            device: where this rank computes.
+        """
+        from torch.distributed import fsdp  # imports that few runs need
+        from torch.distributed.device_mesh import init_device_mesh
+
+        mesh = init_device_mesh(device.type, (self.size,))
         for block in families.of(model).layers(model):
-            fsdp.fully_shard(block)
-        fsdp.fully_shard(model)
-        return model
+            fsdp.fully_shard(block, mesh=mesh)
+        fsdp.fully_shard(model, mesh=mesh)
+        return model.to(device)  # its buffers
 
 
 ALONE = Ranks()

@@ -183,9 +183,11 @@ class Phase:
 
     def teacher_model(self, folder: Path | None = None) -> nn.Module:
         """Load the teacher, on the device: from a stage's result, or as it is before fine-tuning on the task."""
+        return self._loaded_teacher(folder).to(self.context.device)
+
+    def _loaded_teacher(self, folder: Path | None) -> nn.Module:
         teacher, head = self.config.teacher, self.task.head
-        model = models.load_teacher(teacher, head, folder) if folder else models.load_pretrained(teacher, head)
-        return model.to(self.context.device)
+        return models.load_teacher(teacher, head, folder) if folder else models.load_pretrained(teacher, head)
 
     def student(
         self,
@@ -301,7 +303,7 @@ class Phase:
         question = Question(
             stage=self.stage.name,
             identity=self._identity(folder),
-            load=lambda: self.teacher_model(folder),
+            load=lambda: self._teaching(folder),
             head=head,
             reads=reads(listening),
             outputs=any(objective.answers for objective in listening),
@@ -321,6 +323,13 @@ class Phase:
         capture.probe(model, head, self._specimen(train), want, "teacher", answers)
         self._note_reach("teacher", model, head, want, answers)
         return LiveTeacher(model, head, want, context.cast, question.quiet, answers)
+
+    def _teaching(self, folder: Path | None) -> nn.Module:
+        """Load the teacher to be run on batches: on the device, or its part of it."""
+        ranks, context = self.context.ranks, self.context
+        if not (self.config.runtime.shard_teacher and ranks.size > 1):
+            return self.teacher_model(folder)
+        return ranks.shard(self._loaded_teacher(folder).requires_grad_(False), context.device)
 
     def _identity(self, folder: Path | None) -> dict[str, Any] | None:
         """Return what decides a teacher's features, but for examples and arithmetic; None if it is not known.
