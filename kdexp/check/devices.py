@@ -17,7 +17,7 @@ def problems(config: Config, objectives: bool = True) -> list[str]:
     runtime, teacher = config.runtime, config.teacher
     launched = machine.launched()
     count = runtime.devices if launched == 1 else launched
-    found = _sharding(config, count)
+    found = _sharding(config, count) + _compiled(config, count)
     if launched > 1 and runtime.devices not in (1, launched):
         found.append(
             f"runtime.devices={runtime.devices} but torchrun has started {launched} processes: leave runtime.devices "
@@ -57,6 +57,30 @@ def _sharding(config: Config, count: int) -> list[str]:
             f"runtime.shard_teacher=true with runtime.teacher_cache={config.runtime.teacher_cache}: what a teacher "
             "says is stored by one process, which would have to hold all of it; use runtime.teacher_cache=off."
         )
+    return found
+
+
+def _compiled(config: Config, count: int) -> list[str]:
+    runtime, mode = config.runtime, config.runtime.compile_mode
+    if mode == "default":
+        return []
+    asked = f"runtime.compile_mode={mode}"
+    if runtime.compile == "false":
+        return [f"{asked} has no effect with runtime.compile=false: use runtime.compile_mode=default."]
+    if mode != "reduce-overhead":
+        return []
+    found = []
+    if runtime.device == "cpu":
+        found.append(f"{asked} records CUDA graphs and runtime.device=cpu: use runtime.compile_mode=default.")
+    if count > 1:
+        found.append(f"{asked} with {count} devices: their exchange is in no graph; use runtime.compile_mode=default.")
+    parts = {"recipe": config.recipe.accumulation, "teacher.recipe": config.teacher.recipe.accumulation}
+    found += [
+        f"{asked} with {name}.accumulation={count}: a recorded graph writes its gradients where it wrote the last "
+        "ones, so they cannot be summed; use 1, or runtime.compile_mode=default."
+        for name, count in parts.items()
+        if count > 1
+    ]
     return found
 
 

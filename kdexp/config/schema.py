@@ -164,6 +164,7 @@ class Runtime(Group):
     shard_teacher: bool = False
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     teacher_cache: Annotated[
         str,

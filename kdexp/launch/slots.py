@@ -20,7 +20,8 @@ def slots(
     """Return one environment a slot; its length is the number of runs at once.
 
     On GPUs there is one slot for every ``each`` of them. On a CPU there are as many as cores hold with ``threads`` each
-    (1 unless asked: four runs of one thread do 1.7 times the work of one run of four), and no more than the free memory holds.
+    (1 unless asked: four runs of one thread do 1.7 times the work of one run of four), and no more than the free memory
+    holds.
 
     Args:
         asked: number of slots; None = by the machine.

@@ -215,9 +215,7 @@ class _Crew:
         while not self.over.wait(WATCH_S):
             ended = self.ended()
             if ended and not self.over.wait(3 * LEAVE_S):
-                print(
-                    f"failed: {ended}. {GOES_ON}", file=sys.stderr, flush=True
-                )
+                print(f"failed: {ended}. {GOES_ON}", file=sys.stderr, flush=True)
                 os._exit(1)
 
 

@@ -44,6 +44,7 @@ class LoopSettings:
         after_update: called with (student, updates done) after every update: the place to keep files on the way.
         show: progress display: (student, updates done, total, examples of this update).
         ranks: the processes that train together; each has a slice of every batch.
+        new_pass: called before every micro-batch (:func:`kdexp.train.compiling.new_pass`).
     """
 
     recipe: Recipe
@@ -58,6 +59,7 @@ class LoopSettings:
     after_update: Callable[[Student, int], None] = lambda student, step: None
     show: Callable[[Student, int, int, int], None] = lambda student, step, total, examples: None
     ranks: Ranks = ALONE
+    new_pass: Callable[[], None] = lambda: None
 
 
 def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, settings: LoopSettings) -> None:
@@ -92,6 +94,7 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
             parts = _micro_batches(data, rows[stream[number]], settings, draw)
             for part, (batch, whole) in enumerate(parts):
                 micro = settings.ranks.turn(part, len(parts))
+                settings.new_pass()
                 torch.manual_seed(seed_of(settings.seed, draw, micro) + 1)  # for a teacher that keeps its dropout on
                 target = teacher(batch) if teacher else None
                 for student in active:

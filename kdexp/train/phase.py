@@ -34,7 +34,7 @@ from kdexp.heads.batch import Batch, Predictions
 from kdexp.heads.classification import LABEL
 from kdexp.inits import copying
 from kdexp.models import build as models
-from kdexp.models import capture, reach, source, vocabulary
+from kdexp.models import capture, precision, reach, source, vocabulary
 from kdexp.models.families.base import Shape
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage
@@ -43,7 +43,7 @@ from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import agreement, check_answers, check_labels
 from kdexp.train import checkpoint, evaluate, loop, optim, teacher_cache, teachers
 from kdexp.train.batching import multiple_of, padding_share
-from kdexp.train.compiling import compiled_step, flops
+from kdexp.train.compiling import GRAPHS, compiled_step, compiled_teacher, flops, new_pass
 from kdexp.train.context import RunContext
 from kdexp.train.question import PRETRAINED, Question, reads
 from kdexp.train.step import Step, Term, run_step
@@ -219,6 +219,12 @@ class Phase:
         device, runtime = self.context.device, self.config.runtime
         work = flops(model, self.config, data["train"], self.recipe)
         decided = machine.decide_compile(runtime.compile, str(device), work, self.context.threads)
+        decided |= {"mode": runtime.compile_mode} if decided["decided"] else {}
+        if decided["decided"] and runtime.compile_mode == GRAPHS and device.type != "cuda":
+            raise ValueError(
+                f"runtime.compile_mode={GRAPHS} records CUDA graphs, and this run computes on {device}: use "
+                "runtime.compile_mode=default."
+            )
         self.context.facts.setdefault("compile", {})[self.stage.name] = decided
         student = make(
             step,
@@ -227,7 +233,7 @@ class Phase:
             self._judge(data),
             self.goal.metric,
             lambda step, epoch, values: self.context.write(self.stage.name, step, epoch, values),
-            compiled_step(str(device)) if decided["decided"] else run_step,
+            compiled_step(str(device), runtime.compile_mode) if decided["decided"] else run_step,
             beside,
         )
         parts = {name: p.numel() for name, p in student.objectives.named_parameters()}
@@ -320,16 +326,22 @@ class Phase:
         if answer.teacher is not None:
             return answer.teacher
         model, want, answers = question.load(), frozenset(question.reads), question.outputs
-        capture.probe(model, head, self._specimen(train), want, "teacher", answers)
+        with torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None):
+            capture.probe(model, head, self._specimen(train), want, "teacher", answers)
         self._note_reach("teacher", model, head, want, answers)
-        return LiveTeacher(model, head, want, context.cast, question.quiet, answers)
+        run, compiled = capture.forward, context.facts.get("compile", {}).get(self.stage.name, {})
+        if compiled.get("decided") and context.device.type == "cuda":  # on a CPU it stays as it is: it gains little
+            run = compiled_teacher(str(context.device), self.config.runtime.compile_mode)
+        return LiveTeacher(model, head, want, context.cast, question.quiet, answers, run)
 
     def _teaching(self, folder: Path | None) -> nn.Module:
         """Load the teacher to be run on batches: on the device, or its part of it."""
         ranks, context = self.context.ranks, self.context
         if not (self.config.runtime.shard_teacher and ranks.size > 1):
             return self.teacher_model(folder)
-        return ranks.shard(self._loaded_teacher(folder).requires_grad_(False), context.device)
+        model = self._loaded_teacher(folder).requires_grad_(False)
+        precision.lower(model, context.cast)  # before its weights are spread
+        return ranks.shard(model, context.device)
 
     def _identity(self, folder: Path | None) -> dict[str, Any] | None:
         """Return what decides a teacher's features, but for examples and arithmetic; None if it is not known.
@@ -398,6 +410,7 @@ class Phase:
             after_update=after_update or (lambda student, step: None),
             show=lambda student, step, total, examples: context.show(self.stage.name, student, step, total, examples),
             ranks=context.ranks,
+            new_pass=new_pass(runtime.compile_mode),
         )
         loop.train([student], teacher, train, settings)
         student.log(student.progress.epoch - 1)

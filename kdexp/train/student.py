@@ -139,7 +139,8 @@ class Student:
 
     def _add(self, what: str, values: Tensor) -> None:
         """Add the objectives' values, or the norm of the gradients, to what the next line of metrics is the mean of."""
-        self._sums[what] = self._sums[what] + values if what in self._sums else values
+        known = self._sums.get(what)
+        self._sums[what] = values.clone() if known is None else known + values  # a recorded graph writes there again
 
     def _mark(self, what: str, values: Tensor) -> None:
         """Remember, without waiting for the device, which of these values were first not finite in this update."""
