@@ -228,6 +228,18 @@ def allocator() -> dict[str, str]:
     return {name: os.environ.get(name, value) for name, value in ALLOCATOR.items()}
 
 
+PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+"""Operations a second in bf16 that makers state for their GPUs (dense), by a part of the name; the first that fits."""
+
+
+def peak_flops(device: str, dtype: str) -> float | None:
+    """Return the operations a second that a device's maker states for what it computes in; None if it is not known."""
+    if not device.startswith("cuda") or dtype != "bf16":
+        return None
+    name = hardware(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
+
+
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     from importlib.metadata import version

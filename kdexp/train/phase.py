@@ -68,6 +68,8 @@ class Summary:
         steps, examples: updates, and examples seen by them.
         seconds: of training, over all attempts; ``wall_seconds`` of this attempt.
         examples_per_s, peak_memory_mb: how fast, how large.
+        tflops_per_s, mfu: estimated operations a second (6 a weight of the trained layers and real token, 2 a weight of
+            a teacher that is run), and their share of what the device's maker states; None = not known.
         padding: share of padding among the positions of the first epoch.
         vocabulary: rows of the word embedding that were trained (``used``), ``of`` how many; None = all.
         best: epoch, step and scores of the best evaluation; {} = nothing selected.
@@ -86,6 +88,8 @@ class Summary:
     seconds: float | None = None
     examples_per_s: float | None = None
     peak_memory_mb: float | None = None
+    tflops_per_s: float | None = None
+    mfu: float | None = None
     padding: float | None = None
     vocabulary: dict[str, int] | None = None
     wall_seconds: float | None = None
@@ -434,10 +438,21 @@ class Phase:
             summary.padding = round(padding_share(costs, self.recipe, settings.seed, settings.pad_multiple), 4)
         summary.seconds = round(progress.seconds, 3)
         summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
+        share = progress.step / max(1, total)
+        self._note_speed(student.model, train, isinstance(teacher, LiveTeacher), share, progress.seconds)
         summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
         summary.wall_seconds = round(time.monotonic() - began, 3)
         summary.best, summary.history = progress.best, progress.history
         summary.stopped_early = progress.stopped
+
+    def _note_speed(self, model: nn.Module, train: Dataset, live: bool, share: float, seconds: float) -> None:
+        """Note how much of the device's arithmetic a training has used; ``share`` of the recipe's updates were made."""
+        context = self.context
+        work = share * flops(model, self.config, train, self.recipe, live)
+        speed = work / max(seconds, 1e-9)
+        peak = machine.peak_flops(str(context.device), context.dtype)
+        self.summary.tflops_per_s = float(f"{speed / 1e12:.4g}")
+        self.summary.mfu = None if peak is None else round(speed / (peak * context.ranks.size), 4)
 
     def finetune_teacher(self, after_update: Callable[[Student, int], None] | None = None) -> nn.Module:
         """Fine-tune the teacher on the task, unless it is a classifier already; measure it, save it, keep its answers.
