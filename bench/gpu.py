@@ -1,7 +1,7 @@
 """Examples a second of distillation on this machine's device, beside the textbook loop and the device's own peak.
 
 ``python -m bench.gpu [KEY=VALUE ...]`` needs no data, no network and no teacher: models are random, texts are random
-and all as long. Keys: ``layers=12:6 width=768 length=128 batch=128 vocabulary=30522 steps=30 mode=default objective=kd``
+and all as long. Keys: ``layers=12:6 width=768 length=128 batch=128 vocabulary=30522 steps=30 mode=default``, ``objective``
 (``kd``, ``hid_seq``, ``att_kl``) and ``json=FILE``. Measured in one process, interleaved, medians:
 
 - ``textbook``: float32, eager attention that returns its weights, a live teacher, every step as PyTorch runs it;
@@ -44,8 +44,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     report = measure(asked)
     print(f"{report['device']}, {report['dtype']}, torch {report['torch']}")
-    print(f"{asked['objective']}, {asked['layers']} layers of width {asked['width']}, length {asked['length']}, ", end="")
-    print(f"batch {asked['batch']}, mode {asked['mode']}")
+    sizes = f"layers {asked['layers']}, width {asked['width']}, length {asked['length']}, batch {asked['batch']}"
+    print(f"{asked['objective']}, {sizes}, mode {asked['mode']}")
     print(f"{'':<10}{'examples/s':>12}{'TFLOP/s':>10}{'MFU':>8}{'of GEMM':>9}")
     for name, row in report["rows"].items():
         mfu = "-" if row["mfu"] is None else f"{row['mfu']:.1%}"

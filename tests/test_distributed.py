@@ -17,7 +17,7 @@ import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
 from kdexp.config.schema import Recipe
-from kdexp.models import capture
+from kdexp.models import capture, precision
 from kdexp.models.families.base import ATTENTION, Shape
 from kdexp.objectives.att_kl import AttKL
 from kdexp.objectives.base import Context
@@ -110,7 +110,21 @@ def _rank(rank: int, size: int, folder: str, names: list[str]) -> None:
         save_file({k: v.contiguous() for k, v in result["weights"].items()}, place / name / f"weights{rank}")
         kept = {"losses": result["losses"], "files": result["files"], "steps": result["progress"].step}
         (place / name / f"rank{rank}.json").write_text(json.dumps(kept))
+    (place / f"sharded{rank}.json").write_text(json.dumps(_sharded(ranks)))
     distributed.part()
+
+
+def _sharded(ranks: Ranks) -> dict:
+    """Compare what a teacher says whole and with its weights spread, and count the weights that lie here."""
+    want, some, said, here = frozenset({"hidden.1", "query.3"}), examples().collate(np.arange(5)), [], []
+    for spread in (False, True):
+        model = network(3, 5).requires_grad_(False)
+        precision.lower(model, torch.bfloat16)
+        if spread:
+            ranks.shard(model, torch.device("cpu"))
+        here.append(sum(getattr(p, "_local_tensor", p).numel() for p in model.parameters()))
+        said.append(teachers.LiveTeacher(model, HEAD, want, torch.bfloat16)(some))
+    return {"here": here, "same": [bool(torch.equal(said[0][name], said[1][name])) for name in said[0]]}
 
 
 @pytest.fixture(scope="module")
@@ -155,6 +169,13 @@ def test_two_processes_equal_one_with_the_same_batch(name, pairs, tmp_path):
 def test_with_dropout_two_processes_equal_one_that_takes_their_slices_in_turn(pairs, tmp_path):
     recipe = RECIPE.model_copy(update={"accumulation": 2})
     close(result(pairs, "dropout", 0), trained("kd", tmp_path, recipe, ALONE, 0.1))
+
+
+def test_a_teacher_whose_weights_are_spread_says_the_same(pairs):
+    both = [json.loads((pairs / f"sharded{rank}.json").read_text()) for rank in range(2)]
+    assert all(len(one["same"]) == 3 and all(one["same"]) for one in both)
+    whole, parts = both[0]["here"][0], [one["here"][1] for one in both]
+    assert sum(parts) == whole and max(parts) < 0.6 * whole
 
 
 def test_only_rank_0_writes(pairs):

@@ -98,7 +98,11 @@ def problems(device: str, count: int = 1) -> list[str]:
         decided = decide_device(device)
     except ValueError as error:
         return [str(error)]
-    if count == 1 or launched() > 1:  # torchrun may have started them on several machines
+    asked = f"runtime.devices={count}"
+    if launched() > 1:  # perhaps on several machines
+        count = int(os.environ["LOCAL_WORLD_SIZE"])
+        asked = f"torchrun has started {count} processes here"
+    if count == 1:
         return []
     have, what = cores(), "processor(s), and each process of a run needs one"
     if decided.startswith("cuda"):
@@ -106,7 +110,7 @@ def problems(device: str, count: int = 1) -> list[str]:
 
         have, what = torch.cuda.device_count(), "GPU(s)"
     if count > have:
-        return [f"runtime.devices={count} but this machine has {have} {what}: use runtime.devices={have}, or fewer."]
+        return [f"{asked} but this machine has {have} {what}: use {have}, or fewer."]
     return []
 
 

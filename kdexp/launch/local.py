@@ -19,7 +19,7 @@ from kdexp.launch.base import Outcome, Source, devices, each
 from kdexp.launch.board import Board
 from kdexp.launch.child import Order, work
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
-from kdexp.launch.slots import THREADS, slots
+from kdexp.launch.slots import THREADS, slots, visible_gpus
 from kdexp.run.spec import RunSpec
 
 
@@ -54,7 +54,10 @@ class Local(Parallel):
         numbered = sorted(device for device in wanted if device.startswith("cuda:") and device != "cuda:0")
         if self.gpus is not None and self.gpus < each and wanted != {"cpu"}:
             return [few_gpus(self.gpus, each)]
-        return super().problems(wanted, max(each, self.gpus or 1)) or [
+        have = len(visible_gpus()) if self.gpus and wanted != {"cpu"} else 0
+        if self.gpus and 0 < have < self.gpus:
+            return [f"hydra.launcher.gpus={self.gpus} but this machine has {have} GPU(s): use at most {have}."]
+        return super().problems(wanted, each) or [
             f"runtime.device={device}: each run of a grid has a GPU of its own, so there is none of that number; use "
             "runtime.device=cuda."
             for device in numbered

@@ -44,6 +44,8 @@ LEAVE_S = 10.0
 WATCH_S = 1.0
 
 
+_met: list[bool] = []
+"""Not empty: the processes that ``torchrun`` has started have been told what to do."""
 GOES_ON = "The last checkpoint is kept: the same command goes on from there."
 
 
@@ -61,6 +63,7 @@ def gathered(run: RunContext) -> Iterator[Ranks]:
     with contextlib.ExitStack() as stack:
         crew = _Crew([], None)
         if machine.launched() > 1:
+            _met.append(True)
             ranks = distributed.meet_torchrun()
         elif run.config.runtime.devices > 1:
             crew = stack.enter_context(_started(run.config.runtime.devices, run.threads))
@@ -96,10 +99,9 @@ def order(run: RunContext, stage: Stage) -> None:
 
 def dismiss() -> None:
     """Let go of processes that ``torchrun`` has started, where there was nothing for them to do."""
-    if not dist.is_initialized():
-        with contextlib.suppress(RuntimeError):  # they are gone already
-            distributed.meet_torchrun().told(None)
-    distributed.part()
+    if not _met:
+        distributed.meet_torchrun().told(None)
+        distributed.part()
 
 
 def follow() -> int:
