@@ -1,8 +1,8 @@
 """Examples a second of distillation on this machine's device, beside the textbook loop and the device's own peak.
 
 ``python -m bench.gpu [KEY=VALUE ...]`` needs no data, no network and no teacher: models are random, texts are random
-and all as long. Keys: ``layers=12:6 width=768 length=128 batch=128 vocabulary=30522 steps=30 mode=default``, ``objective``
-(``kd``, ``hid_seq``, ``att_kl``) and ``json=FILE``. Measured in one process, interleaved, medians:
+and all as long. Keys: ``layers=12:6 width=768 length=128 batch=128 vocabulary=30522 steps=30 mode=default``,
+``objective`` (``kd``, ``hid_seq``, ``att_kl``) and ``json=FILE``. Measured in one process, interleaved, medians:
 
 - ``textbook``: float32, eager attention that returns its weights, a live teacher, every step as PyTorch runs it;
 - ``live``: kdexp's step as a run takes it on this device, the teacher run on every batch;

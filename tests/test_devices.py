@@ -79,6 +79,7 @@ def test_one_process_ends_and_the_run_says_so(overrides, tmp_path):
     assert json.loads(status.read_text())["state"] == "failed"
 
 
+@pytest.mark.slow
 def test_torchrun_around_the_same_command(overrides, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kdexp"]
     words = [*overrides, "recipe.epochs=2"]

@@ -44,8 +44,8 @@ LEAVE_S = 10.0
 WATCH_S = 1.0
 
 
-_met: list[bool] = []
-"""Not empty: the processes that ``torchrun`` has started have been told what to do."""
+MET = threading.Event()
+"""Set when the processes that ``torchrun`` has started have been brought together."""
 GOES_ON = "The last checkpoint is kept: the same command goes on from there."
 
 
@@ -63,7 +63,7 @@ def gathered(run: RunContext) -> Iterator[Ranks]:
     with contextlib.ExitStack() as stack:
         crew = _Crew([], None)
         if machine.launched() > 1:
-            _met.append(True)
+            MET.set()
             ranks = distributed.meet_torchrun()
         elif run.config.runtime.devices > 1:
             crew = stack.enter_context(_started(run.config.runtime.devices, run.threads))
@@ -99,7 +99,7 @@ def order(run: RunContext, stage: Stage) -> None:
 
 def dismiss() -> None:
     """Let go of processes that ``torchrun`` has started, where there was nothing for them to do."""
-    if not _met:
+    if not MET.is_set():
         distributed.meet_torchrun().told(None)
         distributed.part()
 

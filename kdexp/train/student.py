@@ -88,7 +88,14 @@ class Student:
         self.ranks = ALONE
 
     def join(self, ranks: Ranks) -> None:
-        """Train with other processes from now on: go on from rank 0's progress and weights, share gradients."""
+        """Train with other processes from now on: go on from rank 0's progress and weights, share gradients.
+
+        Raises:
+            ValueError: something is trained that the step does not run, so that its gradients would not be shared.
+        """
+        shared = {id(p) for p in self.step.parameters()}
+        if any(id(p) not in shared for group in self.optimizer.param_groups for p in group["params"]):
+            raise ValueError("a module is trained beside the student, on its own gradients: use runtime.devices=1.")
         self.ranks = ranks
         self.progress = checkpoint.Progress(**ranks.told(asdict(self.progress)))
         tensors = ranks.shared(checkpoint.state(self.model, self.parts, self.optimizer))
