@@ -102,7 +102,7 @@ def _rank(rank: int, size: int, folder: str, names: list[str]) -> None:
     torch.set_num_threads(1)
     os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
     place = Path(folder)
-    ranks = distributed.meet(dist.FileStore(str(place / "meeting"), size), rank, size, rank, cuda=False)
+    ranks = distributed.meet(dist.FileStore(str(place / "meeting"), size), rank, size, rank)
     for name in names:
         terms, recipe, dropout, stop_at = CASES[name]
         run = place / name / ("run" if rank == 0 else f"beside{rank}")
