@@ -13,14 +13,14 @@ from kdexp.tasks.text.encoding import Encoded
 HEAD = Classification(["a", "b", "c"])
 
 
-def network(layers: int, seed: int, dropout: float = 0.1) -> torch.nn.Module:
+def network(layers: int, seed: int, dropout: float = 0.1, spread: float = 0.02) -> torch.nn.Module:
     from transformers import AutoModelForSequenceClassification, BertConfig
 
     torch.manual_seed(seed)
     config = BertConfig(
         num_hidden_layers=layers, hidden_size=16, num_attention_heads=2, intermediate_size=32, vocab_size=50,
         max_position_embeddings=32, problem_type="single_label_classification", num_labels=3,
-        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout,
+        hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, initializer_range=spread,
     )  # fmt: skip
     capture.install()
     return AutoModelForSequenceClassification.from_config(config, attn_implementation=ATTENTION)

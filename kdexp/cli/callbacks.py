@@ -33,7 +33,8 @@ class Check(Callback):
         global checked
         try:
             checked = spec.make(config, list(config.hydra.overrides.task))
-            problems = [*machine.problems(checked.config.runtime.device), *probes.problems([checked.config])]
+            runtime = checked.config.runtime
+            problems = [*machine.problems(runtime.device, runtime.devices), *probes.problems([checked.config])]
             if checked.config.scale != "full":
                 problems.append(f"scale={checked.config.scale} has no effect: a single run has no forms, a study has.")
             if problems:
@@ -44,3 +45,12 @@ class Check(Callback):
         except Exception as error:  # Hydra would log it as a warning and run all the same
             report(error)
             raise SystemExit(2) from error
+
+    def on_multirun_start(self, config: Any, **ignored: Any) -> None:
+        """Refuse a grid under ``torchrun``, which starts the processes of one run."""
+        from kdexp.common import machine
+
+        if machine.launched() > 1:
+            count = f"torchrun has started {machine.launched()} processes"
+            report(ConfigError([f"{count}, which are those of one run; a grid needs none: use runtime.devices=N."]))
+            raise SystemExit(2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import platform
 import sys
@@ -12,7 +13,7 @@ from kdexp import __version__
 from kdexp.cli import commands, words
 from kdexp.cli.words import CONFIG_PATH
 from kdexp.common import arguments as terminal
-from kdexp.common import redact
+from kdexp.common import machine, redact
 
 
 def resolvers() -> None:
@@ -59,6 +60,12 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit code: 0 done, 1 something failed, 2 the request cannot work."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     environment()
+    if machine.launched() > 1:
+        from kdexp.run import crew
+
+        if os.environ["RANK"] != "0":
+            return crew.follow()
+        atexit.register(crew.dismiss)  # whatever ends this process, the others hear of it
     terminal.show_what_can_be_shown()
     # With --info Hydra's own log prints every line already.
     redact.clean_terminal(log=not any(argument.startswith(words.INFO) for argument in arguments))
@@ -125,6 +132,7 @@ def composed_and_run() -> None:
 def environment() -> None:
     """Set what must be set before heavy libraries are imported; what the user has set stays."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of what DistributedDataParallel is asked to do
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

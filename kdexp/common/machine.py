@@ -82,12 +82,35 @@ def decide_device(asked: str) -> str:
     return "cpu"
 
 
-def problems(device: str) -> list[str]:
-    """Return why a device cannot be had on this machine, as a sentence for people; [] = it can."""
+def launched() -> int:
+    """Return how many processes ``torchrun`` has started for this run; 1 without it."""
+    return int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else 1
+
+
+def problems(device: str, count: int = 1) -> list[str]:
+    """Return why so many devices cannot be had on this machine, as sentences for people; [] = they can.
+
+    Args:
+        device: ``runtime.device``.
+        count: ``runtime.devices``.
+    """
     try:
-        decide_device(device)
+        decided = decide_device(device)
     except ValueError as error:
         return [str(error)]
+    asked = f"runtime.devices={count}"
+    if launched() > 1:  # perhaps on several machines
+        count = int(os.environ["LOCAL_WORLD_SIZE"])
+        asked = f"torchrun has started {count} processes here"
+    if count == 1:
+        return []
+    have, what = cores(), "processor(s), and each process of a run needs one"
+    if decided.startswith("cuda"):
+        import torch
+
+        have, what = torch.cuda.device_count(), "GPU(s)"
+    if count > have:
+        return [f"{asked} but this machine has {have} {what}: use {have}, or fewer."]
     return []
 
 
@@ -219,6 +242,18 @@ def variables(values: dict[str, str]) -> Iterator[None]:
     finally:
         for name, value in before.items():
             os.environ.pop(name) if value is None else os.environ.__setitem__(name, value)
+
+
+PEAKS = {"H100 PCIe": 756e12, "H100": 989e12, "H200": 989e12, "A100": 312e12, "L40S": 362e12, "L4": 121e12}
+"""Operations a second in bf16 that makers state for their GPUs (dense), by a part of the name; the first that fits."""
+
+
+def peak_flops(device: str, dtype: str) -> float | None:
+    """Return the operations a second that a device's maker states for what it computes in; None if it is not known."""
+    if not device.startswith("cuda") or dtype != "bf16":
+        return None
+    name = hardware(device)
+    return next((peak for part, peak in PEAKS.items() if part in name), None)
 
 
 def versions() -> dict[str, str]:

@@ -162,8 +162,11 @@ class Runtime(Group):
     """Group ``runtime``: the machinery."""
 
     device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")] = "auto"
+    devices: Annotated[int, Field(gt=0, le=4096)] = 1
+    shard_teacher: bool = False
     dtype: Literal["auto", "fp32", "bf16"] = "auto"
     compile: Literal["auto", "true", "false"] = "auto"
+    compile_mode: Literal["default", "reduce-overhead", "max-autotune-no-cudagraphs"] = "default"
     threads: Annotated[int, Field(gt=0, le=4096)] | None = None
     teacher_cache: Annotated[
         str,

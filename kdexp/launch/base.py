@@ -55,10 +55,12 @@ class Source:
     Attributes:
         size: more points than these will never run at once.
         devices: the values of ``runtime.device`` of all points.
+        each: devices of the run that has most of them.
     """
 
     size: int = 1
     devices: frozenset[str] = frozenset({"auto"})
+    each: int = 1
 
     def __bool__(self) -> bool:
         """Tell whether points are left, or may still come."""
@@ -96,7 +98,7 @@ class FixedQueue(Source):
     def __init__(self, points: Sequence[RunSpec], memory_gb: float | None = None):
         self.waiting = list(points)
         self.size = len(self.waiting)
-        self.devices = devices(points)
+        self.devices, self.each = devices(points), each(points)
         self.company = Company(memory_gb)
 
     def __bool__(self) -> bool:
@@ -148,9 +150,14 @@ class Launcher:
         """Return the memory (GiB) that each of those has, before any is started; None = not known here."""
         return None
 
-    def problems(self, wanted: frozenset[str]) -> list[str]:
-        """Say which of the points' devices cannot be had where they are carried out: on this machine, unless told."""
-        return [problem for device in sorted(wanted) for problem in machine.problems(device)]
+    def problems(self, wanted: frozenset[str], each: int = 1) -> list[str]:
+        """Say which of the points' devices cannot be had where they are carried out: on this machine, unless told.
+
+        Args:
+            wanted: the values of ``runtime.device``.
+            each: devices of the run that has most of them.
+        """
+        return [problem for device in sorted(wanted) for problem in machine.problems(device, each)]
 
     def schedule(self, points: list[RunSpec]) -> Source:
         """Decide in which order the points of a grid start."""
@@ -176,6 +183,11 @@ def first_error(point: RunSpec) -> str:
 def devices(points: Sequence[RunSpec]) -> frozenset[str]:
     """Return the values of ``runtime.device`` of all points."""
     return frozenset(point.config.runtime.device for point in points)
+
+
+def each(points: Sequence[RunSpec]) -> int:
+    """Return the largest ``runtime.devices`` of all points."""
+    return max((point.config.runtime.devices for point in points), default=1)
 
 
 def is_being_run(point: RunSpec) -> bool:

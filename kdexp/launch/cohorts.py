@@ -31,7 +31,9 @@ def most(point: RunSpec, waiting: int, slots: int) -> int:
         waiting: runs that are to be started, the point included.
         slots: runs, or cohorts, at once: as long as each has one to do, cohorts would only leave slots empty.
     """
-    asked = point.config.runtime.cohort
+    asked, devices = point.config.runtime.cohort, point.config.runtime.devices
+    if devices > 1:  # its teacher's passes are those of several processes
+        return 1
     limit = {"auto": AUTO, "off": 1}.get(asked) or int(asked)
     return min(limit, -(-waiting // slots))
 

@@ -15,11 +15,11 @@ from multiprocessing.connection import wait
 from typing import Any
 
 from kdexp.common.machine import ALLOCATOR, variables
-from kdexp.launch.base import Outcome, Source, devices
+from kdexp.launch.base import Outcome, Source, devices, each
 from kdexp.launch.board import Board
 from kdexp.launch.child import Order, work
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
-from kdexp.launch.slots import THREADS, free_memory_gb, slots
+from kdexp.launch.slots import THREADS, free_memory_gb, slots, visible_gpus
 from kdexp.run.spec import RunSpec
 
 
@@ -30,6 +30,7 @@ class Local(Parallel):
         slots: runs at once; None = one a GPU, else cores / threads.
         threads: threads a run; None = 1 on a CPU, a share of the cores on GPUs.
         memory_gb: memory a run is expected to need: fewer slots where it is not there. None = do not look.
+        gpus: GPUs a run; None = as many as the run with most of them asks for (``runtime.devices``).
 
     Raises:
         ValueError: fewer than one slot or thread.
@@ -37,15 +38,26 @@ class Local(Parallel):
 
     preload = ("kdexp.launch.preload",)
 
-    def __init__(self, slots: int | None = None, threads: int | None = None, memory_gb: float | None = None):
+    def __init__(
+        self,
+        slots: int | None = None,
+        threads: int | None = None,
+        memory_gb: float | None = None,
+        gpus: int | None = None,
+    ):
         super().__init__()
-        at_least_one(slots=slots, threads=threads)
-        self.asked, self.threads, self.memory_gb = slots, threads, memory_gb
+        at_least_one(slots=slots, threads=threads, gpus=gpus)
+        self.asked, self.threads, self.memory_gb, self.gpus = slots, threads, memory_gb, gpus
 
-    def problems(self, wanted: frozenset[str]) -> list[str]:
-        """See :class:`~kdexp.launch.base.Launcher`: a run sees the GPU of its slot, and no other."""
+    def problems(self, wanted: frozenset[str], each: int = 1) -> list[str]:
+        """See :class:`~kdexp.launch.base.Launcher`: a run sees the GPUs of its slot, and no other."""
         numbered = sorted(device for device in wanted if device.startswith("cuda:") and device != "cuda:0")
-        return super().problems(wanted) or [
+        if self.gpus is not None and self.gpus < each and wanted != {"cpu"}:
+            return [few_gpus(self.gpus, each)]
+        have = len(visible_gpus()) if self.gpus and wanted != {"cpu"} else 0
+        if self.gpus and 0 < have < self.gpus:
+            return [f"hydra.launcher.gpus={self.gpus} but this machine has {have} GPU(s): use at most {have}."]
+        return super().problems(wanted, each) or [
             f"runtime.device={device}: each run of a grid has a GPU of its own, so there is none of that number; use "
             "runtime.device=cuda."
             for device in numbered
@@ -53,22 +65,22 @@ class Local(Parallel):
 
     def at_once(self, points: Sequence[RunSpec]) -> int | None:
         """See :class:`~kdexp.launch.base.Launcher`."""
-        return len(self._slots(devices(points)))
+        return len(self._slots(devices(points), each(points)))
 
     def memory_each(self, points: Sequence[RunSpec]) -> float | None:
         """See :class:`~kdexp.launch.base.Launcher`."""
-        return free_memory_gb() / len(self._slots(devices(points)))
+        return free_memory_gb() / len(self._slots(devices(points), each(points)))
 
     def prepare(self, points: list[RunSpec]) -> None:
         """See :class:`~kdexp.launch.base.Launcher`: the process that runs are forked from loads its libraries."""
-        _forkserver(self._slots(devices(points))[0], self.preload)
+        _forkserver(self._slots(devices(points), each(points))[0], self.preload)
 
-    def _slots(self, wanted: frozenset[str]) -> list[dict[str, str]]:
-        return slots(self.asked, self.threads, self.memory_gb, set(wanted))
+    def _slots(self, wanted: frozenset[str], each: int) -> list[dict[str, str]]:
+        return slots(self.asked, self.threads, self.memory_gb, set(wanted), self.gpus or each)
 
     def serve(self, source: Source, board: Board) -> list[Outcome]:
         """See :class:`~kdexp.launch.base.Launcher`."""
-        free = self._slots(source.devices)[: max(1, source.size)]
+        free = self._slots(source.devices, source.each)[: max(1, source.size)]
         with terminated_like_interrupted():
             context = _forkserver(free[0], self.preload)
             board.start(slots=len(free))
@@ -121,6 +133,14 @@ def at_least_one(**settings: int | None) -> None:
     for name, value in settings.items():
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"hydra.launcher.{name}={value}: at least 1, or null for this machine's own number.")
+
+
+def few_gpus(given: float, each: int) -> str:
+    """Say that a launcher gives a run fewer GPUs than it asks for."""
+    return (
+        f"hydra.launcher.gpus={given:g} gives a run {given:g} GPU(s) and runtime.devices={each} asks for {each}: "
+        f"use hydra.launcher.gpus={each}."
+    )
 
 
 def needs_package(name: str, extra: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from kdexp.common.results import seconds
-from kdexp.launch.base import Outcome, Source, devices, result
+from kdexp.launch.base import Outcome, Source, devices, each, result
 from kdexp.launch.cohorts import Company
 from kdexp.run.spec import RunSpec
 
@@ -41,7 +41,7 @@ class RunQueue(Source):
 
     def __post_init__(self) -> None:
         self.size = len(self.waiting)
-        self.devices = devices(self.waiting)
+        self.devices, self.each = devices(self.waiting), each(self.waiting)
 
     def __len__(self) -> int:
         return len(self.waiting)

@@ -20,7 +20,7 @@ from kdexp.common.status import state as run_state
 from kdexp.launch.base import Outcome, Source, is_being_run
 from kdexp.launch.board import Board
 from kdexp.launch.child import INTERRUPTED, STOP, Order, in_process
-from kdexp.launch.local import at_least_one, needs_package
+from kdexp.launch.local import at_least_one, few_gpus, needs_package
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
 from kdexp.launch.slots import environment
 from kdexp.run.spec import RunSpec
@@ -73,8 +73,10 @@ class Ray(Parallel):
         self.memory_gb, self.retries, self.resources = memory_gb, retries, dict(resources or {})
         self.workdir = workdir
 
-    def problems(self, wanted: frozenset[str]) -> list[str]:
+    def problems(self, wanted: frozenset[str], each: int = 1) -> list[str]:
         """See :class:`~kdexp.launch.base.Launcher`: runs are carried out elsewhere."""
+        if each > 1 and wanted != {"cpu"} and self.gpus < each:
+            return [few_gpus(self.gpus, each)]
         return []
 
     def at_once(self, points: Sequence[RunSpec]) -> int | None:

@@ -14,25 +14,30 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXP
 """Read by the numerical libraries when they are loaded, so they are set before."""
 
 
-def slots(asked: int | None, threads: int | None, memory_gb: float | None, devices: set[str]) -> list[dict[str, str]]:
+def slots(
+    asked: int | None, threads: int | None, memory_gb: float | None, devices: set[str], each: int = 1
+) -> list[dict[str, str]]:
     """Return one environment a slot; its length is the number of runs at once.
 
-    On GPUs there is one slot a GPU. On a CPU there are as many as cores hold with ``threads`` each (1 unless asked:
-    four runs of one thread do 1.7 times the work of one run of four), and no more than the free memory holds.
+    On GPUs there is one slot for every ``each`` of them. On a CPU there are as many as cores hold with ``threads`` each
+    (1 unless asked: four runs of one thread do 1.7 times the work of one run of four), and no more than the free memory
+    holds.
 
     Args:
         asked: number of slots; None = by the machine.
         threads: threads a run; None = 1 on a CPU, an equal share of the cores on GPUs.
         memory_gb: memory a run is expected to need; None = do not look.
         devices: the values of ``runtime.device`` of all points.
+        each: devices a run: GPUs that it sees, or processes that it has on a CPU, each with its threads.
     """
     gpus = visible_gpus() if devices != {"cpu"} else []
     if gpus:
-        count = asked or len(gpus)
-        share = threads or max(1, cores() // count)
-        return [{**_threads(share), "CUDA_VISIBLE_DEVICES": gpus[n % len(gpus)]} for n in range(count)]
+        groups = [",".join(gpus[n : n + each]) for n in range(0, len(gpus) - each + 1, each)]
+        count = asked or max(1, len(groups))
+        share = threads or max(1, cores() // (count * each))
+        return [{**_threads(share), "CUDA_VISIBLE_DEVICES": groups[n % len(groups)]} for n in range(count)]
     share = threads or 1
-    count = asked or max(1, cores() // share)
+    count = asked or max(1, cores() // (share * each))
     if asked is None and memory_gb:
         count = max(1, min(count, int(free_memory_gb() / memory_gb)))
     return [environment(share) for _ in range(count)]
@@ -80,5 +85,5 @@ def visible_gpus() -> list[str]:
 def describe(environments: list[dict[str, str]]) -> dict[str, Any]:
     """Return what the slots amount to, for people."""
     first = environments[0]
-    gpus = len({e["CUDA_VISIBLE_DEVICES"] for e in environments if "CUDA_VISIBLE_DEVICES" in e})
+    gpus = len({gpu for e in environments for gpu in e.get("CUDA_VISIBLE_DEVICES", "").split(",") if gpu})
     return {"slots": len(environments), "threads": int(first[THREADS[0]]), "gpus": gpus}

@@ -17,7 +17,7 @@ from kdexp.common import machine
 from kdexp.launch.base import Outcome, Source
 from kdexp.launch.board import Board
 from kdexp.launch.child import STOP, Order
-from kdexp.launch.local import at_least_one, needs_package
+from kdexp.launch.local import at_least_one, few_gpus, needs_package
 from kdexp.launch.pool import Job, Parallel, Pool, terminated_like_interrupted
 from kdexp.launch.slots import environment
 from kdexp.run.spec import RunSpec
@@ -64,8 +64,10 @@ class Submitit(Parallel):
         self.memory_gb, self.timeout_min, self.requeues = memory_gb, timeout_min, requeues
         self.parameters = dict(parameters or {})
 
-    def problems(self, wanted: frozenset[str]) -> list[str]:
+    def problems(self, wanted: frozenset[str], each: int = 1) -> list[str]:
         """See :class:`~kdexp.launch.base.Launcher`: runs are carried out elsewhere."""
+        if each > 1 and wanted != {"cpu"} and self.gpus < each:
+            return [few_gpus(self.gpus, each)]
         return []
 
     @property

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from kdexp.common import machine
 from kdexp.common.registry import build
 from kdexp.config import schema
 from kdexp.config.schema import Config, Group, Part, Temperature
@@ -60,6 +61,8 @@ class LGTM(Method):
             problems.append(
                 "recipe.bias_correction=false: LGTM looks one step of AdamW ahead, with its correction; use true."
             )
+        if config.runtime.devices > 1 or machine.launched() > 1:
+            problems.append("objective=lgtm moves the teacher by whole batches: use runtime.devices=1.")
         if config.recipe.accumulation != 1:
             problems.append(
                 f"recipe.accumulation={config.recipe.accumulation}: LGTM's teacher moves between micro-batches; use 1 "

@@ -111,7 +111,9 @@ class Together(Student):
         self.student_weights = [p for p in self.model.parameters() if p.requires_grad]
         self.teacher_weights = [p for p in beside.parameters() if p.requires_grad]
 
-    def backward(self, batch: Batch, target: Features | None, whole: Batch, seed: int, step: int, micro: int) -> None:
+    def backward(
+        self, batch: Batch, target: Features | None, whole: Batch | None, seed: int, step: int, micro: int
+    ) -> None:
         """Move the teacher, then add the student's gradients from its new answers."""
         torch.manual_seed(seed_of(seed, step, 63))
         self._move_teacher(batch, step)

@@ -89,8 +89,21 @@ def install() -> None:
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import sdpa_mask
 
+    def mask(*args: Any, device: torch.device | str = "cpu", **options: Any) -> Tensor | None:
+        if not may_look(torch.device(device)):
+            options |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+        return sdpa_mask(*args, device=device, **options)
+
     AttentionInterface.register(ATTENTION, tapped_attention)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+    AttentionMaskInterface.register(ATTENTION, mask)
+
+
+def may_look(device: torch.device) -> bool:
+    """Tell whether values of a tensor may be looked at in a forward pass: a GPU would have to be waited for.
+
+    Where they may, a batch without padding gets no mask.
+    """
+    return device.type == "cpu"
 
 
 def wanted(objectives: Iterable[Listener], side: int) -> frozenset[str]:

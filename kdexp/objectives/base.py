@@ -145,6 +145,13 @@ class Objective(nn.Module):
         """
         return batch.index.new_tensor(len(batch))
 
+    def undivided(self) -> str:
+        """Say why slices of a batch, each weighed by its units, do not add up to the batch; '' = they do.
+
+        Then several devices a run are refused. It goes on from the objective's name: ``compares examples with ...``.
+        """
+        return ""
+
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss, a float32 scalar."""
         raise NotImplementedError

@@ -62,6 +62,10 @@ class CLKD(Objective):
         choice("clkd.reduction", reduction, ("mean", "sum"))
         self.lam, self.mu, self.nu, self.b, self.reduction = lam, mu, nu, b, reduction
 
+    def undivided(self) -> str:
+        """Classes are compared over the batch."""
+        return "compares how classes lie over a whole batch"
+
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the weighted sum of all terms."""
         assert teacher is not None

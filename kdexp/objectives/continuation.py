@@ -107,6 +107,10 @@ class Continuation(Objective):
         self.phi.fill_(continuation_phi(epochs, tau_max, self.clamp)[epoch])
         self.psi.fill_(continuation_psi(epochs, denominator, ramp_end)[epoch])
 
+    def undivided(self) -> str:
+        """One variant has its hinge over the batch."""
+        return "" if self.variant != "mean_mse" else "(variant=mean_mse) has one hinge for a whole batch"
+
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss with the current psi and phi."""
         assert teacher is not None

@@ -48,6 +48,14 @@ class HidCLS(Projected):
         choice("variant", variant, VARIANTS)
         self.variant = variant
 
+    def undivided(self) -> str:
+        """The released defect looks at the first sentence of what it is given."""
+        return (
+            ""
+            if self.variant == "correct"
+            else f"(variant={self.variant}) looks at the first sentence of a batch alone"
+        )
+
     def reads(self) -> str:
         """The first position; all of them as the released defect does."""
         return "first" if self.variant == "correct" else "all"

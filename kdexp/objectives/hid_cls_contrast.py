@@ -125,6 +125,10 @@ class HidCLSContrast(Objective):
         """Draw other negatives from now on."""
         self.epoch.fill_(epoch)
 
+    def undivided(self) -> str:
+        """The banks follow every batch."""
+        return "keeps banks of vectors that follow every batch"
+
     def reads(self) -> str:
         """The first position."""
         return "first"

@@ -129,6 +129,10 @@ class Review(Objective):
         length = max(epochs / 12, 1.0) if self.warmup_epochs is None else self.warmup_epochs
         self.weight.fill_(reviewkd_warmup([epoch + 1], max(length, 1e-9))[0])
 
+    def undivided(self) -> str:
+        """Pooled sizes average over sentences, whatever their lengths."""
+        return "averages over sentences and over tokens, of which slices have unequal shares"
+
     def reads(self) -> str:
         """No padding."""
         return "real"

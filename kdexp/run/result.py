@@ -77,6 +77,7 @@ def assemble(
         },
         "runtime": {
             "device": str(run.device),
+            "devices": run.ranks.size,
             "dtype": run.dtype,
             "threads": run.threads,
             "compile": run.facts.get("compile", {}),
@@ -99,7 +100,10 @@ def _predictions(student: Finished, run_dir: Path) -> dict[str, str]:
 
 
 def _cost(summary: dict[str, Any]) -> dict[str, Any]:
-    names = ("seconds", "steps", "examples", "examples_per_s", "peak_memory_mb", "padding", "vocabulary")
+    names = (
+        "seconds", "steps", "examples", "examples_per_s", "tflops_per_s", "mfu", "peak_memory_mb", "padding",
+        "vocabulary",
+    )  # fmt: skip
     return {name: summary.get(name) for name in names}
 
 

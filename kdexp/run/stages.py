@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdexp.common import machine, turns
 from kdexp.common.turns import Turns
+from kdexp.config.schema import Runtime
 from kdexp.methods import base as methods
 from kdexp.models import source
-from kdexp.run import progress
+from kdexp.run import crew, progress
 from kdexp.run import result as results
 from kdexp.run.spec import RunSpec, facts
 from kdexp.store import leases
@@ -39,7 +41,7 @@ def carry_out(
     """
     began, config = turns.clock(), spec.config
     device = machine.decide_device(config.runtime.device)
-    threads = _threads(config.runtime.threads)
+    threads = _threads(config.runtime, device)
     source.fetch(config.teacher)  # another machine than the one that asked may have another cache
     known = facts(config)
     stages = methods.stages(config, known)
@@ -67,7 +69,10 @@ def carry_out(
     return result
 
 
-def _threads(asked: int | None) -> int:
+def _threads(runtime: Runtime, device: str) -> int:
+    asked = runtime.threads
+    if asked is None and runtime.devices > 1 and device == "cpu":  # its processes share this machine
+        asked = max(1, torch.get_num_threads() // runtime.devices)
     if asked is not None:
         torch.set_num_threads(asked)
     return torch.get_num_threads()
@@ -86,15 +91,21 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
                 _gate(stage, there[stage.key], run)
             return {key: (finished, True) for key, finished in there.items()}
     done: dict[str, tuple[Any, bool]] = {}
-    for stage in stages:
-        action = methods.action(stage.action)
-        inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
-        done[stage.key] = store.build(
-            stage, lambda work, a=action, s=stage, i=inputs: a(Phase(s, i, work, run)).to_dict(), run.say, run.stop
-        )
-        _gate(stage, done[stage.key][0], run)
-        run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
+    with crew.gathered(run) as run.ranks:
+        run.device = run.ranks.device(str(run.device))
+        for stage in stages:
+            inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
+            done[stage.key] = store.build(
+                stage, lambda work, s=stage, i=inputs: _carried_out(s, i, work, run), run.say, run.stop
+            )
+            _gate(stage, done[stage.key][0], run)
+            run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
     return done
+
+
+def _carried_out(stage: Stage, inputs: dict[str, Any], work: Path, run: RunContext) -> dict[str, Any]:
+    crew.order(run, stage)
+    return methods.action(stage.action)(Phase(stage, inputs, work, run)).to_dict()
 
 
 def _gate(stage: Stage, finished: Any, run: RunContext) -> None:

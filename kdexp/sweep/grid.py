@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp.check import probes
 from kdexp.common.problems import ConfigError
 from kdexp.config.resolve import resolve
-from kdexp.launch.base import devices
+from kdexp.launch.base import devices, each
 from kdexp.run import spec
 from kdexp.run.spec import RunSpec
 from kdexp.sweep import study
@@ -66,7 +66,7 @@ class Grid(Sweeper):
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
             points = self.points(arguments)
-            problems = launcher.problems(devices(points))
+            problems = launcher.problems(devices(points), each(points))
             if problems:
                 raise ConfigError(problems)
         except ConfigError:

@@ -74,8 +74,7 @@ def save(
     Args:
         sums: what the next line of metrics is the mean of.
     """
-    tensors = {f"model.{k}": v for k, v in _unique(model).items()} | _around(parts, optimizer)
-    tensors |= {f"sums.{k}": v for k, v in (sums or {}).items()}
+    tensors = state(model, parts, optimizer) | {f"sums.{k}": v for k, v in (sums or {}).items()}
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -123,17 +122,32 @@ def load(
         return Progress()
     path = folder / TENSORS
     tensors = load_file(path)
-    model.load_state_dict(_below(tensors, "model."), strict=False)
-    missing = set(_unique(model)) - set(_below(tensors, "model."))
+    missing = restore(tensors, model, parts, optimizer)
     if missing:
-        raise ValueError(f"{path} has no weights for {sorted(missing)[:5]}: it belongs to another model.")
-    _put_around(tensors, parts, optimizer)
+        raise ValueError(f"{path} has no weights for {missing[:5]}: it belongs to another model.")
     if sums is not None:
         sums.update(_below(tensors, "sums."))
     if progress.best_sha256 is not None:  # not that of a later evaluation, which comes again
         folder.with_name(BEST).unlink(missing_ok=True)
         _link(folder / BEST, folder.with_name(BEST))
     return progress
+
+
+def state(model: nn.Module, parts: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Return all tensors of a student in training, by name."""
+    return {f"model.{k}": v for k, v in _unique(model).items()} | _around(parts, optimizer)
+
+
+def restore(
+    tensors: dict[str, torch.Tensor], model: nn.Module, parts: nn.Module, optimizer: torch.optim.Optimizer
+) -> list[str]:
+    """Put what :func:`state` returned back in place; returns the model's weights that are not among them."""
+    weights = _below(tensors, "model.")
+    model.load_state_dict(weights, strict=False)
+    missing = sorted(set(_unique(model)) - set(weights))
+    if not missing:
+        _put_around(tensors, parts, optimizer)
+    return missing
 
 
 def hand_on(path: Path, parts: nn.Module, optimizer: torch.optim.Optimizer) -> None:

@@ -15,6 +15,7 @@ from kdexp.config.schema import Config
 from kdexp.models import build as models
 from kdexp.models import source
 from kdexp.tasks.base import DataContext, Dataset, Task
+from kdexp.train.distributed import ALONE, Ranks
 from kdexp.train.student import Student
 
 
@@ -37,6 +38,7 @@ class RunContext:
             :meth:`kdexp.train.phase.Phase.train`.
         facts: filled by stages: what was decided, for the result.
         turns: of the runs of a cohort in this process; None = the run is alone.
+        ranks: the processes that carry the run out together.
     """
 
     config: Config
@@ -51,6 +53,7 @@ class RunContext:
     show: Callable[[str, Student | None, int, int, int], None] = lambda stage, student, step, total, examples: None
     facts: dict[str, Any] = field(default_factory=dict)
     turns: Turns | None = None
+    ranks: Ranks = ALONE
 
     @property
     def cast(self) -> torch.dtype | None:

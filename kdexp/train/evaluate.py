@@ -53,9 +53,10 @@ def collect(
     model.eval()
     rows = np.arange(len(data)) if rows is None else rows
     kept: dict[str, list[Any]] = {}
-    for index in evaluation_batches(data.costs[rows], EVALUATION_BATCH):
-        batch = data.collate(rows[index]).to(context.device)
-        with torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None):
+    cast = torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None)
+    with cast:  # around all batches, so that each weight is cast once
+        for index in evaluation_batches(data.costs[rows], EVALUATION_BATCH):
+            batch = data.collate(rows[index]).to(context.device)
             features = capture.forward(model, head, batch)
             for name, values in keep(features, batch).items():
                 places = kept.setdefault(name, [None] * len(rows))

@@ -19,6 +19,7 @@ from kdexp.heads.batch import Batch
 from kdexp.tasks.base import Dataset
 from kdexp.train import optim
 from kdexp.train.batching import batches, padded
+from kdexp.train.distributed import ALONE, Ranks
 from kdexp.train.student import Student, seed_of
 from kdexp.train.teachers import Teacher
 
@@ -44,6 +45,8 @@ class LoopSettings:
             updates over all parts.
         after_update: called with (student, updates done) after every update: the place to keep files on the way.
         show: progress display: (student, updates done, total, examples of this update).
+        ranks: the processes that train together; each has a slice of every batch.
+        new_pass: called before every micro-batch (:func:`kdexp.train.compiling.new_pass`).
     """
 
     recipe: Recipe
@@ -58,6 +61,8 @@ class LoopSettings:
     turn: Callable[[int, int], None] = lambda number, micro: None
     after_update: Callable[[Student, int], None] = lambda student, step: None
     show: Callable[[Student, int, int, int], None] = lambda student, step, total, examples: None
+    ranks: Ranks = ALONE
+    new_pass: Callable[[], None] = lambda: None
 
 
 def train(student: Student, teacher: Teacher | None, data: Dataset, settings: LoopSettings) -> None:
@@ -87,8 +92,11 @@ def train(student: Student, teacher: Teacher | None, data: Dataset, settings: Lo
                 break
             step = progress.step
             draw = before * total + step
-            for micro, (batch, whole) in enumerate(_micro_batches(data, rows[stream[number]], settings, draw)):
+            parts = _micro_batches(data, rows[stream[number]], settings, draw)
+            for part, (batch, whole) in enumerate(parts):
+                micro = settings.ranks.turn(part, len(parts))
                 settings.turn(draw, micro)
+                settings.new_pass()
                 torch.manual_seed(seed_of(settings.seed, draw, micro) + 1)  # for a teacher that keeps its dropout on
                 target = teacher(batch) if teacher else None
                 student.backward(batch, target, whole, settings.seed, draw, micro)
@@ -101,11 +109,13 @@ def train(student: Student, teacher: Teacher | None, data: Dataset, settings: Lo
             settings.after_update(student, step + 1)
             settings.show(student, step + 1, total, len(stream[number]))
             progress.batch = number + 1
-            if settings.stop() or time.monotonic() - saved >= settings.checkpoint_s:
+            due = settings.ranks.first and time.monotonic() - saved >= settings.checkpoint_s
+            stop, due = settings.ranks.agreed(settings.stop(), due)
+            if stop or due:
                 student.checkpoint()
                 settings.saved()
                 saved = time.monotonic()
-                if settings.stop():
+                if stop:
                     raise Interrupted(f"stopped at step {step + 1} of {total}; the same command continues there")
         progress.epoch, progress.batch = epoch + 1, 0
 
@@ -119,15 +129,18 @@ def subset(n: int, examples: int | None) -> np.ndarray:
 
 def _micro_batches(
     data: Dataset, index: np.ndarray, settings: LoopSettings, step: int = 0
-) -> list[tuple[Batch, Batch]]:
+) -> list[tuple[Batch, Batch | None]]:
     """Split one batch into equal micro-batches on the device, each with the whole batch beside it.
 
-    All are padded to the width of the whole batch, so that accumulating equals one big batch.
+    All are padded to the width of the whole batch, so that accumulating equals one big batch. Of several processes
+    each has its own; all have as many, so one that has run out of examples works on some with None beside them.
     """
     width = padded(data.costs, index, settings.pad_multiple)
     whole = data.collate(index, seed_of(settings.seed, step, 0), width).to(settings.device)
-    parts = settings.recipe.accumulation
-    if parts == 1:
+    parts, ranks = settings.recipe.accumulation, settings.ranks
+    if parts * ranks.size == 1:
         return [(whole, whole)]
-    cuts = [c for c in np.array_split(np.arange(len(index)), parts) if len(c)]
-    return [(whole.part(slice(c[0], c[-1] + 1)), whole) for c in cuts]
+    cuts = np.array_split(np.arange(len(index)), parts * ranks.size)
+    rounds = [cuts[i : i + ranks.size] for i in range(0, len(cuts), ranks.size)]
+    mine = [each[ranks.rank] for each in rounds if len(each[0])]
+    return [(whole.part(slice(c[0], c[-1] + 1)), whole) if len(c) else (whole.part(slice(0, 1)), None) for c in mine]

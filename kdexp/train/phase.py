@@ -30,11 +30,11 @@ from kdexp.common import files, machine
 from kdexp.common.registry import RESERVED, build
 from kdexp.config.schema import Recipe
 from kdexp.heads.base import Head
-from kdexp.heads.batch import Batch, Predictions
+from kdexp.heads.batch import Batch, Features, Predictions
 from kdexp.heads.classification import LABEL
 from kdexp.inits import copying
 from kdexp.models import build as models
-from kdexp.models import capture, reach, source, vocabulary
+from kdexp.models import capture, precision, reach, source, vocabulary
 from kdexp.models.families.base import Shape
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage, order
@@ -43,7 +43,7 @@ from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import agreement, check_answers, check_labels
 from kdexp.train import checkpoint, evaluate, loop, optim, shared, teacher_cache, teachers
 from kdexp.train.batching import multiple_of, padding_share
-from kdexp.train.compiling import compiled_step, flops
+from kdexp.train.compiling import GRAPHS, compiled_step, compiled_teacher, flops, new_pass
 from kdexp.train.context import RunContext
 from kdexp.train.question import PRETRAINED, Question, reads
 from kdexp.train.step import Step, Term, run_step
@@ -68,6 +68,8 @@ class Summary:
         steps, examples: updates, and examples seen by them.
         seconds: of training, over all attempts; ``wall_seconds`` of this attempt.
         examples_per_s, peak_memory_mb: how fast, how large.
+        tflops_per_s, mfu: estimated operations a second (6 a weight of the trained layers and real token, 2 a weight of
+            a teacher that is run), and their share of what the device's maker states; None = not known.
         padding: share of padding among the positions of the first epoch.
         vocabulary: rows of the word embedding that were trained (``used``), ``of`` how many; None = all.
         best: epoch, step and scores of the best evaluation; {} = nothing selected.
@@ -86,6 +88,8 @@ class Summary:
     seconds: float | None = None
     examples_per_s: float | None = None
     peak_memory_mb: float | None = None
+    tflops_per_s: float | None = None
+    mfu: float | None = None
     padding: float | None = None
     vocabulary: dict[str, int] | None = None
     wall_seconds: float | None = None
@@ -186,22 +190,30 @@ class Phase:
 
     def teacher_model(self, folder: Path | None = None) -> nn.Module:
         """Load the teacher, on the device: from a stage's result, or as it is before fine-tuning on the task."""
+        return self._loaded_teacher(folder).to(self.context.device)
+
+    def _loaded_teacher(self, folder: Path | None) -> nn.Module:
         teacher, head = self.config.teacher, self.task.head
-        model = models.load_teacher(teacher, head, folder) if folder else models.load_pretrained(teacher, head)
-        return model.to(self.context.device)
+        return models.load_teacher(teacher, head, folder) if folder else models.load_pretrained(teacher, head)
 
     def _listened(self, folder: Path | None) -> nn.Module:
-        """Load the teacher to listen to: the one that the student's weights were copied from is there already.
+        """Load the teacher to listen to, on the device, or its part of it.
 
-        A phase has drawn its random weights by then, and training seeds what it draws.
+        The one that the student's weights were copied from is there already. A phase has drawn its random weights by
+        then, and training seeds what it draws.
         """
-        there, model = self._copied_from
+        ranks, context = self.context.ranks, self.context
+        if self.config.runtime.shard_teacher and ranks.size > 1:
+            model = self._loaded_teacher(folder).requires_grad_(False)
+            precision.lower(model, context.cast)  # before its weights are spread
+            return ranks.shard(model, context.device)
         if folder is None:
             return self.teacher_model()
+        there, copied = self._copied_from
         self._copied_from = None, None
-        if model is None or there != folder:
-            model = models.load_teacher(self.config.teacher, self.task.head, folder, draw=False)
-        return model.to(self.context.device)
+        if copied is None or there != folder:
+            copied = models.load_teacher(self.config.teacher, self.task.head, folder, draw=False)
+        return copied.to(context.device)
 
     def student(
         self,
@@ -233,6 +245,12 @@ class Phase:
         device, runtime = self.context.device, self.config.runtime
         work = flops(model, self.config, data["train"], self.recipe)
         decided = machine.decide_compile(runtime.compile, str(device), work, self.context.threads)
+        decided |= {"mode": runtime.compile_mode} if decided["decided"] else {}
+        if decided["decided"] and runtime.compile_mode == GRAPHS and device.type != "cuda":
+            raise ValueError(
+                f"runtime.compile_mode={GRAPHS} records CUDA graphs, and this run computes on {device}: use "
+                "runtime.compile_mode=default."
+            )
         self.context.facts.setdefault("compile", {})[self.stage.name] = decided
         student = make(
             step,
@@ -241,13 +259,15 @@ class Phase:
             self._judge(data),
             self.goal.metric,
             lambda step, epoch, values: self.context.write(self.stage.name, step, epoch, values),
-            compiled_step(str(device)) if decided["decided"] else run_step,
+            compiled_step(str(device), runtime.compile_mode) if decided["decided"] else run_step,
             beside,
         )
         parts = {name: p.numel() for name, p in student.objectives.named_parameters()}
         self.summary.learned_parts = parts
         if self._part[0] and not student.progress.step:
             checkpoint.take_over(self.inputs["start"].folder / HANDED_ON, student.parts, student.optimizer)
+        if self.context.ranks.size > 1:
+            student.join(self.context.ranks)
         return student
 
     @property
@@ -326,25 +346,32 @@ class Phase:
         kept = None
         if folder is not None and theirs and question.outputs:
             kept = CachedTeacher.open(folder, head.names, self.recipe.max_length, context.device, self.rows())
-        answer = teacher_cache.look_up(question, kept, context)
+        answer = context.ranks.in_turn(lambda: teacher_cache.look_up(question, kept, context))
         context.facts.setdefault("teacher", {})[self.stage.name] = answer.facts
         context.say(f"teacher of {self.stage.name}: {answer.facts['why']}")
         if answer.teacher is not None:
             return answer.teacher
-        together = self._together(question, folder)
+        run, compiled = capture.forward, context.facts.get("compile", {}).get(self.stage.name, {})
+        if compiled.get("decided") and context.device.type == "cuda":  # on a CPU it stays as it is: it gains little
+            run = compiled_teacher(str(context.device), self.config.runtime.compile_mode)
+        together = self._together(question, folder, run)
         model = question.load() if together is None else together.model
         want, answers = frozenset(question.reads), question.outputs
-        capture.probe(model, head, self._specimen(train), want, "teacher", answers)
+        with torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None):
+            capture.probe(model, head, self._specimen(train), want, "teacher", answers)
         self._note_reach("teacher", model, head, want, answers)
         if together is not None:
             return together.seat(want, answers, len(order([self.stage])))
-        return LiveTeacher(model, head, want, context.cast, question.quiet, answers)
+        return LiveTeacher(model, head, want, context.cast, question.quiet, answers, run)
 
-    def _together(self, question: Question, folder: Path | None) -> shared.SharedTeacher | None:
+    def _together(
+        self, question: Question, folder: Path | None, run: Callable[..., Features]
+    ) -> shared.SharedTeacher | None:
         """Return the live teacher that runs of this process ask together about this phase's batches; None = alone.
 
         Args:
             folder: of its weights; None = the pretrained ones.
+            run: runs it, perhaps compiled.
         """
         turns, config = self.context.turns, self.config
         if turns is None or question.data is None:
@@ -358,7 +385,7 @@ class Phase:
             alike |= {"span": self._part, "updates": self.updates()}
         self.context.facts["teacher"][self.stage.name]["cohort"] = len(turns)
         self.context.say(f"teacher of {self.stage.name}: its pass is shared by a cohort of {len(turns)} runs")
-        return shared.SharedTeacher.of(turns, alike, question, self.context.cast)
+        return shared.SharedTeacher.of(turns, alike, question, self.context.cast, run)
 
     def _identity(self, folder: Path | None) -> dict[str, Any] | None:
         """Return what decides a teacher's features, but for examples and arithmetic; None if it is not known.
@@ -428,6 +455,8 @@ class Phase:
             **({"turn": teacher.turn} if isinstance(teacher, shared.Seat) else {}),
             after_update=after_update or (lambda student, step: None),
             show=lambda student, step, total, examples: context.show(self.stage.name, student, step, total, examples),
+            ranks=context.ranks,
+            new_pass=new_pass(runtime.compile_mode),
         )
         loop.train(student, teacher, train, settings)
         if isinstance(teacher, shared.Seat):
@@ -453,10 +482,21 @@ class Phase:
             summary.padding = round(padding_share(costs, self.recipe, settings.seed, settings.pad_multiple), 4)
         summary.seconds = round(progress.seconds, 3)
         summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
+        share = progress.step / max(1, total)
+        self._note_speed(student.model, train, isinstance(teacher, LiveTeacher), share, progress.seconds)
         summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
         summary.wall_seconds = round(time.monotonic() - began, 3)
         summary.best, summary.history = progress.best, progress.history
         summary.stopped_early = progress.stopped
+
+    def _note_speed(self, model: nn.Module, train: Dataset, live: bool, share: float, seconds: float) -> None:
+        """Note how much of the device's arithmetic a training has used; ``share`` of the recipe's updates were made."""
+        context = self.context
+        work = share * flops(model, self.config, train, self.recipe, live)
+        speed = work / max(seconds, 1e-9)
+        peak = machine.peak_flops(str(context.device), context.dtype)
+        self.summary.tflops_per_s = float(f"{speed / 1e12:.4g}")
+        self.summary.mfu = None if peak is None else round(speed / (peak * context.ranks.size), 4)
 
     def finetune_teacher(self, after_update: Callable[[Student, int], None] | None = None) -> nn.Module:
         """Fine-tune the teacher on the task, unless it is a classifier already; measure it, save it, keep its answers.
@@ -542,7 +582,11 @@ class Phase:
 
     def scores(self, model: nn.Module) -> dict[str, dict[str, float]]:
         """Return a model's metrics on every split of the task but train, without noting them."""
-        return evaluate.scores(model, self.data(), self.task, self.context)
+        return self._rank_0_says(lambda: evaluate.scores(model, self.data(), self.task, self.context))
+
+    def _rank_0_says(self, measure: Callable[[], Any]) -> Any:
+        """Return what one process measures for all."""
+        return self.context.ranks.told(measure() if self.context.ranks.first else None)
 
     def measure(self, model: nn.Module, data: Mapping[str, Dataset] | None = None) -> dict[str, dict[str, float]]:
         """Score a model, and the trivial answer, on every split but train; both go into the summary.
@@ -556,13 +600,17 @@ class Phase:
         data, known = data or self.data(), {}
         if self._judged is not None and self._judged[1] == evaluate.stamp(model):
             known = {name: self._judged[2] for name, split in data.items() if split is self._judged[0]}
-        self.summary.scores = evaluate.scores(model, data, self.goal, self.context, self.work, known)
+        self.summary.scores = self._rank_0_says(
+            lambda: evaluate.scores(model, data, self.goal, self.context, self.work, known)
+        )
         self.summary.majority = evaluate.trivial(data, self.goal)
         return self.summary.scores
 
     def save(self, model: nn.Module) -> None:
         """Write a model into the stage's result, complete with its tokenizer, and its sizes into the summary."""
         model.eval()
+        if not self.context.ranks.first:
+            return
         target = self.work / "model.safetensors"
         with files.room(target, sum(value.nbytes for value in model.state_dict().values())):
             models.save(model, self.work)

@@ -9,6 +9,7 @@ reused is what the teacher would say to it alone, bit for bit.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -41,17 +42,24 @@ class SharedTeacher:
         quiet: its dropout is off.
         dtype: of autocast, or None for full precision.
         turns: of the listeners.
+        run: runs the model, perhaps compiled.
     """
 
-    def __init__(self, model: nn.Module, head: Head, quiet: bool, dtype: torch.dtype | None, turns: Turns) -> None:
+    def __init__(
+        self, model: nn.Module, head: Head, quiet: bool, dtype: torch.dtype | None, turns: Turns,
+        run: Callable[..., Features] = capture.forward,
+    ) -> None:  # fmt: skip
         self.model, self.head, self.quiet, self.dtype = model, head, quiet, dtype
-        self.turns = turns
+        self.turns, self.run = turns, run
         self.seats: dict[int, Seat] = {}
         self._live: dict[tuple[frozenset[str], bool], LiveTeacher] = {}
         self._said: tuple[tuple[Place, bool], Features] | None = None
 
     @classmethod
-    def of(cls, turns: Turns, key: dict[str, Any], question: Question, dtype: torch.dtype | None) -> SharedTeacher:
+    def of(
+        cls, turns: Turns, key: dict[str, Any], question: Question, dtype: torch.dtype | None,
+        run: Callable[..., Features],
+    ) -> SharedTeacher:  # fmt: skip
         """Return the teacher of those who name the same ``key``, which decides all but the features that they want.
 
         Teachers that nobody listens to any more are given up.
@@ -61,7 +69,7 @@ class SharedTeacher:
             del known[name]
         name = digest(key)
         if name not in known:
-            known[name] = cls(question.load(), question.head, question.quiet, dtype, turns)
+            known[name] = cls(question.load(), question.head, question.quiet, dtype, turns, run)
         shared: SharedTeacher = known[name]
         return shared
 
@@ -94,7 +102,8 @@ class SharedTeacher:
 
     def _run(self, batch: Batch, want: frozenset[str], answers: bool) -> Features:
         if (want, answers) not in self._live:
-            self._live[want, answers] = LiveTeacher(self.model, self.head, want, self.dtype, self.quiet, answers)
+            live = LiveTeacher(self.model, self.head, want, self.dtype, self.quiet, answers, self.run)
+            self._live[want, answers] = live
         return self._live[want, answers](batch)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from kdexp.config.schema import Recipe
 from kdexp.heads.batch import Batch, Features
 from kdexp.objectives.base import Objective
 from kdexp.train import checkpoint, optim
+from kdexp.train.distributed import ALONE, Ranks
 from kdexp.train.step import Step, run_step
 
 MICRO = 64
@@ -83,6 +85,24 @@ class Student:
         self._bad: dict[str, Tensor] = {}  # the first step at which something was not finite, 0 = none
         self._rates: dict[int, float] = {}
         self._since = turns.clock()
+        self.ranks = ALONE
+
+    def join(self, ranks: Ranks) -> None:
+        """Train with other processes from now on: go on from rank 0's progress and weights, share gradients.
+
+        Raises:
+            ValueError: something is trained that the step does not run, so that its gradients would not be shared.
+        """
+        shared = {id(p) for p in self.step.parameters()}
+        if any(id(p) not in shared for group in self.optimizer.param_groups for p in group["params"]):
+            raise ValueError("a module is trained beside the student, on its own gradients: use runtime.devices=1.")
+        self.ranks = ranks
+        self.progress = checkpoint.Progress(**ranks.told(asdict(self.progress)))
+        tensors = ranks.shared(checkpoint.state(self.model, self.parts, self.optimizer))
+        if not ranks.first:
+            checkpoint.restore(tensors, self.model, self.parts, self.optimizer)
+            self._sums = {}
+        self.run = ranks.beside(self.step, self.run)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Put the student into training mode and tell objectives with a schedule where they are.
@@ -96,8 +116,10 @@ class Student:
         for objective in self.step.listeners():
             objective.begin_epoch(epoch, epochs)
 
-    def backward(self, batch: Batch, target: Features | None, whole: Batch, seed: int, step: int, micro: int) -> None:
-        """Add one micro-batch's gradients. ``whole`` is the batch it is part of."""
+    def backward(
+        self, batch: Batch, target: Features | None, whole: Batch | None, seed: int, step: int, micro: int
+    ) -> None:
+        """Add one micro-batch's gradients. ``whole`` is the batch it is part of; None = it counts for nothing."""
         torch.manual_seed(seed_of(seed, step, micro))
         shares = {name: _share(o, batch, whole) for name, o in self.objectives.items()}  # type: ignore[arg-type]
         total, values = self.run(self.step, batch, target, shares)
@@ -124,7 +146,8 @@ class Student:
 
     def _add(self, what: str, values: Tensor) -> None:
         """Add the objectives' values, or the norm of the gradients, to what the next line of metrics is the mean of."""
-        self._sums[what] = self._sums[what] + values if what in self._sums else values
+        known = self._sums.get(what)
+        self._sums[what] = values.clone() if known is None else known + values  # a recorded graph writes there again
 
     def _mark(self, what: str, values: Tensor) -> None:
         """Remember, without waiting for the device, which of these values were first not finite in this update."""
@@ -140,7 +163,9 @@ class Student:
         """
         names = {"terms": [*self.objectives], "norm": ["the gradient norm"]}
         steps = {
-            n: s for what, bad in self._bad.items() for n, s in zip(names[what], bad.reshape(-1).tolist(), strict=True)
+            n: s
+            for what, bad in self._bad.items()
+            for n, s in zip(names[what], self.ranks.earliest(bad).reshape(-1).tolist(), strict=True)
         }
         first = min((step for step in steps.values() if step), default=0)
         if first:
@@ -172,7 +197,7 @@ class Student:
         if not count:
             return {}
         self.check_finite()
-        means = (self._sums["values"] / count).tolist()
+        means = (self.ranks.summed(self._sums["values"]) / count).tolist()
         values = {f"train/{name}": v for name, v in zip(self.objectives, means, strict=True)}
         values["train/loss"] = sum(self.weights[name] * v for name, v in zip(self.objectives, means, strict=True))
         values["train/rate"] = self.progress.rate
@@ -191,7 +216,7 @@ class Student:
         if self.judge is None:
             return
         self.check_finite(weights=True)
-        scores = self.judge(self.model)
+        scores = self.ranks.told(self.judge(self.model) if self.ranks.first else None)
         self.model.train(self.training)
         progress, score = self.progress, scores[self.metric]
         progress.history.append({"epoch": epoch, "step": progress.step, "scores": scores})
@@ -199,7 +224,7 @@ class Student:
         if progress.best_score is None or score > progress.best_score:
             progress.best_score, progress.waiting = score, 0
             progress.best = {"epoch": epoch, "step": progress.step, "scores": scores}
-            if self.recipe.keep == "best":
+            if self.recipe.keep == "best" and self.ranks.first:
                 progress.best_sha256 = checkpoint.save_weights(self.folder / checkpoint.BEST, self.model)
         else:
             progress.waiting += 1
@@ -216,8 +241,10 @@ class Student:
         self._since = turns.clock()
         listeners = zip(self.objectives, self.step.listeners(), strict=True)
         layers = {f"{LAYERS}{name}": o.layer_losses for name, o in listeners if o.layer_losses is not None}
-        sums = {**self._sums, **layers}
-        checkpoint.save(self.folder / "checkpoint", self.model, self.parts, self.optimizer, self.progress, sums)
+        sums = {what: self.ranks.summed(v) if what == "values" else v for what, v in self._sums.items()}
+        if self.ranks.first:
+            sums |= layers
+            checkpoint.save(self.folder / "checkpoint", self.model, self.parts, self.optimizer, self.progress, sums)
 
     def finish(self) -> None:
         """Go back to the best weights, if the recipe keeps those and something was selected.
@@ -229,17 +256,22 @@ class Student:
         self.check_finite(weights=True)
         self.progress.seconds += turns.clock() - self._since
         best = self.folder / checkpoint.BEST
-        if self.recipe.keep == "best" and self.progress.best:
+        if self.recipe.keep == "best" and self.progress.best and self.ranks.first:
             if not best.exists():
                 raise ValueError(f"{best} is missing: {AGAIN}")
             if self.progress.best_sha256 is not None and files.checksum(best) != self.progress.best_sha256:
                 raise ValueError(f"{best} is damaged (its sha256 is not the one noted when it was written): {AGAIN}")
             checkpoint.load_weights(best, self.model)
+        weights = self.ranks.shared(self.model.state_dict())
+        if not self.ranks.first:
+            self.model.load_state_dict(weights)
 
 
-def _share(objective: Objective, batch: Batch, whole: Batch) -> Tensor:
+def _share(objective: Objective, batch: Batch, whole: Batch | None) -> Tensor:
     """Return a micro-batch's share of what an objective averages over in the whole batch."""
     one = torch.ones((), device=batch.device)
+    if whole is None:
+        return 0 * one
     if batch is whole:
         return one
     part, total = objective.units(batch), objective.units(whole)

@@ -36,7 +36,7 @@ from kdexp.common.files import Interrupted
 from kdexp.common.machine import FeatureBudget, amount
 from kdexp.config.identity import digest
 from kdexp.heads.batch import Batch, Features
-from kdexp.models import capture
+from kdexp.models import capture, precision
 from kdexp.store import features as disk
 from kdexp.store.features import FeatureFile, Writing
 from kdexp.train.batching import evaluation_batches
@@ -248,6 +248,7 @@ class TeacherCache:
                 sums = kept.sums if kept is not None and kept.layout == layout else None
                 one = Writing(self._file(name), self._part_bounds(layout), vars(layout), sums)
                 writing[name] = opened.enter_context(one)
+            precision.lower(model, self.context.cast)
             self._fill(model, layouts, writing)
         return None
 

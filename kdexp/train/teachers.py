@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
-from kdexp.models import capture
+from kdexp.models import capture, precision
 
 Teacher = Callable[[Batch], Features]
 STORED = "train_features.{length}.safetensors"
@@ -22,12 +22,13 @@ class LiveTeacher:
     """A teacher that is run on every batch, frozen and without dropout.
 
     Args:
-        model: the teacher; it is frozen here.
+        model: the teacher; it is frozen here, and its weights are cast to what products are computed in.
         head: what it answers.
         want: names of the features to hand out beside the head's outputs.
         dtype: of autocast, or None for full precision.
         evaluation: False keeps its dropout on, as released code of How to Distill your BERT does (card, A2).
         answers: the head's outputs are handed out; False = the wanted features are all that is computed.
+        run: runs the model, perhaps compiled (:func:`kdexp.models.capture.forward`).
     """
 
     def __init__(
@@ -38,16 +39,18 @@ class LiveTeacher:
         dtype: torch.dtype | None,
         evaluation: bool = True,
         answers: bool = True,
+        run: Callable[..., Features] = capture.forward,
     ):
         self.model = model.requires_grad_(False).train(not evaluation)
-        self.head, self.want, self.dtype, self.answers = head, want, dtype, answers
+        self.head, self.want, self.dtype, self.answers, self.run = head, want, dtype, answers, run
         capture.prepare(model, want)
+        precision.lower(self.model, dtype)
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> Features:
         """Return the teacher's features for a batch; no gradient reaches it."""
         with torch.autocast(batch.device.type, dtype=self.dtype, enabled=self.dtype is not None):
-            return capture.forward(self.model, self.head, batch, self.want, self.answers)
+            return self.run(self.model, self.head, batch, self.want, self.answers)
 
 
 def keep_features(

@@ -69,7 +69,8 @@ class Optuna(Sweeper):
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
             plan = _Plan(self.context.config_loader, self.master, self.form, arguments)
-            problems = launcher.problems(frozenset({str(plan.raw["runtime"]["device"])}))
+            runtime = plan.raw["runtime"]
+            problems = launcher.problems(frozenset({str(runtime["device"])}), int(runtime["devices"]))
             if problems:
                 raise ConfigError(problems)
         except ConfigError:
@@ -92,8 +93,9 @@ class Optuna(Sweeper):
         about = (plan.folder.name, str(self.master.get("scale", "full")), command)
         done = sum(trial.state.is_finished() for trial in search.trials())
         board = Board(max(search.total, done) * each, done * each)
-        device = str(plan.raw["runtime"]["device"])
-        source = Trials(search, plan.make, about, board, frozenset({device}))
+        runtime = plan.raw["runtime"]
+        wanted = frozenset({str(runtime["device"])})
+        source = Trials(search, plan.make, about, board, wanted, int(runtime["devices"]))
         try:
             source.write()
             if source:

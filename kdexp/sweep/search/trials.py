@@ -59,9 +59,17 @@ class Trials(Source):
         board: its total is kept right.
     """
 
-    def __init__(self, search: Search, make: Make, about: tuple[str, str, str], board: Board, devices: frozenset[str]):
+    def __init__(
+        self,
+        search: Search,
+        make: Make,
+        about: tuple[str, str, str],
+        board: Board,
+        devices: frozenset[str],
+        each: int = 1,
+    ):
         self.search, self.make, self.about, self.board = search, make, about, board
-        self.size, self.devices = search.total, devices
+        self.size, self.devices, self.each = search.total, devices, each
         self.active: dict[int, _Active] = {}
         self.queue: list[RunSpec] = []
 
