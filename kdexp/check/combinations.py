@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdexp.check import data, settings
+from kdexp.check import architecture, data, settings
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
@@ -36,7 +36,10 @@ def problems(config: Config) -> list[str]:
     if not (init or unusable):
         problems += teachers.unreadable(config) + ([] if task else teachers.other_answers(config))
     mapping = _mapping("mapping", config.mapping)
-    problems += mapping + _objective(config, head, layers=not (init or mapping))
+    objective = _objective(config, head, layers=not (init or mapping))
+    problems += mapping + objective
+    sound = None if task else build(config.task)
+    problems += architecture.problems(config, sound, layers=not init, objective=not objective)
     if not (task or unusable):
         problems += data.problems(config, build(config.task))
     return problems

@@ -78,6 +78,7 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
     for epoch in range(first.epoch, epochs):
         order = {"shuffle": recipe.shuffle, "bucket": recipe.bucket}
         stream = batches(costs[rows], recipe.batch_size, settings.seed, before * epochs + epoch, **order)
+        drawn = data.in_epoch(settings.seed, before * epochs + epoch)
         for student in cohort:
             student.begin_epoch(epoch, epochs)
         for number in range(first.batch, len(stream)):
@@ -86,7 +87,7 @@ def train(cohort: list[Student], teacher: Teacher | None, data: Dataset, setting
                 break
             step = active[0].progress.step
             draw = before * total + step
-            for micro, (batch, whole) in enumerate(_micro_batches(data, rows[stream[number]], settings, draw)):
+            for micro, (batch, whole) in enumerate(_micro_batches(drawn, rows[stream[number]], settings, draw)):
                 torch.manual_seed(seed_of(settings.seed, draw, micro) + 1)  # for a teacher that keeps its dropout on
                 target = teacher(batch) if teacher else None
                 for student in active:
