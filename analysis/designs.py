@@ -72,6 +72,12 @@ STUDIES = {
         ("pkd.over_kd", "pkd.skip_over_last", "distilling_helps"),
         "methods",
     ),
+    "pro_kd_cifar": Study(
+        "Pro-KD (our reading) on images: following a residual network's checkpoints, with its controls.",
+        ("pro_kd", "continuation", "distilling"),
+        ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
+        "methods",
+    ),
     "pro_kd_glue": Study(
         "Pro-KD (our reading): following the teacher's checkpoints, with its controls.",
         ("pro_kd", "continuation", "distilling"),

@@ -164,7 +164,7 @@ REFUSED = {
         ["init=layers", "init.chosen=[1,4,7]", "init.source=pretrained"], "was never pretrained",
     ),
     "a look ahead": (["objective=lgtm"], "recipe.optimiser=sgd: LGTM looks one step of AdamW ahead"),
-    "statistics that count trials": (["objective=lgtm", "recipe=default"], "their batch normalisation would count each"),
+    "statistics that count trials": (["objective=lgtm", "recipe=default"], "batch normalisation would count each"),
     "a pretrained teacher of nobody": (
         ["teacher=vit_cifar", "student=l3", "objective=ernie_tiny", "recipe=default"], "was never pretrained",
     ),
@@ -203,7 +203,9 @@ def test_layers_of_the_same_kind_are_copied(compose, tmp_path):
     small = build.build_student(run.config.teacher, run.config.student, HEAD, None, 1)
     told = copying.apply(make(run.config.init), small, _trained(big))
     assert told["layers"] == [2, 4, 7] and told["random_names"] == ["classifier.weight", "classifier.bias"]
-    assert torch.equal(small.state_dict()["resnet.blocks.1.conv1.weight"], big.state_dict()["resnet.blocks.3.conv1.weight"])
+    assert torch.equal(
+        small.state_dict()["resnet.blocks.1.conv1.weight"], big.state_dict()["resnet.blocks.3.conv1.weight"]
+    )
 
 
 def _trained(model):

@@ -21,22 +21,23 @@ def problems(config: Config, task: Task | None, layers: bool, objective: bool) -
         objective: it is sound.
     """
     kind = family(str(config.teacher.family))
-    found = _inputs(config, kind, task) if task is not None else []
+    found = [] if task is None else inputs(config, task)
     found += _sizes(config, kind) + _training(config, kind)
     if source.from_scratch(config.teacher.source):
-        found += _from_scratch(config)
+        found += _from_scratch(config, layers)
     if layers:
         found += _copied(config, kind)
     return found + (_features(config, kind) if objective else [])
 
 
-def _inputs(config: Config, kind: Family, task: Task) -> list[str]:
-    teacher = config.teacher
+def inputs(config: Config, task: Task) -> list[str]:
+    """Return why the models cannot read what the task has."""
+    teacher, kind = config.teacher, family(str(config.teacher.family))
     if task.reads != kind.reads:
         example = "minilm_l6" if task.reads == "texts" else "resnet20"
         return [
-            f"task={task.name} has {task.reads}, and teacher={teacher.name} (family {teacher.family}) reads {kind.reads}: "
-            f"choose another teacher, such as teacher={example}."
+            f"task={task.name} has {task.reads}, and teacher={teacher.name} (family {teacher.family}) reads "
+            f"{kind.reads}: choose another teacher, such as teacher={example}."
         ]
     if task.reads != "texts" and teacher.vocab_size is not None:
         return [
@@ -64,14 +65,14 @@ def _training(config: Config, kind: Family) -> list[str]:
     for key in ("dropout", "dropout_epochs"):
         if not kind.dropout and getattr(config.recipe, key) is not None:
             wrong.append(
-                f"recipe.{key}={getattr(config.recipe, key)} has no effect: student={student.name} {of} has no dropout; "
-                "set it to null."
+                f"recipe.{key}={getattr(config.recipe, key)} has no effect: student={student.name} {of} has no "
+                "dropout; set it to null."
             )
     for name, recipe in (("recipe", config.recipe), ("teacher.recipe", config.teacher.recipe)):
         if kind.batch_norm and recipe.accumulation > 1:
             wrong.append(
-                f"{name}.accumulation={recipe.accumulation}: batch normalisation {of} sees one micro-batch at a time, so "
-                f"several are not the same as one batch; use {name}.accumulation=1."
+                f"{name}.accumulation={recipe.accumulation}: batch normalisation {of} sees one micro-batch at a time, "
+                f"so several are not the same as one batch; use {name}.accumulation=1."
             )
     if kind.batch_norm and not config.teacher.evaluation_mode:
         wrong.append(
@@ -81,18 +82,18 @@ def _training(config: Config, kind: Family) -> list[str]:
     return wrong
 
 
-def _from_scratch(config: Config) -> list[str]:
+def _from_scratch(config: Config, layers: bool) -> list[str]:
     teacher, wrong = config.teacher, []
     if not teacher.finetune:
         wrong.append(
             f"teacher.finetune=false with teacher.source={teacher.source}: its weights would stay random; use "
             "teacher.finetune=true, or the source of a trained model."
         )
-    init: Any = build(config.init) if isinstance(config.init.get("_target_"), str) else None
+    init: Any = build(config.init) if layers else None
     if init is not None and init.copies and init.source == "pretrained":
         wrong.append(
-            f"init.source=pretrained with teacher.source={teacher.source}: a teacher from scratch was never pretrained; "
-            "use init.source=finetuned or init=random."
+            f"init.source=pretrained with teacher.source={teacher.source}: a teacher from scratch was never "
+            "pretrained; use init.source=finetuned or init=random."
         )
     return wrong
 
@@ -114,8 +115,8 @@ def _copied(config: Config, kind: Family) -> list[str]:
     place, layer = misplaced[0]
     fitting = [there.index(wanted) + 1 for wanted in here if wanted in there]
     return [
-        f"init={init.name} copies layers {chosen}: teacher layer {layer} ({there[layer - 1]}) does not fit student layer "
-        f"{place} ({here[place - 1]}): use init=random, or init=layers init.chosen={fitting}."
+        f"init={init.name} copies layers {chosen}: teacher layer {layer} ({there[layer - 1]}) does not fit student "
+        f"layer {place} ({here[place - 1]}): use init=random, or init=layers init.chosen={fitting}."
     ]
 
 
@@ -126,8 +127,8 @@ def _features(config: Config, kind: Family) -> list[str]:
             objective, whose = target(spec), f"teacher={config.teacher.name} (family {config.teacher.family})"
             if "hidden" in objective.needs and not kind.hidden:
                 wrong.append(
-                    f"objective.{phase}.{name} needs hidden states of tokens, and the layers of {whose} give maps: choose "
-                    "an objective on logits (kd, annealing, continuation, ...) or on maps (review_maps)."
+                    f"objective.{phase}.{name} needs hidden states of tokens, and the layers of {whose} give maps: "
+                    "choose an objective on logits (kd, annealing, continuation, ...) or on maps (review_maps)."
                 )
             if objective.needs_maps and not kind.maps:
                 wrong.append(

@@ -40,8 +40,8 @@ def problems(config: Config) -> list[str]:
     problems += mapping + objective
     sound = None if task else build(config.task)
     problems += architecture.problems(config, sound, layers=not init, objective=not objective)
-    if not (task or unusable):
-        problems += data.problems(config, build(config.task))
+    if sound is not None and not (unusable or architecture.inputs(config, sound)):
+        problems += data.problems(config, sound)
     return problems
 
 

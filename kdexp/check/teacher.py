@@ -28,8 +28,8 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
         return (f"teacher.source={where}: must begin with hub:, package: or path: (such as path:/models/my-bert).",)
     if scratch and (kind == "hub" or sha256):
         return (
-            f"teacher.source={where}: from scratch only a folder's architecture is taken: name it by path: or package:, "
-            "and set teacher.sha256=null.",
+            f"teacher.source={where}: from scratch only a folder's architecture is taken: name it by path: or "
+            "package:, and set teacher.sha256=null.",
         )
     folder = source_folder(where, commit)
     if kind == "package" and folder is not None and not folder.is_dir():

@@ -39,8 +39,8 @@ def _recipes(config: Config) -> tuple[Config, list[str]]:
     default = {key: Recipe.model_fields[key].default for key in task.idle}
     for name, recipe in (("recipe", config.recipe), ("teacher.recipe", config.teacher.recipe)):
         notes += [
-            f"{name}.{key}={getattr(recipe, key)} has no effect with task={task.name}, which has {task.reads}: taken as "
-            f"{value}."
+            f"{name}.{key}={getattr(recipe, key)} has no effect with task={task.name}, which has {task.reads}: taken "
+            f"as {value}."
             for key, value in default.items()
             if getattr(recipe, key) != value
         ]

@@ -80,8 +80,8 @@ def fill(config: dict[str, Any]) -> dict[str, Any]:
 def source_folder(source: str, commit: str | None = None) -> Path | None:
     """Return the local folder that a teacher's ``source`` names: for the hub, the cache's of that commit, or None.
 
-    A package is located without importing it. The folder need not exist: the checks say so. ``scratch:`` before a source
-    takes its architecture and none of its weights.
+    A package is located without importing it. The folder need not exist: the checks say so. ``scratch:`` before a
+    source takes its architecture and none of its weights.
     """
     kind, _, rest = source.removeprefix("scratch:").partition(":")
     if kind == "hub" and commit is not None:

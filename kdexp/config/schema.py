@@ -118,8 +118,8 @@ class Recipe(Group):
             raise ValueError("nesterov=true with momentum=0: there is no momentum to look ahead with; use momentum=0.9")
         if (self.schedule == "milestones") != bool(self.milestones):
             raise ValueError(
-                f"milestones={self.milestones} with schedule={self.schedule}: name the shares of all updates after which "
-                "the learning rate is lowered, such as milestones=[0.5,0.75], with schedule=milestones, or neither"
+                f"milestones={self.milestones} with schedule={self.schedule}: name the shares of all updates after "
+                "which the learning rate is lowered, such as milestones=[0.5,0.75], with schedule=milestones; or none"
             )
         if sorted(set(self.milestones)) != self.milestones:
             raise ValueError(f"milestones={self.milestones}: give them in increasing order, each once")

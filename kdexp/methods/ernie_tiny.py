@@ -60,8 +60,8 @@ class ErnieTiny(Method):
         )
         if from_scratch(teacher.source):
             wrong.append(
-                f"objective={config.objective.name} with teacher.source={teacher.source}: its first stage listens to the "
-                "pretrained teacher, and one from scratch was never pretrained; choose another source or objective."
+                f"objective={config.objective.name} with teacher.source={teacher.source}: its first stage listens to "
+                "the pretrained teacher, and one from scratch was never pretrained; choose another source or objective."
             )
         return wrong
 

@@ -63,8 +63,8 @@ class LGTM(Method):
             )
         if family(str(config.teacher.family)).batch_norm:
             problems.append(
-                f"objective=lgtm with teacher={config.teacher.name}: LGTM runs both models several times an update, and "
-                "their batch normalisation would count each; use kd, or an architecture without."
+                f"objective=lgtm with teacher={config.teacher.name}: LGTM runs both models several times an update, "
+                "and their batch normalisation would count each; use kd, or an architecture without."
             )
         if not config.recipe.bias_correction:
             problems.append(

@@ -16,8 +16,8 @@ MOST = 100_000_000
 """Above every size of a real model; what is beyond it is a slip of the pen, and would be asked of the memory."""
 
 KNOWN = {
-    "bert", "roberta", "electra", "deberta", "deberta-v2", "distilbert", "modernbert", "xlm-roberta", "camembert", "vit",
-    "cifar_resnet",
+    "bert", "roberta", "electra", "deberta", "deberta-v2", "distilbert", "modernbert", "xlm-roberta", "camembert",
+    "vit", "cifar_resnet",
 }  # fmt: skip
 """Some of transformers' types of models, and kdexp's own: for others it is asked, which takes seconds."""
 

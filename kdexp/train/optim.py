@@ -44,7 +44,7 @@ def optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.Optimizer
 def step(made: torch.optim.Optimizer, recipe: Recipe, rate: float, number: int = 1) -> None:
     """Make one update.
 
-    SGD adds weight_decay * w to the gradient and steps along momentum * (the former step) + gradient, as PyTorch's does.
+    SGD adds weight_decay * w to the gradient and steps along momentum * (the former step) + gradient, as in PyTorch.
 
     Without bias correction (BertAdam) the step is rate * m / (sqrt(v) + eps) on the moments as they are. AdamW makes
     that step with the rate, eps and decay that its own corrections 1 - beta^number turn into the wanted ones.

@@ -34,7 +34,9 @@ def prepared(compose: Any, folder: Path, *words: str, models: tuple[str, str] = 
     return run.config
 
 
-def carry_out(config: Config, root: Path, lives: int | None = None) -> tuple[dict[str, Finished], list[str], RunContext]:
+def carry_out(
+    config: Config, root: Path, lives: int | None = None
+) -> tuple[dict[str, Finished], list[str], RunContext]:
     """Carry a plan out in ``root``; with ``lives``, each attempt dies after so many updates, until one gets through."""
     store, said = Replicated(Store(root)), list[str]()
     planned = methods.stages(config, spec.facts(config, root / "cache"))
@@ -123,7 +125,10 @@ def test_objectives_on_a_transformer_that_reads_images(compose, folder, tmp_path
     config = prepared(compose, folder, *FEW, f"objective={name}", *more, models=("vit_cifar", "l2"))
     done, _, _ = carry_out(config, tmp_path)
     last = [*done.values()][-1].summary
-    assert last["init"]["layers"] == [1, 2] and set(last["init"]["random_names"]) == {"classifier.bias", "classifier.weight"}
+    assert last["init"]["layers"] == [1, 2] and set(last["init"]["random_names"]) == {
+        "classifier.bias",
+        "classifier.weight",
+    }
     from transformers import AutoModelForImageClassification
 
     model = AutoModelForImageClassification.from_pretrained([*done.values()][-1].folder)

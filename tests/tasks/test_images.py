@@ -69,7 +69,9 @@ def test_every_place_and_both_directions_come_equally_often():
 def test_crops_by_hand():
     whole = np.arange(1, 13, dtype=np.uint8).reshape(1, 2, 2, 3)
     places = [(0, 0, 0), (1, 1, 0), (2, 1, 0), (1, 1, 1 << 63)]
-    cut = [augment.augmented(whole, np.array([place], dtype=np.uint64), 1, True)[0, ..., 0].tolist() for place in places]
+    cut = [
+        augment.augmented(whole, np.array([place], dtype=np.uint64), 1, True)[0, ..., 0].tolist() for place in places
+    ]
     assert cut == [[[0, 0], [0, 1]], [[1, 4], [7, 10]], [[7, 10], [0, 0]], [[4, 1], [10, 7]]]
 
 
@@ -190,7 +192,10 @@ def test_a_preprocessor_does_what_the_task_does(folder, tmp_path):
     ("more", "said"),
     [
         ({"columns": ["image", "other"]}, "name one image column"),
-        ({"kind": "regression", "label_names": [], "metrics": ["pearson"], "metric": "pearson"}, "images are classified"),
+        (
+            {"kind": "regression", "label_names": [], "metrics": ["pearson"], "metric": "pearson"},
+            "images are classified",
+        ),
         ({"label_names": ["red"]}, "name at least two classes"),
     ],
 )

@@ -1,12 +1,12 @@
-"""The residual networks for images of 32 x 32 pixels of He et al. (2016, arXiv 1512.03385, section 4.2).
+"""The residual networks of He et al. (2016, arXiv 1512.03385, section 4.2) for images of 32 x 32 pixels.
 
-ResNet-8, 20, 32, 56, 110: of depth 6n + 2, a 3 x 3 convolution, three stages of n blocks with 16, 32 and 64 channels, the
-mean over the map, a linear map to the classes. torchvision's and timm's networks of the same names are those for
+ResNet-8, 20, 32, 56, 110: of depth 6n + 2, a 3 x 3 convolution, three stages of n blocks with 16, 32 and 64 channels,
+the mean over the map, a linear map to the classes. torchvision's and timm's networks of the same names are those for
 ImageNet (another stem, four stages, other widths). Where a stage halves the map, the shortcut takes every second pixel
 and fills up with zero channels (the paper's option A, without parameters); weights are drawn as in He et al. 2015.
 
-A *layer* of kdexp is a block here, so ResNet-8 has 3 and ResNet-110 has 54. Features for objectives are outputs of named
-modules: ``module:{block}.sum`` a block's output before its last ReLU, ``module:resnet.pool`` the pooled map.
+A *layer* of kdexp is a block here, so ResNet-8 has 3 and ResNet-110 has 54. Features for objectives are outputs of
+named modules: ``module:{block}.sum`` a block's output before its last ReLU, ``module:resnet.pool`` the pooled map.
 
 Legend: B images, C channels, H height, W width of a map.
 """
@@ -35,9 +35,7 @@ class CifarResNetConfig(PreTrainedConfig):
 
     model_type = "cifar_resnet"
 
-    def __init__(
-        self, num_hidden_layers: int = 9, hidden_size: int = 64, image_size: int = 32, **kwargs: Any
-    ) -> None:
+    def __init__(self, num_hidden_layers: int = 9, hidden_size: int = 64, image_size: int = 32, **kwargs: Any) -> None:
         self.num_hidden_layers, self.hidden_size, self.image_size = num_hidden_layers, hidden_size, image_size
         self.num_attention_heads = 1  # there are none; width and depth are asked together with them
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""The residual networks for CIFAR (:mod:`kdexp.models.architectures.cifar_resnet`): they read images, by convolutions."""
+"""The residual networks for CIFAR (:mod:`kdexp.models.architectures.cifar_resnet`): they read images."""
 
 from __future__ import annotations
 
@@ -43,6 +43,4 @@ class CifarResNets(Family):
         return [f"stage {stage + 1}{', its first' if first else ''}" for stage, first in entered]
 
 
-FAMILY = CifarResNets(
-    blocks=("blocks",), reads="images", hidden=False, maps=True, dropout=False, batch_norm=True
-)
+FAMILY = CifarResNets(blocks=("blocks",), reads="images", hidden=False, maps=True, dropout=False, batch_norm=True)

@@ -148,7 +148,7 @@ def load(entry: Path) -> Pictures | None:
     return Pictures(arrays["pixels"], labels, np.arange(len(labels)), meta["resized"], entry)
 
 
-# --- from files --------------------------------------------------------------------------------------------------------
+# --- from files ------------------------------------------------------------------------------------------------------
 
 
 Cell = tuple[str, Any]
