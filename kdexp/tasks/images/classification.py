@@ -85,12 +85,13 @@ class Images(Dataset):
         import torch
 
         index = np.asarray(index, dtype=np.int64)
-        values = np.asarray(self.pictures.pixels[self.pictures.rows[index]])
+        rows = self.pictures.rows[index]
+        values = np.asarray(self.pictures.pixels[rows])
         if self.drawn is not None:
             numbers = augment.draws(*self.drawn, index, 3)
             values = augment.augmented(values, numbers, self.pad, self.flip)
         colours = self._table[np.arange(3)[:, None, None], values.transpose(0, 3, 1, 2)]
-        labels = torch.from_numpy(self.pictures.labels[index])
+        labels = torch.from_numpy(self.pictures.all_labels[rows])
         inputs = {"pixel_values": torch.from_numpy(np.ascontiguousarray(colours))}
         return Batch(inputs, None, {LABEL: labels}, torch.from_numpy(index))
 
