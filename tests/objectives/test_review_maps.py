@@ -73,7 +73,7 @@ def test_the_loss_by_hand():
 
 
 def test_deep_levels_take_part_in_shallow_ones():
-    """The gradient of the shallowest level's loss alone reaches all of the student's maps, and none of the teacher's."""
+    """The gradient of the shallowest level's loss alone reaches all the student's maps, and none of the teacher's."""
     objective, (student, teacher, _) = made(), both()
     residual, out = None, None
     for stage, name in zip(objective.stages, [POOLED, f"{MAPS}.3", f"{MAPS}.2", f"{MAPS}.1"], strict=True):
