@@ -74,3 +74,14 @@ def test_settings_that_do_not_fit(given, said):
     with pytest.raises(ValidationError) as error:
         Recipe(**given)
     assert said in str(error.value)
+
+
+def test_what_does_not_fit_is_said_with_everything_else(compose, monkeypatch):
+    from kdexp.run import spec
+
+    monkeypatch.delenv("KDEXP_DATA", raising=False)
+    words = ["teacher=resnet20", "student=resnet8", "init=random", "recipe=cifar", "recipe.momentum=0"]
+    run, found = spec.prepare(compose(*words, "recipe.nesterov=true", "student.num_layers=4"))
+    assert run is None
+    assert any(text.startswith("recipe.nesterov=true with momentum=0: there is no momentum") for text in found), found
+    assert any("student.num_layers=4: three stages" in text for text in found), found

@@ -335,6 +335,9 @@ def _mended(raw: dict[str, Any], objective: type[Objective], number: float) -> C
 
 
 def _mend(group: dict[str, Any], item: Any, number: float) -> None:
+    if not item["loc"]:  # a rule of the whole group
+        group.clear()
+        return
     *path, last = [part for part in item["loc"] if not INNER.match(str(part))]
     for part in path:
         inner = group.get(part)
@@ -370,6 +373,8 @@ def sentences(error: ValidationError, group: type[BaseModel], prefix: str, silen
 
 def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> str:
     value, kind, context = item["input"], item["type"], item.get("ctx") or {}
+    if kind == "value_error":  # a rule of a whole group, which begins with its keys
+        return f"{name}.{context['error']}."
     if value == "???" or kind == "missing":
         return f"{name} has no value: give {name}=..."
     if kind == "extra_forbidden":
