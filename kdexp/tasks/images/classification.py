@@ -155,9 +155,10 @@ class ImageTask(TextTask):
         """As for texts; a split may also be a folder of its own name, or of a name in ``files``."""
         found, missing = super()._in(folder, root)
         base = None if folder is None else self._base(folder, root)
-        for split, names in self.files.items() if base is not None else ():
+        for split, names in self.files.items():
             options = [split, *([names] if isinstance(names, str) else names)]
-            path = next((base / name for name in options if (base / name).is_dir()), None)
+            below = [] if base is None else [base / name for name in options]
+            path = next((path for path in below if path.is_dir()), None)
             if path is not None and split not in found:
                 found[split] = path
         needed = [split for split in self.files if split not in found and split not in self.optional]
@@ -261,7 +262,7 @@ class ImageTask(TextTask):
         if wrong:
             raise ConfigError(wrong)
         splits: dict[str, Any] = self.splits(context.root, context.heldout, cache=context.cache)
-        drawn = {"train": {"pad": self.pad, "flip": self.flip}}
+        drawn: dict[str, dict[str, Any]] = {"train": {"pad": self.pad, "flip": self.flip}}
         made: dict[str, Dataset] = {
             name: Images(pictures, list(self.mean), list(self.std), **drawn.get(name, {}))
             for name, pictures in splits.items()
