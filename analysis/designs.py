@@ -92,6 +92,12 @@ STUDIES = {
             "student of 3 layers has two layers to match, so Skip and Last differ in one of them."
         ),
     ),
+    "pro_kd_cifar": Study(
+        "Pro-KD (our reading) on images: following a residual network's checkpoints, with its controls.",
+        ("pro_kd", "continuation", "distilling"),
+        ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
+        "methods",
+    ),
     "pro_kd_glue": Study(
         "Pro-KD (our reading): following the teacher's checkpoints, with its controls.",
         ("pro_kd", "continuation", "distilling"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdexp.check import data, devices, settings
+from kdexp.check import architecture, data, devices, settings
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
@@ -38,8 +38,10 @@ def problems(config: Config) -> list[str]:
     mapping = _mapping("mapping", config.mapping)
     objective = _objective(config, head, layers=not (init or mapping))
     problems += mapping + objective + devices.problems(config, not objective)
-    if not (task or unusable):
-        problems += data.problems(config, build(config.task))
+    sound = None if task else build(config.task)
+    problems += architecture.problems(config, sound, layers=not init, objective=not objective)
+    if sound is not None and not (unusable or architecture.inputs(config, sound)):
+        problems += data.problems(config, sound)
     return problems
 
 

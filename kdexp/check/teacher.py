@@ -22,9 +22,15 @@ KINDS = ("hub", "package", "path")
 @lru_cache(maxsize=256)
 def _problems(name: str, where: str, commit: str | None, sha256: str | None, declared: str) -> tuple[str, ...]:
     """Look once for all points of a grid that name the same teacher."""
-    kind, _, rest = where.partition(":")
+    scratch = source.from_scratch(where)
+    kind, _, rest = where.removeprefix(source.SCRATCH).partition(":")
     if kind not in KINDS:
         return (f"teacher.source={where}: must begin with hub:, package: or path: (such as path:/models/my-bert).",)
+    if scratch and (kind == "hub" or sha256):
+        return (
+            f"teacher.source={where}: from scratch only a folder's architecture is taken: name it by path: or "
+            "package:, and set teacher.sha256=null.",
+        )
     folder = source_folder(where, commit)
     if kind == "package" and folder is not None and not folder.is_dir():
         package = rest.partition("/")[0].replace("_", "-")
@@ -37,7 +43,7 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
     if family(str(values["family"])).unfit:
         return (f"teacher={name}: family {values['family']} {family(values['family']).unfit}: choose another teacher.",)
     damage = [] if folder is None else config_json.problems(folder, values["family"])
-    if folder is not None and (kind != "hub" or weights.downloaded(folder)):
+    if folder is not None and not scratch and (kind != "hub" or weights.downloaded(folder)):
         damage += weights.problems(folder, where)
     if sha256 and folder is not None and not damage:
         damage = source.other_weights(folder, sha256, weights.checksum(folder))
@@ -56,7 +62,9 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
             return tuple(wrong)
     elif kind == "hub":  # nothing could be read, and whoever looked has said why
         return ()
-    missing = [key for key in ("num_layers", "hidden_size", "num_heads", "vocab_size") if values[key] is None]
+    needed = ["num_layers", "hidden_size", "num_heads"]
+    needed += ["vocab_size"] if family(str(values["family"])).reads == "texts" else []
+    missing = [key for key in needed if values[key] is None]
     return tuple(f"teacher.{key} is unknown: its config.json does not say; give teacher.{key}=..." for key in missing)
 
 

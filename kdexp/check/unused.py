@@ -10,13 +10,13 @@ import inspect
 from typing import Any
 
 from kdexp.common.registry import build, target
-from kdexp.config.schema import Config
+from kdexp.config.schema import Config, Recipe
 
 
 def settled(config: Config) -> tuple[Config, list[str]]:
     """Return a checked configuration with settings put back that have no effect, and a sentence for each of them."""
     head, task = build(config.task).head, config.task["name"]
-    notes: list[str] = []
+    config, notes = _recipes(config)
     phases: dict[str, dict[str, Any]] = {}
     for phase in ("intermediate", "prediction"):
         terms = phases[phase] = {}
@@ -30,6 +30,21 @@ def settled(config: Config) -> tuple[Config, list[str]]:
                 for key in idle
                 if spec[key] != terms[name][key]
             ]
+    return config.model_copy(update={"objective": config.objective.model_copy(update=phases)}), notes
+
+
+def _recipes(config: Config) -> tuple[Config, list[str]]:
+    """Put settings of both recipes back that mean nothing to the task's data; a note where they were changed."""
+    task, notes = build(config.task), []
+    default = {key: Recipe.model_fields[key].default for key in task.idle}
+    for name, recipe in (("recipe", config.recipe), ("teacher.recipe", config.teacher.recipe)):
+        notes += [
+            f"{name}.{key}={getattr(recipe, key)} has no effect with task={task.name}, which has {task.reads}: taken "
+            f"as {value}."
+            for key, value in default.items()
+            if getattr(recipe, key) != value
+        ]
     if not notes:
         return config, []
-    return config.model_copy(update={"objective": config.objective.model_copy(update=phases)}), notes
+    teacher = config.teacher.model_copy(update={"recipe": config.teacher.recipe.model_copy(update=default)})
+    return config.model_copy(update={"recipe": config.recipe.model_copy(update=default), "teacher": teacher}), notes

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp.common import network
 from kdexp.common.problems import ConfigError
 
-FAMILIES_WITH_ATTENTION = {"bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert"}
+FAMILIES_WITH_ATTENTION = {"bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert", "vit"}
 """Families of transformers whose attention passes through its attention interface."""
 
 SIZES = {
@@ -80,9 +80,10 @@ def fill(config: dict[str, Any]) -> dict[str, Any]:
 def source_folder(source: str, commit: str | None = None) -> Path | None:
     """Return the local folder that a teacher's ``source`` names: for the hub, the cache's of that commit, or None.
 
-    A package is located without importing it. The folder need not exist: the checks say so.
+    A package is located without importing it. The folder need not exist: the checks say so. ``scratch:`` before a
+    source takes its architecture and none of its weights.
     """
-    kind, _, rest = source.partition(":")
+    kind, _, rest = source.removeprefix("scratch:").partition(":")
     if kind == "hub" and commit is not None:
         return network.folder("model", rest, commit)
     if kind == "path":

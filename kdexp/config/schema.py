@@ -12,7 +12,16 @@ import re
 from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from kdexp.common.problems import ConfigError, near
 
@@ -55,6 +64,10 @@ class Group(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+LATER = {"optimiser", "momentum", "nesterov", "milestones", "milestone_factor"}
+"""Keys that recipes got after results were made with them: at their defaults they are in no identity and no key."""
+
+
 class Recipe(Group):
     """Groups ``recipe`` and ``teacher.recipe``: how weights are optimised."""
 
@@ -64,8 +77,13 @@ class Recipe(Group):
     accumulation: Count = 1
     learning_rate: Rate = 5e-5
     warmup: NotNegative = 0.1
-    schedule: Literal["linear", "constant"] = "linear"
+    schedule: Literal["linear", "constant", "milestones"] = "linear"
+    milestones: list[Annotated[float, Field(gt=0, lt=1)]] = []
+    milestone_factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
     layout_epochs: Count | None = None
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    momentum: Share = 0.0
+    nesterov: bool = False
     betas: Annotated[list[Share], Field(min_length=2, max_length=2)] = Field(default=[0.9, 0.999])
     eps: Annotated[float, Field(ge=1e-16, le=1)] = 1e-6
     bias_correction: bool = True
@@ -82,6 +100,32 @@ class Recipe(Group):
     shuffle: bool = True
     examples: Count | None = None
     dropout_epochs: Epochs | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out later keys that have no effect, so that a recipe is what it was before they were there."""
+        fields = type(self).model_fields
+        given: dict[str, Any] = handler(self)
+        return {key: value for key, value in given.items() if key not in LATER or value != fields[key].default}
+
+    @model_validator(mode="after")
+    def _optimiser(self) -> Recipe:
+        """Refuse settings of the other optimiser, or of another schedule."""
+        idle = {"adamw": ("momentum", "nesterov"), "sgd": ("betas", "eps", "bias_correction")}[self.optimiser]
+        changed = [key for key in idle if getattr(self, key) != type(self).model_fields[key].default]
+        if changed:
+            said = " and ".join(f"{key}={getattr(self, key)}" for key in changed)
+            raise ValueError(f"{said} with optimiser={self.optimiser}: this has no effect; leave it out")
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov=true with momentum=0: there is no momentum to look ahead with; use momentum=0.9")
+        if (self.schedule == "milestones") != bool(self.milestones):
+            raise ValueError(
+                f"milestones={self.milestones} with schedule={self.schedule}: name the shares of all updates after "
+                "which the learning rate is lowered, such as milestones=[0.5,0.75], with schedule=milestones; or none"
+            )
+        if sorted(set(self.milestones)) != self.milestones:
+            raise ValueError(f"milestones={self.milestones}: give them in increasing order, each once")
+        return self
 
     @model_validator(mode="after")
     def _layout(self) -> Recipe:
@@ -299,6 +343,9 @@ def _mended(raw: dict[str, Any], objective: type[Objective], number: float) -> C
 
 
 def _mend(group: dict[str, Any], item: Any, number: float) -> None:
+    if not item["loc"]:  # a rule of the whole group
+        group.clear()
+        return
     *path, last = [part for part in item["loc"] if not INNER.match(str(part))]
     for part in path:
         inner = group.get(part)
@@ -334,6 +381,8 @@ def sentences(error: ValidationError, group: type[BaseModel], prefix: str, silen
 
 def _sentence(item: Any, name: str, group: type[BaseModel], path: list[str]) -> str:
     value, kind, context = item["input"], item["type"], item.get("ctx") or {}
+    if kind == "value_error":  # a rule of a whole group, which begins with its keys
+        return f"{name}.{context['error']}."
     if value == "???" or kind == "missing":
         return f"{name} has no value: give {name}=..."
     if kind == "extra_forbidden":

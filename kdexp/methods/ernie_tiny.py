@@ -26,6 +26,7 @@ from kdexp.config import schema
 from kdexp.config.schema import Config, Group
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
+from kdexp.models.source import from_scratch
 from kdexp.store.stage import Stage
 
 Epochs = Annotated[int, Field(ge=0, le=100_000)] | None
@@ -53,10 +54,16 @@ class ErnieTiny(Method):
 
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`."""
-        schedule = config.objective.schedule
-        return (
+        schedule, teacher = config.objective.schedule, config.teacher
+        wrong = (
             [] if schedule == "joint" else [f"objective.schedule={schedule}: the last stage is one phase; use joint."]
         )
+        if from_scratch(teacher.source):
+            wrong.append(
+                f"objective={config.objective.name} with teacher.source={teacher.source}: its first stage listens to "
+                "the pretrained teacher, and one from scratch was never pretrained; choose another source or objective."
+            )
+        return wrong
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return the task-specific stage; its parents are the latent ones, in order."""

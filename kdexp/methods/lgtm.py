@@ -19,6 +19,7 @@ from kdexp.config.schema import Config, Group, Part, Temperature
 from kdexp.heads.base import unanswered
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
+from kdexp.models.families.base import family
 from kdexp.store.stage import Stage
 
 
@@ -57,6 +58,15 @@ class LGTM(Method):
         lacking = unanswered(("classes",), build(config.task).head)  # the teacher's loss is a divergence
         if lacking:
             problems.append(f"objective=lgtm {lacking} (task={config.task.get('name')}): use kd.")
+        if config.recipe.optimiser != "adamw":
+            problems.append(
+                f"recipe.optimiser={config.recipe.optimiser}: LGTM looks one step of AdamW ahead; use adamw."
+            )
+        if family(str(config.teacher.family)).batch_norm:
+            problems.append(
+                f"objective=lgtm with teacher={config.teacher.name}: LGTM runs both models several times an update, "
+                "and their batch normalisation would count each; use kd, or an architecture without."
+            )
         if not config.recipe.bias_correction:
             problems.append(
                 "recipe.bias_correction=false: LGTM looks one step of AdamW ahead, with its correction; use true."

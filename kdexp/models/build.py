@@ -14,10 +14,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
-from kdexp.models import capture, config_json, shared_layers, weights
+from kdexp.models import architectures, capture, config_json, shared_layers, weights
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
-from kdexp.models.source import fetch, location
+from kdexp.models.source import fetch, from_scratch, location
 
 log = logging.getLogger("kdexp")
 
@@ -26,6 +26,7 @@ def _auto(name: str) -> Any:
     """Return one of transformers' Auto classes; importing it takes seconds, and whoever only checks does without."""
     import transformers
 
+    architectures.install()
     return getattr(transformers, name)
 
 
@@ -124,6 +125,8 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
         with nullcontext() if draw else Undrawn():
             model = build(configuration(teacher), head, teacher)
         return load_weights(model, weights)
+    if from_scratch(teacher.source):
+        return _from_scratch(teacher, head)
     folder = _folder(teacher)
     with _quietly(), _one_sentence(teacher):
         model, info = _auto(head.auto_class).from_pretrained(
@@ -131,6 +134,14 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
             local_files_only=True, ignore_mismatched_sizes=True, **head.model_config(), **_attention(teacher),
         )  # fmt: skip
     model.made_up = frozenset(_made_up(model, info, teacher))
+    return model
+
+
+def _from_scratch(teacher: Teacher, head: Head) -> nn.Module:
+    """Make a teacher that has no weights yet: all are drawn, from its own seed."""
+    torch.manual_seed(teacher.seed)
+    model: Any = build(configuration(teacher), head, teacher)
+    model.made_up = frozenset(model.state_dict())
     return model
 
 

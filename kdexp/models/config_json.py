@@ -15,8 +15,11 @@ from kdexp.models.weights import Shapes
 MOST = 100_000_000
 """Above every size of a real model; what is beyond it is a slip of the pen, and would be asked of the memory."""
 
-KNOWN = {"bert", "roberta", "electra", "deberta", "deberta-v2", "distilbert", "modernbert", "xlm-roberta", "camembert"}
-"""Some of transformers' types of models: for others it is asked, which takes seconds."""
+KNOWN = {
+    "bert", "roberta", "electra", "deberta", "deberta-v2", "distilbert", "modernbert", "xlm-roberta", "camembert",
+    "vit", "cifar_resnet",
+}  # fmt: skip
+"""Some of transformers' types of models, and kdexp's own: for others it is asked, which takes seconds."""
 
 ACTIVATIONS = {"gelu", "gelu_new", "relu", "silu", "swish", "tanh"}
 """Some of transformers' activations, likewise."""

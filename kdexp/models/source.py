@@ -38,6 +38,15 @@ COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Families whose first position is the one after the padding token's id."""
 
 
+SCRATCH = "scratch:"
+"""What a source begins with whose folder gives the architecture alone: the teacher's first weights are random."""
+
+
+def from_scratch(source: str) -> bool:
+    """Tell whether a teacher's weights are not loaded but drawn, by its ``source``."""
+    return source.startswith(SCRATCH)
+
+
 def lacking(files: Iterable[str], folder: Path | None = None) -> str:
     """Return what a model cannot be loaded without and is not among its files; '' if nothing is.
 
@@ -112,7 +121,7 @@ def origin(source: str, commit: str | None, sha256: str | None) -> str:
         if wrong:
             raise ValueError(" ".join(wrong))
     lines = "".join(f"{name}:{content}\n" for name, content in contents.items())
-    return f"sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
+    return f"{SCRATCH if from_scratch(source) else ''}sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
 def other_weights(folder: Path, sha256: str, content: str) -> list[str]:

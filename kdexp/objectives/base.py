@@ -83,6 +83,7 @@ class Objective(nn.Module):
         layers: how its default mapping counts: ``"none"``, ``"attention"`` (layers only) or ``"hidden"`` (the
             embedding output can take part).
         default_mapping: the mapping's name that ``mapping=auto`` stands for.
+        needs_maps: it reads maps of convolutions (B, C, H, W), which not every architecture has.
         same_heads: needs as many heads in the student as in the teacher.
         follows_checkpoints: it is told which of how many teacher checkpoints it follows (``checkpoint``,
             ``checkpoints``).
@@ -95,6 +96,7 @@ class Objective(nn.Module):
     uses_teacher: ClassVar[bool] = True
     layers: ClassVar[str] = "none"
     default_mapping: ClassVar[str] = "uniform"
+    needs_maps: ClassVar[bool] = False
     same_heads: ClassVar[bool] = False
     follows_checkpoints: ClassVar[bool] = False
     softened_by: ClassVar[Mapping[str, str]] = {}

@@ -50,6 +50,17 @@ class Dataset(ABC):
             ValueError: an example is longer than ``width``.
         """
 
+    def in_epoch(self, seed: int, epoch: int) -> Dataset:
+        """Return the split as it is trained on in one epoch, for data that are drawn anew in each (crops, flips).
+
+        What is drawn is a pure function of these two and an example's id. Itself, unless a subclass draws.
+
+        Args:
+            seed: of the run.
+            epoch: counts from 0.
+        """
+        return self
+
     @property
     @abstractmethod
     def targets(self) -> Targets:
@@ -99,6 +110,10 @@ class Subset(Dataset):
         index = np.asarray(index, dtype=np.int64)
         return replace(self.whole.collate(self.rows[index], step_seed, width), index=torch.from_numpy(index))
 
+    def in_epoch(self, seed: int, epoch: int) -> Dataset:
+        """See :meth:`Dataset.in_epoch`: what is drawn is that of the whole split's examples."""
+        return replace(self, whole=self.whole.in_epoch(seed, epoch))
+
     def vocabulary(self) -> np.ndarray | None:
         """See :meth:`Dataset.vocabulary`: of the whole split."""
         return self.whole.vocabulary()
@@ -142,6 +157,10 @@ class Relabelled(Dataset):
 
         labels = {name: torch.from_numpy(np.ascontiguousarray(values[index])) for name, values in self.labels.items()}
         return replace(self.whole.collate(index, step_seed, width), labels=labels)
+
+    def in_epoch(self, seed: int, epoch: int) -> Dataset:
+        """See :meth:`Dataset.in_epoch`."""
+        return replace(self, whole=self.whole.in_epoch(seed, epoch))
 
     def vocabulary(self) -> np.ndarray | None:
         """See :meth:`Dataset.vocabulary`: the split's own."""
@@ -235,9 +254,13 @@ class Task(Goal):
 
     Class attributes:
         locations: settings that only say *where* the data are. Results are addressed by the data's content instead.
+        reads: what a model must be able to read, as families of models say it: ``texts`` or ``images``.
+        idle: settings of recipes that mean nothing to its data: they are taken as their defaults.
     """
 
     locations: ClassVar[tuple[str, ...]] = ()
+    reads: ClassVar[str] = "texts"
+    idle: ClassVar[tuple[str, ...]] = ()
 
     def shown_name(self, root: str | None) -> str:
         """Name for tables: :attr:`name`, marked when the data behind it are not what the name promises."""

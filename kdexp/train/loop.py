@@ -86,13 +86,14 @@ def train(student: Student, teacher: Teacher | None, data: Dataset, settings: Lo
     for epoch in range(progress.epoch, epochs):
         order = before * epochs + epoch
         stream = batches(costs[rows], recipe.batch_size, settings.seed, order, recipe.shuffle, recipe.bucket)
+        drawn = data.in_epoch(settings.seed, order)
         student.begin_epoch(epoch, epochs)
         for number in range(progress.batch, len(stream)):
             if progress.stopped or progress.step >= total:
                 break
             step = progress.step
             draw = before * total + step
-            parts = _micro_batches(data, rows[stream[number]], settings, draw)
+            parts = _micro_batches(drawn, rows[stream[number]], settings, draw)
             for part, (batch, whole) in enumerate(parts):
                 micro = settings.ranks.turn(part, len(parts))
                 settings.turn(draw, micro)

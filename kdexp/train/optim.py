@@ -13,8 +13,8 @@ DECAY = "asked_decay"
 """Key of a parameter group: the weight decay that the recipe asks for."""
 
 
-def optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
-    """Make a fused AdamW over all trainable parameters, each once.
+def optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.Optimizer:
+    """Make a fused AdamW, or SGD, over all trainable parameters, each once.
 
     With ``recipe.decay=matrices`` weight decay spares biases and normalisation weights (they are one-dimensional).
     """
@@ -27,8 +27,13 @@ def optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
         {"params": [p for p in unique.values() if id(p) not in kept], DECAY: float(recipe.weight_decay)},
         {"params": spared, DECAY: 0.0},
     ]
+    decaying = [{**group, "weight_decay": group[DECAY]} for group in groups]
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(
+            decaying, lr=float(recipe.learning_rate), momentum=recipe.momentum, nesterov=recipe.nesterov, fused=True
+        )
     return torch.optim.AdamW(
-        [{**group, "weight_decay": group[DECAY]} for group in groups],
+        decaying,
         lr=float(recipe.learning_rate),
         betas=(recipe.betas[0], recipe.betas[1]),
         eps=float(recipe.eps),
@@ -39,6 +44,8 @@ def optimizer(modules: list[nn.Module], recipe: Recipe) -> torch.optim.AdamW:
 def step(made: torch.optim.Optimizer, recipe: Recipe, rate: float, number: int = 1) -> None:
     """Make one update.
 
+    SGD adds weight_decay * w to the gradient and steps along momentum * (the former step) + gradient, as in PyTorch.
+
     Without bias correction (BertAdam) the step is rate * m / (sqrt(v) + eps) on the moments as they are. AdamW makes
     that step with the rate, eps and decay that its own corrections 1 - beta^number turn into the wanted ones.
 
@@ -47,6 +54,11 @@ def step(made: torch.optim.Optimizer, recipe: Recipe, rate: float, number: int =
         rate: learning rate of this update.
         number: of this update since the moments were 0, from 1; only matters without bias correction.
     """
+    if recipe.optimiser == "sgd":
+        for group in made.param_groups:
+            group["lr"] = rate
+        made.step()
+        return
     first, second = (1 - beta**number for beta in recipe.betas)
     scale, root = (1.0, 1.0) if recipe.bias_correction else (first / math.sqrt(second), math.sqrt(second))
     for group in made.param_groups:
@@ -89,8 +101,9 @@ def decay(steps: int, total: int, recipe: Recipe, span: tuple[int, int] = (0, 1)
 def rate(step: int, total: int, recipe: Recipe, span: tuple[int, int] = (0, 1)) -> float:
     """Return the learning rate of update ``step`` (from 0) of ``total``: a pure function, so resuming needs no state.
 
-    Linear warm-up over ``warmup`` (a share of all updates below 1, else a number of updates), then linear decay to 0
-    or constant. Both are laid out for ``layout_epochs``, where the recipe has them.
+    Linear warm-up over ``warmup`` (a share of all updates below 1, else a number of updates), then linear decay to 0,
+    constant, or lowered by ``milestone_factor`` at each of the ``milestones`` (shares of all updates). All are laid out
+    for ``layout_epochs``, where the recipe has them.
 
     Args:
         span: (i, n): this phase is part i (from 0) of n equal ones under one schedule.
@@ -106,4 +119,6 @@ def rate(step: int, total: int, recipe: Recipe, span: tuple[int, int] = (0, 1)) 
         return peak * (step + 1) / (ramp + 1)
     if recipe.schedule == "constant":
         return peak
+    if recipe.schedule == "milestones":
+        return peak * recipe.milestone_factor ** sum(step >= round(share * total) for share in recipe.milestones)
     return peak * max(0.0, (total - step) / max(1.0, total - ramp))

@@ -35,7 +35,7 @@ from kdexp.heads.classification import LABEL
 from kdexp.inits import copying
 from kdexp.models import build as models
 from kdexp.models import capture, precision, reach, source, vocabulary
-from kdexp.models.families.base import Shape
+from kdexp.models.families.base import family
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage, order
 from kdexp.store.store import Finished
@@ -277,9 +277,12 @@ class Phase:
         return part, parts
 
     def _narrow(self, model: nn.Module, data: Mapping[str, Dataset]) -> None:
-        """Take from a model the rows of its word embedding that no split names, where all splits know theirs."""
+        """Take from a model the rows of its word embedding that no split names, where all splits know theirs.
+
+        Only with AdamW: what its decay alone does to the other rows is one factor (:func:`kdexp.train.optim.decay`).
+        """
         ids = [split.vocabulary() for split in data.values()]
-        known = [some for some in ids if some is not None]
+        known = [some for some in ids if some is not None] if self.recipe.optimiser == "adamw" else []
         if len(known) == len(ids) and vocabulary.narrow(model, np.unique(np.concatenate(known))):
             self.summary.vocabulary = vocabulary.rows(model)
 
@@ -291,7 +294,7 @@ class Phase:
         objective.setup(
             Context(
                 student=models.shape(model),
-                teacher=Shape(big.num_layers, big.hidden_size, big.num_heads),
+                teacher=family(str(big.family)).sizes(big.num_layers, big.hidden_size, big.num_heads),
                 pairs=[tuple(pair) for pair in spec["pairs"]],
                 head=self.goal.head,
                 num_train=len(train),

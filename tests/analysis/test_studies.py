@@ -22,6 +22,7 @@ def test_all_are_there() -> None:
         "objective_study",
         "pea_kd",
         "pkd_glue",
+        "pro_kd_cifar",
         "pro_kd_glue",
         "quickstart",
         "ted_glue",

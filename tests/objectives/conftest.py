@@ -91,7 +91,12 @@ def build(spec: dict[str, Any], **settings: Any) -> Objective:
     return get_class(spec["_target_"])(**{**given, **settings})
 
 
-ALL = {f"{name}.{term}": spec for name in NAMES for term, spec in terms(name).items()}
+def of_tokens(spec: dict[str, Any]) -> bool:
+    """Whether a term is one on texts; those on maps of convolutions have tests of their own."""
+    return not get_class(spec["_target_"]).needs_maps
+
+
+ALL = {f"{name}.{term}": spec for name in NAMES for term, spec in terms(name).items() if of_tokens(spec)}
 
 
 @pytest.fixture

@@ -20,12 +20,14 @@ ATTENTION = "kdexp"
 class Shape:
     """What an objective may know of a model: sizes, not weights.
 
-    ``num_layers`` counts *effective* layers (more than the owned ones when parameters are shared).
+    ``num_layers`` counts *effective* layers (more than the owned ones when parameters are shared). ``widths`` are those
+    of the layers' outputs where they differ, else ().
     """
 
     num_layers: int
     hidden_size: int
     num_heads: int
+    widths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ class Family:
         block: how one is taken apart; None = it is run whole or not at all.
         first_token: the sequence classifier reads the last block at the first token only.
         unfit: why models of this family can be neither teacher nor student; '' = they can.
+        reads: what they take: ``texts`` or ``images``.
+        hidden: layers hand out hidden states (B, L, D).
+        maps: layers hand out maps of convolutions (B, C, H, W), as features of named modules.
+        dropout: the architecture has some.
+        batch_norm: an example's answer depends, in training, on those beside it in a micro-batch.
         hidden_size, num_layers, num_heads: names of the sizes in the model's configuration.
     """
 
@@ -104,6 +111,11 @@ class Family:
     block: Block | None = None
     first_token: bool = False
     unfit: str = ""
+    reads: str = "texts"
+    hidden: bool = True
+    maps: bool = False
+    dropout: bool = True
+    batch_norm: bool = False
     hidden_size: str = "hidden_size"
     num_layers: str = "num_hidden_layers"
     num_heads: str = "num_attention_heads"
@@ -142,8 +154,28 @@ class Family:
 
     def shape(self, model: Any) -> Shape:
         """Return the sizes that objectives may know; the depth is the effective one."""
-        config = model.config
-        return Shape(len(self.layers(model)), getattr(config, self.hidden_size), getattr(config, self.num_heads))
+        config, depth = model.config, len(self.layers(model))
+        return self.sizes(depth, getattr(config, self.hidden_size), getattr(config, self.num_heads))
+
+    def sizes(self, num_layers: int, hidden_size: int, num_heads: int) -> Shape:
+        """Return the sizes that objectives may know of a model that is not there."""
+        return Shape(num_layers, hidden_size, num_heads, self.widths(num_layers, hidden_size))
+
+    def widths(self, num_layers: int, hidden_size: int) -> tuple[int, ...]:
+        """Return the widths of the layers' outputs, bottom to top, where they differ; () = all are ``hidden_size``."""
+        return ()
+
+    def kinds(self, num_layers: int) -> list[Any]:
+        """Return what each layer is, bottom to top: only layers of a kind can be copied; [] = all are of one."""
+        return []
+
+    def misfits(self, sizes: dict[str, int | None]) -> list[str]:
+        """Say which sizes no model of this family can have, each as ``size=value: the rule``.
+
+        Args:
+            sizes: as for :meth:`resize`.
+        """
+        return []
 
     def resize(self, config: Any, sizes: dict[str, int | None]) -> None:
         """Change the sizes of a configuration of this family, in place.

@@ -1,7 +1,7 @@
-"""ViT: it reads images."""
+"""ViT: it reads images. Its classifier reads the first token, above a normalisation that follows the last block."""
 
 from __future__ import annotations
 
 from kdexp.models.families.base import Family
 
-FAMILY = Family(unfit="reads images, and kdexp's tasks are texts")
+FAMILY = Family(reads="images", projections=(("attention.q_proj.", "attention.k_proj."),))

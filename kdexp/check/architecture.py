@@ -1,0 +1,138 @@
+"""What the architecture of teacher and student cannot do: read the task's data, hand out what is asked, be cut so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kdexp.common.registry import build, target
+from kdexp.config.schema import Config
+from kdexp.methods.base import terms
+from kdexp.models import source
+from kdexp.models.families.base import Family, family
+from kdexp.tasks.base import Task
+
+
+def problems(config: Config, task: Task | None, layers: bool, objective: bool) -> list[str]:
+    """Return what the two models cannot do because of what they are.
+
+    Args:
+        task: the run's, None if it is unsound.
+        layers: the init is sound.
+        objective: it is sound.
+    """
+    kind = family(str(config.teacher.family))
+    found = [] if task is None else inputs(config, task)
+    found += _sizes(config, kind) + _training(config, kind)
+    if source.from_scratch(config.teacher.source):
+        found += _from_scratch(config, layers)
+    if layers:
+        found += _copied(config, kind)
+    return found + (_features(config, kind) if objective else [])
+
+
+def inputs(config: Config, task: Task) -> list[str]:
+    """Return why the models cannot read what the task has."""
+    teacher, kind = config.teacher, family(str(config.teacher.family))
+    if task.reads != kind.reads:
+        example = "minilm_l6" if task.reads == "texts" else "resnet20"
+        return [
+            f"task={task.name} has {task.reads}, and teacher={teacher.name} (family {teacher.family}) reads "
+            f"{kind.reads}: choose another teacher, such as teacher={example}."
+        ]
+    if task.reads != "texts" and teacher.vocab_size is not None:
+        return [
+            f"teacher.vocab_size={teacher.vocab_size} has no effect: task={task.name} has {task.reads}, and no tokens; "
+            "set it to null."
+        ]
+    return []
+
+
+def _sizes(config: Config, kind: Family) -> list[str]:
+    wrong = []
+    for who, sizes in (("teacher", config.teacher), ("student", config.student)):
+        wrong += [f"{who}.{text}." for text in kind.misfits(sizes.model_dump(include={"num_layers", "hidden_size"}))]
+    return wrong
+
+
+def _training(config: Config, kind: Family) -> list[str]:
+    wrong, student = [], config.student
+    of = f"(family {config.teacher.family})"
+    if kind.kinds(student.num_layers) and student.sharing != "none":
+        wrong.append(
+            f"student.sharing={student.sharing} runs layers again in other places, and the layers of student="
+            f"{student.name} {of} differ in kind: use student.sharing=none."
+        )
+    for key in ("dropout", "dropout_epochs"):
+        if not kind.dropout and getattr(config.recipe, key) is not None:
+            wrong.append(
+                f"recipe.{key}={getattr(config.recipe, key)} has no effect: student={student.name} {of} has no "
+                "dropout; set it to null."
+            )
+    for name, recipe in (("recipe", config.recipe), ("teacher.recipe", config.teacher.recipe)):
+        if kind.batch_norm and recipe.accumulation > 1:
+            wrong.append(
+                f"{name}.accumulation={recipe.accumulation}: batch normalisation {of} sees one micro-batch at a time, "
+                f"so several are not the same as one batch; use {name}.accumulation=1."
+            )
+    if kind.batch_norm and not config.teacher.evaluation_mode:
+        wrong.append(
+            f"teacher.evaluation_mode=false: a teacher with batch normalisation {of} would go on changing while it "
+            "teaches; use true."
+        )
+    return wrong
+
+
+def _from_scratch(config: Config, layers: bool) -> list[str]:
+    teacher, wrong = config.teacher, []
+    if not teacher.finetune:
+        wrong.append(
+            f"teacher.finetune=false with teacher.source={teacher.source}: its weights would stay random; use "
+            "teacher.finetune=true, or the source of a trained model."
+        )
+    init: Any = build(config.init) if layers else None
+    if init is not None and init.copies and init.source == "pretrained":
+        wrong.append(
+            f"init.source=pretrained with teacher.source={teacher.source}: a teacher from scratch was never "
+            "pretrained; use init.source=finetuned or init=random."
+        )
+    return wrong
+
+
+def _copied(config: Config, kind: Family) -> list[str]:
+    """Refuse to copy layers into places of another kind."""
+    init, student, deep = build(config.init), config.student, config.teacher.num_layers
+    assert deep is not None  # checked before
+    there, here = kind.kinds(deep), kind.kinds(student.num_layers)
+    try:
+        chosen = init.layers(student.num_layers, deep)
+    except ValueError:  # said by the check of the init
+        return []
+    if chosen is None or not there or len(here) != len(chosen):
+        return []
+    misplaced = [(place, layer) for place, layer in enumerate(chosen, 1) if there[layer - 1] != here[place - 1]]
+    if not misplaced:
+        return []
+    place, layer = misplaced[0]
+    fitting = [there.index(wanted) + 1 for wanted in here if wanted in there]
+    return [
+        f"init={init.name} copies layers {chosen}: teacher layer {layer} ({there[layer - 1]}) does not fit student "
+        f"layer {place} ({here[place - 1]}): use init=random, or init=layers init.chosen={fitting}."
+    ]
+
+
+def _features(config: Config, kind: Family) -> list[str]:
+    wrong = []
+    for phase in ("intermediate", "prediction"):
+        for name, spec in terms(config, phase).items():
+            objective, whose = target(spec), f"teacher={config.teacher.name} (family {config.teacher.family})"
+            if "hidden" in objective.needs and not kind.hidden:
+                wrong.append(
+                    f"objective.{phase}.{name} needs hidden states of tokens, and the layers of {whose} give maps: "
+                    "choose an objective on logits (kd, annealing, continuation, ...) or on maps (review_maps)."
+                )
+            if objective.needs_maps and not kind.maps:
+                wrong.append(
+                    f"objective.{phase}.{name} needs maps of convolutions, and the layers of {whose} give none: choose "
+                    "an objective on hidden states, such as review."
+                )
+    return wrong

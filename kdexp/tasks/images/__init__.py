@@ -1,0 +1,1 @@
+"""Images: files, decoded once, cropped and mirrored anew in every epoch."""
