@@ -120,11 +120,16 @@ def test_studies_open_with_their_command(path: Path):
     assert f"python -m kdexp +experiment={path.stem}" in head[0]
 
 
-NO_TERMS = ("clkd", "continuation", "finetune", "kd", "lgtm")
+NO_TERMS = (
+    "aid", "clkd", "continuation", "dist", "dkd", "finetune", "jsd", "kd", "ld", "lgtm", "logistic_ranking",
+    "margin_mse", "multilabel_kl", "rank_mimic", "response", "reverse_kl", "score_kl", "standard_kl", "temperature_kl",
+    "total_variation", "unbiased",
+)  # fmt: skip
 OTHER_TERMS = {
     "att_kl_hid_seq": {"att_kl", "hid_seq"},
     "att_kl_val_kl": {"att_kl", "val_kl"},
     "att_mse_hid_seq": {"att_mse", "hid_seq"},
+    "distilbert": {"hidden_cosine"},
     "ernie_tiny": {"att_mse", "hid_seq"},
     "pkd": {"patience"},
     "tinybert": {"att_mse", "hid_seq"},

@@ -248,9 +248,17 @@ def _needs(config: Config, key: str, spec: dict[str, Any], cls: Any, head: Head 
             pairs(config, spec)
         except ValueError as error:
             problems.append(f"{key}: {error}")
-    if config.recipe.steps is None:
-        try:
-            build(spec, RESERVED).fits(epochs(config, key.split(".")[1]))
-        except ValueError as error:
-            problems.append(f"{key}: {error}")
+    objective: Objective = build(spec, RESERVED)
+    if objective.batchwise and config.recipe.accumulation > 1:
+        problems.append(
+            f"{key} depends on who is in a batch together, so recipe.accumulation={config.recipe.accumulation} "
+            "micro-batches are not one batch: use recipe.accumulation=1."
+        )
+    try:
+        if head is not None and not lacking:
+            objective.suits(head)
+        if config.recipe.steps is None:
+            objective.fits(epochs(config, key.split(".")[1]))
+    except ValueError as error:
+        problems.append(f"{key}: {error}{'' if str(error).endswith('.') else '.'}")
     return problems

@@ -14,7 +14,7 @@ from kdexp.heads.common import FirstToken, wide
 
 
 def dfl(logits: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
-    """Distribution focal loss: -[(1-w) log p_i + w log p_(i+1)], i = floor(y) (at most n-2), w = y - i; logits (N, n)."""
+    """Distribution focal loss of logits (N, n): -[(1-w) log p_i + w log p_(i+1)], i = floor(y) <= n-2, w = y - i."""
     logs = wide(logits).log_softmax(-1)
     y = targets.to(logs.dtype).reshape(-1)
     low = y.floor().clamp(0, logs.shape[-1] - 2)

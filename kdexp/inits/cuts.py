@@ -33,7 +33,7 @@ def head_importance(activations: Tensor, heads: int, attention_mask: Tensor | No
 
 
 def keep_indices(importance: Tensor, keep: int, unit: int = 1) -> list[int]:
-    """The ``keep`` most important positions (ties: the lower one), ascending, each as ``unit`` consecutive dimensions."""
+    """The ``keep`` most important positions (ties: lower first), ascending, each as ``unit`` consecutive dimensions."""
     order = importance.argsort(descending=True, stable=True)[:keep].tolist()
     return [position * unit + i for position in sorted(order) for i in range(unit)]
 

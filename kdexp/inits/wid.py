@@ -29,13 +29,13 @@ def wid_merge(
 
 
 def wid_cut(step: int, every: int, hidden: int, target: int, factor: int = 1, rounds: int = ROUNDS) -> int:
-    """Dimensions that are cut at a step: grows every ``every`` steps over ``rounds`` rounds to (hidden - target)*factor."""
+    """Dimensions cut at a step: it grows every ``every`` steps over ``rounds`` rounds to (hidden - target) * factor."""
     whole = hidden - target
     return int(min(int(step / every) * whole / rounds, whole) * factor)
 
 
 def wid_keep(compactor: Tensor, cut: int, heads: int = 1) -> list[int]:
-    """Columns that stay, ascending: in each of ``heads`` equal blocks the ``cut`` of smallest L2 norm go (ties: lower)."""
+    """Columns that stay, ascending: of each of ``heads`` equal blocks the ``cut`` of smallest norm go (ties: lower)."""
     norms = compactor.square().sum(0).sqrt().reshape(heads, -1)
     size = norms.shape[1]
     kept: list[int] = []

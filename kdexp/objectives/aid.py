@@ -52,10 +52,11 @@ def aid_kl(
 class AID(Objective):
     """T^2 * mean over sentences of w_i * KL_i, where w_i falls with the teacher's own error on sentence i.
 
-    **A counterpart of adaptive instance distillation**: sentences take the place of images. Reduction: mean over sentences.
-    Mask: none needed. Power of T: 2. Units: sentences; with ``normalize`` it depends on the batch. Source: abstract; alpha .1
-    by third-party text, the weight of the whole is unknown. exp(-alpha * CE) = p_y^alpha, so alpha .1 is almost plain KD.
-    Degenerate: alpha 0 is plain KD. A teacher that knows its training set by heart weighs everything by 1.
+    **A counterpart of adaptive instance distillation**: sentences take the place of images. Reduction: mean over
+    sentences. Mask: none needed. Power of T: 2. Units: sentences; with ``normalize`` it depends on the batch. Source:
+    abstract; alpha .1 by third-party text, the weight of the whole is unknown. exp(-alpha * CE) = p_y^alpha, so alpha
+    .1 is almost plain KD. Degenerate: alpha 0 is plain KD. A teacher that knows its training set by heart weighs
+    everything by 1.
 
     Args:
         alpha: how fast the weight falls.
@@ -79,4 +80,6 @@ class AID(Objective):
         assert teacher is not None
         settings = {"alpha": self.alpha, "temperature": self.temperature}
         labels = batch.labels[LABEL]
-        return aid_kl(student["logits"], teacher["logits"], labels, kind=self.kind, normalize=self.normalize, **settings)
+        return aid_kl(
+            student["logits"], teacher["logits"], labels, kind=self.kind, normalize=self.normalize, **settings
+        )

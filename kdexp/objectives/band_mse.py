@@ -16,9 +16,7 @@ from kdexp.objectives.projections import Projected
 BANDS = ("low", "high")
 
 
-def band_mse(
-    student: Tensor, teacher: Tensor, attention_mask: Tensor, keep: float = 0.5, band: str = "low"
-) -> Tensor:
+def band_mse(student: Tensor, teacher: Tensor, attention_mask: Tensor, keep: float = 0.5, band: str = "low") -> Tensor:
     """Squared error of hidden states (B, L, D) that lies in a band of each sentence's Fourier frequencies.
 
     Of a sentence of n real tokens (at its front) frequency f is low where min(f, n-f) <= floor(keep * n / 2). Sum over
@@ -39,12 +37,12 @@ def band_mse(
 
 
 class BandMSE(Projected):
-    """Sum over matched layers of the squared error in a band of frequencies along the sentence; the last layer by default.
+    """Sum over matched layers (the last by default) of the squared error in a band of frequencies along the sentence.
 
-    The feature part of the **IKD counterpart** (ours): the low band is what changes slowly along the sentence. Reduction:
-    mean over real tokens times width. Mask: padding is left out; real tokens stand at the front. Power of T: none. Units:
-    real tokens. Source: ours. Degenerate: a sentence of one token is all low band; keep 1 and ``low`` is ``hid_seq``.
-    Settings as in :class:`Projected`, and
+    The feature part of the **IKD counterpart** (ours): the low band is what changes slowly along the sentence.
+    Reduction: mean over real tokens times width. Mask: padding is left out; real tokens stand at the front. Power of
+    T: none. Units: real tokens. Source: ours. Degenerate: a sentence of one token is all low band; keep 1 and ``low``
+    is ``hid_seq``. Settings as in :class:`Projected`, and
 
     Args:
         keep: share of the frequencies that are low.

@@ -10,9 +10,7 @@ from kdexp.objectives.common import wide
 from kdexp.objectives.pooled import TokenRelation, centred, masked_rows
 
 
-def cka_loss(
-    student: Tensor, teacher: Tensor, attention_mask: Tensor | None = None, unbiased: bool = False
-) -> Tensor:
+def cka_loss(student: Tensor, teacher: Tensor, attention_mask: Tensor | None = None, unbiased: bool = False) -> Tensor:
     """1 - linear CKA of rows (N, D), or of all real tokens of (B, L, D); widths may differ.
 
     Args:
@@ -49,10 +47,10 @@ def _hsic(k: Tensor, l: Tensor, n: Tensor) -> Tensor:
 class CKA(TokenRelation):
     """1 - CKA between the student's and the teacher's vectors; no projection.
 
-    Reduction: one number a layer. Mask: padded tokens are left out. Power of T: none. Units: none, it depends on the batch.
-    Source: third-party code; which layers and weights help is unknown. Degenerate: no spread gives 1; two rows always
-    give 0 when biased; fewer than 4 rows give 1 when unbiased. With fewer rows than dimensions the biased form sees little
-    (unrelated features of width 384 have CKA .92 at 32 rows): hence ``tokens`` by default.
+    Reduction: one number a layer. Mask: padded tokens are left out. Power of T: none. Units: none, it depends on the
+    batch. Source: third-party code; which layers and weights help is unknown. Degenerate: no spread gives 1; two rows
+    always give 0 when biased; fewer than 4 rows give 1 when unbiased. With fewer rows than dimensions the biased form
+    sees little (unrelated features of width 384 have CKA .92 at 32 rows): hence ``tokens`` by default.
 
     Args:
         unbiased: the unbiased estimate.

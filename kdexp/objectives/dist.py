@@ -91,6 +91,4 @@ class DIST(Objective):
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss of the batch."""
         assert teacher is not None
-        return dist_loss(
-            student["logits"], teacher["logits"], self.beta, self.gamma, self.temperature, self.part
-        )
+        return dist_loss(student["logits"], teacher["logits"], self.beta, self.gamma, self.temperature, self.part)

@@ -61,7 +61,7 @@ def dkd(
 
 
 def _split(logs: Tensor, hot: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Log probabilities (B, C) as: of the target (B,), of all others together (B,), within the others (0 at the target).
+    """Log probabilities (B, C) of the target (B,), of all others together (B,), within the others (0 at the target).
 
     By log-sum-exp over the others: log(1 - q_y) would be -inf for a sure student.
     """

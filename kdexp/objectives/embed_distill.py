@@ -1,4 +1,4 @@
-"""EmbedDistill: sentence embeddings near the teacher's (Kim et al. 2023, arXiv 2301.12005, as sentence-transformers has it)."""
+"""EmbedDistill: embeddings near the teacher's (Kim et al. 2023, arXiv 2301.12005; code of sentence-transformers)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def embed_distill(
     """Distance of vectors (B, D), the student's through x W^T + b if given.
 
     Args:
-        metric: ``cosine`` = mean of 1 - cos (norms at least 1e-8); ``l2`` = mean Euclidean distance; ``mse`` = mean over
-            B*D of squared differences.
+        metric: ``cosine`` = mean of 1 - cos (norms at least 1e-8); ``l2`` = mean Euclidean distance; ``mse`` = mean
+            over B*D of squared differences.
     """
     choice("metric", metric, METRICS)
     s, t = wide(student), wide(teacher.detach())
@@ -41,9 +41,9 @@ def embed_distill(
 class EmbedDistill(Relation):
     """Mean distance of pooled vectors, the student's mapped to the teacher's width.
 
-    Reduction: mean over sentences (``mse``: and width). Mask: in the pooling. Power of T: none. Units: sentences. Source:
-    official code of sentence-transformers (cosine by default; l2 is the paper's metric). Degenerate: a zero vector has
-    cosine 0; equal vectors, and zero ones, get no gradient.
+    Reduction: mean over sentences (``mse``: and width). Mask: in the pooling. Power of T: none. Units: sentences.
+    Source: official code of sentence-transformers (cosine by default; l2 is the paper's metric). Degenerate: a zero
+    vector has cosine 0; equal vectors, and zero ones, get no gradient.
 
     Args:
         metric: ``cosine``, ``l2`` or ``mse``.
@@ -72,8 +72,8 @@ class EmbedDistill(Relation):
         ours, theirs = context.student.hidden_size, context.teacher.hidden_size
         if self.projection == "never" and ours != theirs:
             raise ValueError(
-                f"projection=never compares vectors as they are: the student's width is {ours}, the teacher's {theirs}. "
-                "Take projection=auto, or a student as wide as the teacher"
+                f"projection=never compares vectors as they are: the student's width is {ours}, the teacher's {theirs}"
+                ". Take projection=auto, or a student as wide as the teacher"
             )
         if self.projection == "always" or ours != theirs:
             self.maps = nn.ModuleList(nn.Linear(ours, theirs) for _ in self.pairs)

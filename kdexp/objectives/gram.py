@@ -51,10 +51,10 @@ def _gram(x: Tensor, normalize: str) -> Tensor:
 class Gram(TokenRelation):
     """Difference of the sides' Gram matrices: angles (and lengths) between vectors; no projection.
 
-    Reduction: mean over all entries, or over matrices. Mask: padded tokens are left out. Power of T: none. Units: token
-    pairs within sentences (``tokens``, ``mean``), sentences (``tokens``, ``frobenius``); between pooled sentences it
-    depends on the batch. Source: abstract only; normalisation, root and weight are ours. Degenerate: a zero vector has a
-    zero row and column, without a gradient.
+    Reduction: mean over all entries, or over matrices. Mask: padded tokens are left out. Power of T: none. Units:
+    token pairs within sentences (``tokens``, ``mean``), sentences (``tokens``, ``frobenius``); between pooled
+    sentences it depends on the batch. Source: abstract only; normalisation, root and weight are ours. Degenerate: a
+    zero vector has a zero row and column, without a gradient.
 
     Args:
         normalize, reduction: as in :func:`gram_loss`.

@@ -23,11 +23,11 @@ def hidden_cosine(student: Tensor, teacher: Tensor, attention_mask: Tensor | Non
 
 
 class HiddenCosine(Projected):
-    """Sum over matched layers of the mean over real tokens of 1 - cos(W h_student, h_teacher); the last layer by default.
+    """Sum over matched layers (the last by default) of the mean over real tokens of 1 - cos(W h_student, h_teacher).
 
-    Reduction: mean over real tokens. Mask: padding is left out. Power of T: none. Units: real tokens. Source: official code
-    (last hidden states, equal widths, no projection). Degenerate: a zero vector costs 1 and gets no gradient. Settings as in
-    :class:`Projected`.
+    Reduction: mean over real tokens. Mask: padding is left out. Power of T: none. Units: real tokens. Source:
+    official code (last hidden states, equal widths, no projection). Degenerate: a zero vector costs 1 and gets no
+    gradient. Settings as in :class:`Projected`.
     """
 
     layers: ClassVar[str] = "hidden"

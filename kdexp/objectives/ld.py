@@ -1,4 +1,4 @@
-"""LD counterpart: localisation distillation over positions or bins (after Zheng et al., CVPR 2022, arXiv 2102.12252)."""
+"""LD counterpart: localisation distillation of positions or bins (after Zheng et al., CVPR 2022, arXiv 2102.12252)."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ def valuable_positions(teacher_logits: Tensor, attention_mask: Tensor, threshold
 class LD(Objective):
     """T^2 * KL over all real positions + gamma * T^2 * KL over the valuable ones, mean over sides and examples.
 
-    **A counterpart of localisation distillation**: a box's sides become the head's outputs (start and end of a span; bins of
-    a score; on plain classes it is logit KD at a high temperature with the valuable term). Reduction: mean over sides and
-    sentences. Mask: padding is no position. Power of T: 2. Units: sentences. Source: official code for boxes (T 10, its
-    weight .25 belongs to another divisor); the text form is ours. Degenerate: one position gives 0; where the teacher is
-    uniform all positions are valuable.
+    **A counterpart of localisation distillation**: a box's sides become the head's outputs (start and end of a span;
+    bins of a score; on plain classes it is logit KD at a high temperature with the valuable term). Reduction: mean
+    over sides and sentences. Mask: padding is no position. Power of T: 2. Units: sentences. Source: official code for
+    boxes (T 10, its weight .25 belongs to another divisor); the text form is ours. Degenerate: one position gives 0;
+    where the teacher is uniform all positions are valuable.
 
     Args:
         temperature: divides both sides' logits.

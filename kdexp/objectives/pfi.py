@@ -1,4 +1,4 @@
-"""PFI counterpart: prediction-guided feature imitation (after Li et al., AAAI 2022, arXiv 2112.04840; third-party drafts)."""
+"""PFI counterpart: prediction-guided feature imitation (after Li et al., AAAI 2022, arXiv 2112.04840; drafts)."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ def pfi(
 ) -> Tensor:
     """Feature error weighed by prediction error: mean of P * F.
 
-    F = mean over D of the squared difference of hidden states (B, L, D), P = mean over C of that of predictions. Sentence
-    predictions (B, C): mean over B of P_b * (mean of F over its real tokens); token predictions (B, L, C): mean over real
-    tokens of P * F.
+    F = mean over D of the squared difference of hidden states (B, L, D), P = mean over C of that of predictions.
+    Sentence predictions (B, C): mean over B of P_b * (mean of F over its real tokens); token predictions (B, L, C):
+    mean over real tokens of P * F.
 
     Args:
         scores: predictions are ``logit`` or ``probability`` (softmax).
@@ -48,10 +48,10 @@ def pfi(
 class PFI(Projected):
     """Hidden-state error that counts where the predictions differ, summed over matched layers; the last one by default.
 
-    **A counterpart of prediction-guided feature imitation**: one prediction a sentence (or a token) instead of a position
-    of a feature map. Reduction: mean over sentences of the mean over real tokens. Mask: padding is left out. Power of T:
-    none. Units: sentences. Source: third-party drafts, weight 1.5; the gradient also lowers P, as in them. Degenerate: where
-    predictions agree it is 0, so it fades by itself. Settings as in :class:`Projected`, and
+    **A counterpart of prediction-guided feature imitation**: one prediction a sentence (or a token) instead of a
+    position of a feature map. Reduction: mean over sentences of the mean over real tokens. Mask: padding is left out.
+    Power of T: none. Units: sentences. Source: third-party drafts, weight 1.5; the gradient also lowers P, as in
+    them. Degenerate: where predictions agree it is 0, so it fades by itself. Settings as in :class:`Projected`, and
 
     Args:
         scores: ``probability`` or ``logit``.

@@ -11,7 +11,7 @@ from kdexp.objectives.pooled import Relation
 
 
 def pkt(student: Tensor, teacher: Tensor, eps: float = 1e-7) -> Tensor:
-    """Mean over B*B of p * log((p+eps)/(q+eps)), p and q the sides' tables of cosines, (c+1)/2, rows divided by sums."""
+    """Mean over B*B of p * log((p+eps)/(q+eps)); p, q: the sides' tables of (cosine + 1)/2, rows divided by sums."""
     q, p = (_affinities(wide(x), eps) for x in (student, teacher.detach()))
     return (p * ((p + eps) / (q + eps)).log()).mean()
 
@@ -29,10 +29,10 @@ def _affinities(x: Tensor, eps: float) -> Tensor:
 class PKT(Relation):
     """KL between the sides' distributions of similarity within a batch; no projection.
 
-    Reduction: mean over B^2, so the value is about 1/B^2: a weight belongs to a batch size (30000 in the source). Mask: in
-    the pooling. Power of T: none. Units: none, it depends on the batch. Source: official code, eps 1e-7 in norms, numerator
-    and denominator. Degenerate: one sentence gives 0; a zero vector has similarity 1/2 to all, without a gradient.
-    Settings as in :class:`Relation`.
+    Reduction: mean over B^2, so the value is about 1/B^2: a weight belongs to a batch size (30000 in the source).
+    Mask: in the pooling. Power of T: none. Units: none, it depends on the batch. Source: official code, eps 1e-7 in
+    norms, numerator and denominator. Degenerate: one sentence gives 0; a zero vector has similarity 1/2 to all,
+    without a gradient. Settings as in :class:`Relation`.
     """
 
     def relation(self, number: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

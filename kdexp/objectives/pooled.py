@@ -42,8 +42,8 @@ def centred(rows: Tensor, real: Tensor) -> Tensor:
 class Relation(Objective):
     """Sum (or mean) over matched layers of a loss between the student's and the teacher's set of vectors.
 
-    Unless a subclass says otherwise the vectors are one a sentence, widths may differ, and the value depends on who is in
-    the batch (``batchwise``). By default the last layers are matched.
+    Unless a subclass says otherwise the vectors are one a sentence, widths may differ, and the value depends on who
+    is in the batch (``batchwise``). By default the last layers are matched.
 
     Args:
         pool: how a sentence becomes a vector: ``mean`` of its real tokens, or ``cls``, its first one.

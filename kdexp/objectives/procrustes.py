@@ -1,4 +1,4 @@
-"""Procrustes distance: what is left after the best rotation (after arXiv 2509.25253, of which the abstract is known)."""
+"""Procrustes distance: what is left after the best rotation (after arXiv 2509.25253; abstract only)."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ def procrustes(
 def _rotation(x: Tensor, y: Tensor) -> Tensor:
     """The map (D_y, D_x) that turns y onto x best, from the singular vectors of X^T Y; a constant.
 
-    Its inner product with X^T Y is the sum of singular values, and it is that sum's derivative: no gradient has to pass
-    through a decomposition, which has none where singular values repeat. With fewer rows than dimensions it is worked out
-    on an N x N matrix.
+    Its inner product with X^T Y is the sum of singular values, and it is that sum's derivative: no gradient has to
+    pass through a decomposition, which has none where singular values repeat. With fewer rows than dimensions it is
+    worked out on an N x N matrix.
     """
     n = len(x)
     if n < min(x.shape[1], y.shape[1]):
@@ -65,9 +65,9 @@ def _rotation(x: Tensor, y: Tensor) -> Tensor:
 class Procrustes(TokenRelation):
     """Distance of the student's vectors from the teacher's after the best rotation; no projection.
 
-    Reduction: one number a layer, in [0, 2] when normalised and squared. Mask: padded tokens are left out. Power of T: none.
-    Units: none, it depends on the batch. Source: abstract only; centring, scaling, root, layers and weight are ours.
-    Degenerate: no spread gives 1 (a side without length); directions without spread get no gradient.
+    Reduction: one number a layer, in [0, 2] when normalised and squared. Mask: padded tokens are left out. Power of
+    T: none. Units: none, it depends on the batch. Source: abstract only; centring, scaling, root, layers and weight
+    are ours. Degenerate: no spread gives 1 (a side without length); directions without spread get no gradient.
 
     Args:
         center, normalize, squared: as in :func:`procrustes`.

@@ -76,11 +76,12 @@ def rank_mimic_batch(
 class RankMimic(Objective):
     """KL between the sides' distributions over the sentences of a batch, by one class's score at a time.
 
-    **A counterpart of rank mimicking**: sentences take the place of an object's anchors. It says nothing about the absolute
-    level of a score: put ``kd`` beside it. Reduction: mean over groups. Mask: none needed. Power of T: none. Units: none, it
-    depends on the batch (32 sentences or more, or groups are empty). Source: abstract and third-party drafts; those sort
-    teacher and student apart, which is not done here (``variant: sorted`` would). Degenerate: groups of one sentence are
-    left out, none left: 0. Probabilities make flat softmaxes at T 1: take .1 to .5, or logits.
+    **A counterpart of rank mimicking**: sentences take the place of an object's anchors. It says nothing about the
+    absolute level of a score: put ``kd`` beside it. Reduction: mean over groups. Mask: none needed. Power of T: none.
+    Units: none, it depends on the batch (32 sentences or more, or groups are empty). Source: abstract and third-party
+    drafts; those sort teacher and student apart, which is not done here (``variant: sorted`` would). Degenerate:
+    groups of one sentence are left out, none left: 0. Probabilities make flat softmaxes at T 1: take .1 to .5, or
+    logits.
 
     Args:
         groups: ``label`` or ``all``.

@@ -1,4 +1,4 @@
-"""Response distillation for classes that arrive in steps: a text counterpart (after arXiv 2110.13471 and its successor ERD)."""
+"""Response distillation for classes that arrive in steps: a counterpart (after arXiv 2110.13471 and 2204.02136)."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def old_class_kd(
 
     Args:
         selected: (B,), 1 = takes part; None = all. None selected: 0.
-        form: ``l2`` = mean over selected*C of squared differences of logits; ``kl`` = T^2 * KL of the softmax over the old
-            classes, mean over selected.
+        form: ``l2`` = mean over selected*C of squared differences of logits; ``kl`` = T^2 * KL of the softmax over
+            the old classes, mean over selected.
 
     Raises:
         ValueError: the teacher knows more classes than the student.
@@ -66,11 +66,12 @@ def old_class_kd(
 class Response(Objective):
     """Old classes' responses on the sentences that the teacher is surest about.
 
-    **A counterpart of response distillation for incremental detection**: sentences take the place of anchors; the teacher's
-    classes are the student's first ones. Reduction: mean over selected sentences (``l2``: and old classes). Mask: none needed.
-    Power of T: 2 for ``kl``, none for ``l2``. Units: none, the selection depends on the batch. Source: code of the successor
-    (classification responses whose score lies above mean + 2 std of all anchors, squared error of raw logits); a batch has few
-    sentences, so the factor is smaller here. Degenerate: nothing selected gives 0; below 6 sentences nothing lies 2 std above.
+    **A counterpart of response distillation for incremental detection**: sentences take the place of anchors; the
+    teacher's classes are the student's first ones. Reduction: mean over selected sentences (``l2``: and old classes).
+    Mask: none needed. Power of T: 2 for ``kl``, none for ``l2``. Units: none, the selection depends on the batch.
+    Source: code of the successor (classification responses whose score lies above mean + 2 std of all anchors,
+    squared error of raw logits); a batch has few sentences, so the factor is smaller here. Degenerate: nothing
+    selected gives 0; below 6 sentences nothing lies 2 std above.
 
     Args:
         old_classes: the first so many classes are old; null = all that the teacher knows.

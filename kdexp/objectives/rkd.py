@@ -48,10 +48,11 @@ def rkd(student: Tensor, teacher: Tensor, distance_weight: float = 25.0, angle_w
 class RKD(Relation):
     """distance_weight * distances + angle_weight * angles between the sentences of a batch; no projection.
 
-    Reduction: means over all B^2 and B^3 entries, diagonals included. Mask: in the pooling. Power of T: none. Units: none,
-    it depends on the batch. Source: official code (weights 1 and 2 for metric learning; benchmarks use 25 and 50); features
-    there are embeddings, here pooled vectors. Degenerate: one sentence, or two for both parts: 0; duplicates are 1e-6 apart
-    and have no direction, without a gradient. The angles take B^3 numbers: 33 thousand at 32 sentences, 134 million at 512.
+    Reduction: means over all B^2 and B^3 entries, diagonals included. Mask: in the pooling. Power of T: none. Units:
+    none, it depends on the batch. Source: official code (weights 1 and 2 for metric learning; benchmarks use 25 and
+    50); features there are embeddings, here pooled vectors. Degenerate: one sentence, or two for both parts: 0;
+    duplicates are 1e-6 apart and have no direction, without a gradient. The angles take B^3 numbers: 33 thousand at
+    32 sentences, 134 million at 512.
 
     Args:
         distance_weight, angle_weight: of the two parts.

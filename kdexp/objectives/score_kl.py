@@ -37,10 +37,10 @@ def score_kl(
 class ScoreKL(Scores):
     """T_s^2 * mean over queries of KL(softmax(t/T_t) || softmax(s/T_s)) over candidates.
 
-    Reduction: mean over queries. Mask: candidates that do not belong are left out. Power of T: 2, the student's. Units:
-    sentences. Source: official code of sentence-transformers (queries with texts); **on classes it is a counterpart**: KD
-    whose sides have temperatures of their own. Degenerate: a query with one candidate adds 0; below T = 1 two sharp sides
-    can agree to a gradient of exactly 0.
+    Reduction: mean over queries. Mask: candidates that do not belong are left out. Power of T: 2, the student's.
+    Units: sentences. Source: official code of sentence-transformers (queries with texts); **on classes it is a
+    counterpart**: KD whose sides have temperatures of their own. Degenerate: a query with one candidate adds 0; below
+    T = 1 two sharp sides can agree to a gradient of exactly 0.
 
     Args:
         student_temperature, teacher_temperature: divide the scores of their side.

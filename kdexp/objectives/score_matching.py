@@ -19,9 +19,9 @@ def score_matching(student: Tensor, teacher: Tensor, temperature: float = 0.02) 
 class ScoreMatching(Relation):
     """Squared difference of the sides' softmax over a batch's cosines, the diagonal included; no projection.
 
-    Reduction: sum / B. Mask: in the pooling. Power of T: none. Units: none, it depends on the batch. Source: third-party
-    code, temperature .02, at which only pairs with a cosine above about .9 count; choose it by the teacher's spread.
-    Degenerate: one sentence gives 0; a zero vector is alike to none, without a gradient.
+    Reduction: sum / B. Mask: in the pooling. Power of T: none. Units: none, it depends on the batch. Source:
+    third-party code, temperature .02, at which only pairs with a cosine above about .9 count; choose it by the
+    teacher's spread. Degenerate: one sentence gives 0; a zero vector is alike to none, without a gradient.
 
     Args:
         temperature: divides the cosines.

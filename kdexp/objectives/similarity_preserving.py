@@ -30,9 +30,10 @@ def _similarities(x: Tensor, mask: Tensor | None) -> Tensor:
 class SimilarityPreserving(TokenRelation):
     """How alike the sentences of a batch are to one another, matched with the teacher; no projection.
 
-    Reduction: sum / B^2. Mask: padding is 0. Power of T: none. Units: none, it depends on the batch. Source: third-party
-    code (no official one is known), weight 3000 there, or 1. Degenerate: one sentence gives 0; a zero vector's row stays
-    zero and gets no gradient. A weight belongs to a batch size. Settings as in :class:`TokenRelation`.
+    Reduction: sum / B^2. Mask: padding is 0. Power of T: none. Units: none, it depends on the batch. Source:
+    third-party code (no official one is known), weight 3000 there, or 1. Degenerate: one sentence gives 0; a zero
+    vector's row stays zero and gets no gradient. A weight belongs to a batch size. Settings as in
+    :class:`TokenRelation`.
     """
 
     def relation(self, number: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:

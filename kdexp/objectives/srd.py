@@ -1,4 +1,4 @@
-"""SRD: a projector, normalisation and a logarithm (Miles and Mikolajczyk, AAAI 2024, arXiv 2303.11098; official code)."""
+"""SRD: a projector, normalisation, a logarithm (Miles and Mikolajczyk, AAAI 2024, arXiv 2303.11098; official code)."""
 
 from __future__ import annotations
 
@@ -50,11 +50,12 @@ def _normalised(x: Tensor, eps: float) -> Tensor:
 class SRD(Relation):
     """log(sum |BN(W h_student + b) - BN(h_teacher)|^exponent + eps) of pooled vectors.
 
-    Reduction: a sum inside the logarithm, so batch size and width only shift the value, and a weight scales the gradient
-    alone. Mask: in the pooling. Power of T: none. Units: none, it depends on the batch. Source: official code (exponent 4,
-    normalisation without affine on both sides in training mode, weight 2 for ImageNet); the DeiT folder of the same release
-    has the ``correlation`` form with eps 1e-5. Degenerate: a perfect match costs log(eps), -inf with eps 0; one sentence
-    has no spread and gets no gradient. The projector is trained with the student and never exported.
+    Reduction: a sum inside the logarithm, so batch size and width only shift the value, and a weight scales the
+    gradient alone. Mask: in the pooling. Power of T: none. Units: none, it depends on the batch. Source: official
+    code (exponent 4, normalisation without affine on both sides in training mode, weight 2 for ImageNet); the DeiT
+    folder of the same release has the ``correlation`` form with eps 1e-5. Degenerate: a perfect match costs log(eps),
+    -inf with eps 0; one sentence has no spread and gets no gradient. The projector is trained with the student and
+    never exported.
 
     Args:
         exponent: of absolute differences.

@@ -33,9 +33,10 @@ def standard_kl(
 class StandardKL(Divergence):
     """T^2 * KL(softmax(Z(z_t)/T) || softmax(Z(z_s)/T)), Z = a sentence's z-score over classes.
 
-    Reduction: sum / sentences by default. Mask: none needed. Power of T: 2. Units: sentences. Source: official code, base
-    temperature 2, weight 9 beside 0.1 times hard labels. Degenerate: on two classes every z-score is +-0.707, so nothing
-    is left to learn and the task is refused; one class likewise; constant logits count as zeros, without a gradient.
+    Reduction: sum / sentences by default. Mask: none needed. Power of T: 2. Units: sentences. Source: official code,
+    base temperature 2, weight 9 beside 0.1 times hard labels. Degenerate: on two classes every z-score is +-0.707, so
+    nothing is left to learn and the task is refused; one class likewise; constant logits count as zeros, without a
+    gradient.
 
     Settings as in :class:`Divergence`.
     """

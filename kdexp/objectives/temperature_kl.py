@@ -45,9 +45,9 @@ class TemperatureKL(Objective):
     """KL(teacher || student) where every label has a temperature of its own.
 
     axis ``class``: each label's logit is divided by that label's temperature on both sides; ``example``: a sentence's
-    logits are divided by the temperature of its own label. Reduction: mean over sentences. Mask: none needed. Power of T:
-    2 inside the mean for ``example`` (``times_T2``), none is defined for ``class``. Units: sentences. Source: ours.
-    Degenerate: one temperature for all labels is ``kd`` (a warning says so).
+    logits are divided by the temperature of its own label. Reduction: mean over sentences. Mask: none needed. Power
+    of T: 2 inside the mean for ``example`` (``times_T2``), none is defined for ``class``. Units: sentences. Source:
+    ours. Degenerate: one temperature for all labels is ``kd`` (a warning says so).
 
     Args:
         temperatures: one number, or a list with one a class, in the order of the task's label names.

@@ -1,4 +1,4 @@
-"""UnKD counterpart: distillation inside groups of equally frequent classes (after Chen et al., WSDM 2023, arXiv 2211.14729)."""
+"""UnKD counterpart: soft labels inside groups of equally frequent classes (after WSDM 2023, arXiv 2211.14729)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kdexp.config.schema import Amount, Count, Seed, Temperature
+from kdexp.heads.base import Head
 from kdexp.heads.classification import LABEL, log_probabilities
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import choice, wide
@@ -22,8 +23,8 @@ FORMS = ("stratified", "pairs")
 def frequency_groups(counts: Sequence[int] | Tensor, groups: int) -> list[list[int]]:
     """Class numbers by falling count (ties: lower first), cut greedily into groups of about equal total count.
 
-    A class that would lift the running sum above total/groups closes the running group (an empty one: it is a group of its
-    own). A rest above half that share is a group, else it joins the last one.
+    A class that would lift the running sum above total/groups closes the running group (an empty one: it is a group
+    of its own). A rest above half that share is a group, else it joins the last one.
     """
     counts = [int(count) for count in counts]
     share = sum(counts) / groups
@@ -98,13 +99,13 @@ def rank_weights(n: int, scale: float = 20.0) -> Tensor:
 class Unbiased(Objective):
     """The teacher's order inside groups of about equally frequent classes, and not its pull towards frequent ones.
 
-    **A counterpart of UnKD**: classes take the place of items, their training frequency of popularity. form ``stratified``:
-    KL of the softmax renormalised inside each group; ``pairs``: the sampled form, BPR on pairs of a group's classes that are
-    drawn with weights exp(-(rank+1)/scale) by the teacher's rank, anew each epoch by (seed, epoch, example). Reduction: mean
-    over groups and sentences. Mask: none needed. Power of T: 2 (``stratified``), none (``pairs``). Units: sentences. Source:
-    official code for recommendation (4 groups, 30 pairs; its weights by user are computed there and never used). Degenerate:
-    groups of one class say nothing; where all are such and no marginal is added the task is refused. ``with_marginal`` and
-    ``weights: teacher`` together are plain KD.
+    **A counterpart of UnKD**: classes take the place of items, their training frequency of popularity. form
+    ``stratified``: KL of the softmax renormalised inside each group; ``pairs``: the sampled form, BPR on pairs of a
+    group's classes that are drawn with weights exp(-(rank+1)/scale) by the teacher's rank, anew each epoch by (seed,
+    epoch, example). Reduction: mean over groups and sentences. Mask: none needed. Power of T: 2 (``stratified``),
+    none (``pairs``). Units: sentences. Source: official code for recommendation (4 groups, 30 pairs; its weights by
+    user are computed there and never used). Degenerate: groups of one class say nothing; where all are such and no
+    marginal is added the task is refused. ``with_marginal`` and ``weights: teacher`` together are plain KD.
 
     Args:
         groups: how many to cut the classes into.
@@ -140,6 +141,14 @@ class Unbiased(Objective):
         self.groups, self.form, self.temperature, self.weights = groups, form, temperature, weights
         self.with_marginal, self.draws, self.scale, self.seed = with_marginal, pairs, scale, seed
         self.register_buffer("epoch", torch.zeros((), dtype=torch.long))
+
+    def suits(self, head: Head) -> None:
+        """Refuse two classes, each a group of its own."""
+        if head.width == 2 and self.groups > 1 and not self.with_marginal:
+            raise ValueError(
+                f"unbiased.groups={self.groups} leaves nothing to learn of 2 classes: inside a group of one class "
+                "there is no order. Take a task of four classes or more, or with_marginal=true"
+            )
 
     def setup(self, context: Context) -> None:
         super().setup(context)
