@@ -13,8 +13,9 @@ from kdexp.config import identity
 from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
 from kdexp.inits.base import Init
+from kdexp.inits.narrow import Narrow
 from kdexp.methods.base import epochs, method, pairs, terms
-from kdexp.models.families.base import family
+from kdexp.models.families.base import Block, family
 from kdexp.models.shared_layers import sps_plan
 from kdexp.objectives import layer_maps
 from kdexp.objectives.base import Objective
@@ -147,7 +148,15 @@ def _init(config: Config, head: Head | None) -> list[str]:
             )
     except ValueError as error:
         problems.append(str(error))
-    if init.copies:
+    if isinstance(init, Narrow):
+        sides = [side.model_dump() for side in (teacher, student)]
+        problems += init.unfit(*sides)
+        if type(family(str(teacher.family)).block) is not Block or teacher.family == "electra":
+            problems.append(
+                f"init={init.name} knows how BERT, RoBERTa and their like are cut to another width, and teacher="
+                f"{teacher.name} is of family {teacher.family}: use init=random, or a student as wide as its teacher."
+            )
+    elif init.copies:
         for key in ("hidden_size", "num_heads", "intermediate_size"):
             wanted, given = getattr(teacher, key), getattr(student, key)
             if wanted != given:
