@@ -121,9 +121,9 @@ def test_studies_open_with_their_command(path: Path):
 
 
 NO_TERMS = (
-    "aid", "clkd", "continuation", "dist", "dkd", "finetune", "jsd", "kd", "ld", "lgtm", "logistic_ranking",
-    "margin_mse", "multilabel_kl", "rank_mimic", "response", "reverse_kl", "score_kl", "standard_kl", "temperature_kl",
-    "total_variation", "unbiased",
+    "aid", "assistant", "clkd", "continuation", "dist", "dkd", "ensemble", "finetune", "ikd", "jsd", "kd", "ld",
+    "lgtm", "logistic_ranking", "margin_mse", "multilabel_kl", "rank_mimic", "response", "reverse_kl", "score_kl",
+    "standard_kl", "temperature_kl", "total_variation", "unbiased",
 )  # fmt: skip
 OTHER_TERMS = {
     "att_kl_hid_seq": {"att_kl", "hid_seq"},

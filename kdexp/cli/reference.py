@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kdexp.heads.batch import Batch
 from kdexp.heads.classification import LABEL, Classification, cross_entropy
+from kdexp.inits.cuts import factors
 from kdexp.inits.ptp import ptp_confidence, ptp_labels
 from kdexp.objectives.common import over_layers, scaled_scores, split_heads, wide
 from kdexp.objectives.continuation import continuation_soft
@@ -218,3 +219,39 @@ def distilbert_total(
     hard = cross_entropy(student_logits[masked], labels[masked]) if bool(masked.any()) else soft * 0.0
     cosine = hidden_cosine(student_hidden, teacher_hidden, attention_mask)
     return alpha_ce * soft + alpha_mlm * hard + alpha_cos * cosine
+
+
+def low_rank(weight: Tensor, rank: int) -> Tensor:
+    """The best approximation of that rank: the product of :func:`factors`."""
+    left, right = factors(weight, rank)
+    return left @ right
+
+
+def wid_merge(
+    weight: Tensor,
+    bias: Tensor,
+    row: Tensor,
+    column: Tensor,
+    keep_rows: Sequence[int],
+    keep_columns: Sequence[int],
+) -> list[Tensor]:
+    """WID: [(R W C)[keep_rows, keep_columns], (R b)[keep_rows]] of weight W (out, in), bias b, compactors R and C."""
+    merged = row @ weight @ column
+    return [merged[list(keep_rows)][:, list(keep_columns)], (row @ bias)[list(keep_rows)]]
+
+
+def wid_cut(step: int, every: int, hidden: int, target: int, factor: int = 1, rounds: int = 16) -> int:
+    """WID: dimensions cut at a step, more every ``every`` steps, in ``rounds`` rounds to (hidden - target) * factor."""
+    whole = hidden - target
+    return int(min(int(step / every) * whole / rounds, whole) * factor)
+
+
+def wid_keep(compactor: Tensor, cut: int, heads: int = 1) -> list[int]:
+    """WID: columns that stay, ascending: of ``heads`` equal blocks the ``cut`` of smallest norm go (ties: lower)."""
+    norms = compactor.square().sum(0).sqrt().reshape(heads, -1)
+    size = norms.shape[1]
+    kept: list[int] = []
+    for block in range(heads):
+        gone = set(norms[block].argsort(stable=True)[:cut].tolist())
+        kept += [block * size + i for i in range(size) if i not in gone]
+    return kept

@@ -55,12 +55,6 @@ def factors(weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     return u[:, :rank] * root, root[:, None] * v[:rank]
 
 
-def low_rank(weight: Tensor, rank: int) -> Tensor:
-    """The best approximation of that rank: the product of :func:`factors`."""
-    left, right = factors(weight, rank)
-    return left @ right
-
-
 def pca_projector(rows: Tensor, rank: int, center: bool = True) -> Tensor:
     """P P^T (D, D) of the first ``rank`` principal directions of rows (N, D), columns centred unless told otherwise."""
     import torch

@@ -103,9 +103,9 @@ def cut(init: Narrow, student: Any, teacher: Any, chosen: Sequence[int], plan: P
         heads = [head * head_size + i for head in plan.heads[number] for i in range(head_size)]
         kept = {HIDDEN: plan.hidden, HEADS: heads, NEURONS: plan.neurons[number]}
         part = theirs[source]
-        spans = [kept.get(kind, range(size)) for kind, size in zip(kinds, part.shape, strict=True)]
+        spans: list[Sequence[int]] = [kept.get(kind, range(size)) for kind, size in zip(kinds, part.shape, strict=True)]
         if part.dim() == 2 and part.is_floating_point():
-            sliced = slice_linear(part, *spans)
+            sliced = slice_linear(part, spans[0], spans[1])
             assert isinstance(sliced, Tensor)
             part = sliced
         elif part.is_floating_point():
@@ -173,7 +173,7 @@ def score(teacher: nn.Module, texts: Sequence[Batch]) -> Scores:
     roots = {name: values.sqrt() for name, values in squares.items()}
     hidden = torch.stack([values for name, values in roots.items() if name.startswith(HIDDEN)]).sum(0)
     by_layer = [[roots[f"{kind}.{i}"] for i in range(len(blocks))] for kind in (HEADS, NEURONS)]
-    return Scores(hidden, *by_layer, states=torch.cat(states)[:ROWS])
+    return Scores(hidden, by_layer[0], by_layer[1], torch.cat(states)[:ROWS])
 
 
 @contextmanager

@@ -88,5 +88,4 @@ class SRD(Relation):
     def relation(self, number: int, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """:func:`srd` through the layer's projector."""
         mapped = self.maps[number](student)
-        settings = {"exponent": self.exponent, "bn_eps": self.bn_eps, "eps": self.eps}
-        return srd(mapped, teacher, variant=self.variant, **settings)
+        return srd(mapped, teacher, None, None, self.exponent, self.bn_eps, self.eps, self.variant)

@@ -15,7 +15,7 @@ from kdexp.objectives.base import Shape
 # Their value depends on who is in the batch, or on what earlier batches left behind; their docstrings say so, and
 # ``batchwise`` tells the program.
 BATCH_DEPENDENT = {
-    "AID", "CKA", "CLKD", "DIST", "HidCLSContrast", "PKT", "Procrustes", "RKD", "RankMimic", "Response", "SRD",
+    "AID", "CKA", "CLKD", "DIST", "HidCLSContrast", "IKD", "PKT", "Procrustes", "RKD", "RankMimic", "Response", "SRD",
     "ScoreMatching", "SimilarityPreserving",
 }  # fmt: skip
 
