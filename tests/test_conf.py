@@ -121,6 +121,7 @@ def test_studies_open_with_their_command(path: Path):
 
 
 NO_TERMS = (
+    "arriving",
     "aid", "assistant", "clkd", "continuation", "dist", "dkd", "ensemble", "finetune", "ikd", "jsd", "kd", "ld",
     "lgtm", "logistic_ranking", "margin_mse", "multilabel_kl", "rank_mimic", "response", "reverse_kl", "score_kl",
     "standard_kl", "temperature_kl", "total_variation", "unbiased",

@@ -19,13 +19,14 @@ from tests.toys import network
 
 OBJECTIVES = choices.names(Path(CONFIG_PATH) / "objective")
 ONE_FAMILY = {
+    "assistant", "ensemble", "ikd",
     "aid", "band_mse", "cka", "dist", "distilbert", "dkd", "embed_distill", "gram", "hidden_cosine", "jsd", "ld",
     "logistic_ranking", "margin_mse", "multilabel_kl", "pfi", "pkt", "procrustes", "rank_mimic", "response",
     "reverse_kl", "rkd", "score_kl", "score_matching", "similarity_preserving", "srd", "temperature_kl",
     "total_variation", "unbiased",
 }  # fmt: skip
 """They read logits and last hidden states alone, as kd and hid_seq do on every architecture."""
-REFUSED = {"standard_kl": "has nothing to learn from 2 classes"}
+REFUSED = {"arriving": "needs three classes or more", "standard_kl": "has nothing to learn from 2 classes"}
 """Objectives that the toy task of two classes leaves nothing of."""
 CELLS = [
     (objective, family)

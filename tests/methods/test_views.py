@@ -120,3 +120,46 @@ def test_narrow_students_run(prepared, init):
     result = execute.execute(prepared("objective=cka", f"init={init}", "init.depth=last", *sizes))
     assert result["init"]["layers"] == [3, 4] and len(result["init"]["hidden"]) == 16
     assert result["student"]["hidden_size"] == 16
+
+
+def test_classes_that_arrive_in_steps(prepared, tiny_csv_task):
+    """Old classes, then new ones alone: with the former self beside it less is forgotten than without."""
+    for name in ("train", "validation"):
+        path = tiny_csv_task / f"{name}.csv"
+        head, *rows = path.read_text().splitlines()
+        cut = [row.rsplit(",", 2) for row in rows]
+        lines = [
+            f"{text} {'early' if i // 2 % 2 else 'late'},{label}{i // 2 % 2},{s}"
+            for i, (text, label, s) in enumerate(cut)
+        ]
+        path.write_text("\n".join([head, *lines]) + "\n")
+    words = [
+        "objective=arriving",
+        "task.label_names=[bad0,good0,bad1,good1]",
+        "recipe.steps=12",
+        "task.limit_train=null",
+    ]
+    forgotten = {}
+    for weight in ("0", "3"):
+        result = execute.execute(prepared(*words, f"objective.prediction.response.weight={weight}", f"study=w{weight}"))
+        scores = result["scores"]
+        assert {"validation", "validation_old", "validation_new"} <= set(scores)
+        stages = {stage["name"]: stage for stage in result["stages"]}
+        assert {"arriving.old", "arriving.new"} <= set(stages)
+        record = next(Path("multirun").rglob(f"*{stages['arriving.new']['key'][:12]}*/stage.json"), None)
+        forgotten[weight] = scores["validation_old"]["accuracy"]
+        assert record is None or "forgotten" in record.read_text()
+    assert forgotten["3"] >= forgotten["0"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "needs three classes or more, and task=toy has 2"),
+        (["task.label_names=[a,b,c]", "objective.old_classes=3"], "old_classes=3 of 3 classes: none would be new"),
+    ],
+    ids=["binary", "all old"],
+)
+def test_classes_cannot_arrive_where_there_are_too_few(prepared, words, told):
+    with pytest.raises(ConfigError, match=told):
+        prepared("objective=arriving", *words)

@@ -260,6 +260,6 @@ def test_the_two_views_of_ikd_are_weighed(toy):
     models = toy(classes=3)
     both, one = models.setup(IKD(lam=0.5)), models.setup(KD())
     sides, batch = [models.features(shape) for shape in (models.student, models.teacher)], models.batch()
-    parts = [({n: x[r] for n, x in side.items()} for side in sides) for r in (slice(0, 2), slice(2, 4))]
+    parts = [[{n: x[r] for n, x in side.items()} for side in sides] for r in (slice(0, 2), slice(2, 4))]
     first, second = (one(*part, batch.part(r)) for part, r in zip(parts, (slice(0, 2), slice(2, 4)), strict=True))
     torch.testing.assert_close(both(*sides, batch), first + 0.5 * second)
