@@ -232,7 +232,8 @@ def test_sizes_that_cannot_be_cut_are_refused_with_the_numbers(kind, sizes, told
 
 
 def test_an_unknown_depth_is_refused():
-    assert "init.depth=middle is unknown; choose one of first, last, spread" in Slice(depth="middle").problems()[0]
+    with pytest.raises(ValueError, match="init.depth=middle is unknown; choose one of first, last, spread"):
+        Slice(depth="middle").layers(2, 4)
 
 
 BASE = bert_parameter_count(12, 768, 3072, 30522)

@@ -162,7 +162,8 @@ def _init(config: Config, head: Head | None) -> list[str]:
             if wanted != given:
                 problems.append(
                     f"init={init.name} copies teacher layers of {key}={wanted} into a student with "
-                    f"student.{key}={given}: use init=random or leave student.{key}=null."
+                    f"student.{key}={given}: use init=importance (or slice, pca, svd) or init=random, or set "
+                    f"student.{key}=null."
                 )
     return problems
 

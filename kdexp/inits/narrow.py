@@ -95,18 +95,19 @@ class Narrow(Init):
     depth: str | list[Depth] = "spread"
 
     def layers(self, student_layers: int, teacher_layers: int) -> list[int] | None:
-        """Return the layers that ``depth`` names."""
+        """Return the layers that ``depth`` names.
+
+        Raises:
+            ValueError: an unknown name, or layers that the teacher does not have.
+        """
         if isinstance(self.depth, str):
+            if self.depth not in DEPTHS:
+                known = ", ".join(DEPTHS)
+                raise ValueError(
+                    f"init.depth={self.depth} is unknown; choose one of {known}, or a list of teacher layers."
+                )
             return DEPTHS[self.depth](name=self.name).layers(student_layers, teacher_layers)
         return Layers(name=self.name, chosen=list(self.depth)).layers(student_layers, teacher_layers)
-
-    def problems(self) -> list[str]:
-        """Say what is wrong with the settings themselves."""
-        found = super().problems()
-        if isinstance(self.depth, str) and self.depth not in DEPTHS:
-            known = ", ".join(DEPTHS)
-            found.append(f"init.depth={self.depth} is unknown; choose one of {known}, or a list of teacher layers.")
-        return found
 
     def unfit(self, teacher: dict[str, Any], student: dict[str, Any]) -> list[str]:
         """Say why a student of these sizes cannot be cut from such a teacher (keys of the groups of that name)."""

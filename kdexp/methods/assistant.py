@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
+from kdexp.common.registry import build
 from kdexp.config import schema
 from kdexp.config.schema import Config, Count, Depth, Group
 from kdexp.methods import distill
@@ -44,6 +45,17 @@ class AssistantChain(Method):
             found.append("objective.method=assistant hands on answers alone: use objective.schedule=single.")
         if not isinstance(objective, Settings):
             return found
+        init, width = build(config.init), config.teacher.hidden_size
+        for number, sizes in enumerate(objective.assistants, start=1):
+            if init.copies and not init.narrows and sizes.hidden_size not in (None, width):
+                found.append(
+                    f"objective.assistants: number {number} is {sizes.hidden_size} wide, and init={init.name} copies "
+                    f"layers of {width}: use init=importance (or slice, pca, svd), or leave its hidden_size out."
+                )
+            try:
+                init.layers(sizes.num_layers, config.teacher.num_layers or sizes.num_layers)
+            except ValueError as error:
+                found.append(f"objective.assistants: number {number}: {error}")
         depths = [config.teacher.num_layers or 0, *(a.num_layers for a in objective.assistants)]
         depths.append(config.student.num_layers)
         if config.teacher.num_layers and any(low > high for high, low in pairwise(depths)):

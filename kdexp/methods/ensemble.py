@@ -118,7 +118,8 @@ def train_student(phase: Phase) -> Summary:
 def _together(phase: Phase) -> Callable[[Batch], Features]:
     """Return a teacher that asks all of them."""
     head, asked = phase.goal.head, phase.settings["teachers"]
-    roles = sorted(role for role in phase.inputs if role.startswith("teacher"))
+    others = sorted((role for role in phase.inputs if role[7:].isdigit()), key=lambda role: int(role[7:]))
+    roles = ["teacher", *others]
     ask = [
         LiveTeacher(phase.teacher_model(phase.folder(role)), head, frozenset(), phase.context.cast) for role in roles
     ]
