@@ -19,6 +19,7 @@ from kdexp.inits.narrow import Plan
 from kdexp.inits.pca import PCA
 from kdexp.inits.slice import Slice
 from kdexp.inits.svd import SVD
+from kdexp.methods import wid
 from kdexp.models import capture
 from kdexp.models.families.base import ATTENTION
 
@@ -176,6 +177,31 @@ def test_importance_finds_what_is_active():
     assert torch.equal(first.intermediate.dense.bias, big.bert.encoder.layer[0].intermediate.dense.bias[[3, 17]])
     assert torch.equal(first.attention.self.key.bias, big.bert.encoder.layer[0].attention.self.key.bias[12:18])
     assert report["random_names"] == ["classifier.weight", "classifier.bias"]
+
+
+def test_compactors_merge_into_what_they_said():
+    """Identities are invisible; cut and trained ones leave a narrow student that says the same, to rounding."""
+    big, small = bert(), bert(12, 2, 20, seed=2)
+    before = says(big)
+    compactors = wid.Compactors(big, small)
+    torch.testing.assert_close(says(big), before, rtol=0, atol=1e-12)
+    with torch.no_grad():
+        for name, parameter in big.named_parameters():
+            if name.endswith((".row", ".column")):
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    compactors.cut(8, 1)
+    assert int(big.bert.embeddings.LayerNorm.kept.sum()) == D - 6
+    half = big.bert.embeddings.LayerNorm.kept.clone()
+    compactors.cut(16, 1)
+    kept = big.bert.embeddings.LayerNorm.kept
+    assert int(kept.sum()) == 12 and (half - kept >= 0).all(), "what is cut stays cut"
+    with pytest.raises(AssertionError):
+        torch.testing.assert_close(says(big), before, rtol=0, atol=1e-3)
+    compactors.merge()
+    with torch.no_grad():
+        small.classifier.weight.copy_(big.classifier.weight[:, kept.bool()])
+        small.classifier.bias.copy_(big.classifier.bias)
+    torch.testing.assert_close(says(small), says(big), rtol=0, atol=1e-12)
 
 
 def test_padding_is_not_looked_at():

@@ -149,9 +149,9 @@ def _init(config: Config, head: Head | None) -> list[str]:
     except ValueError as error:
         problems.append(str(error))
     if isinstance(init, Narrow):
-        sides = [side.model_dump() for side in (teacher, student)]
-        problems += init.unfit(*sides)
-        if type(family(str(teacher.family)).block) is not Block or teacher.family == "electra":
+        if type(family(str(teacher.family)).block) is Block and teacher.family != "electra":
+            problems += init.unfit(teacher.model_dump(), student.model_dump())
+        else:
             problems.append(
                 f"init={init.name} knows how BERT, RoBERTa and their like are cut to another width, and teacher="
                 f"{teacher.name} is of family {teacher.family}: use init=random, or a student as wide as its teacher."

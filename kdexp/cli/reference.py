@@ -225,33 +225,3 @@ def low_rank(weight: Tensor, rank: int) -> Tensor:
     """The best approximation of that rank: the product of :func:`factors`."""
     left, right = factors(weight, rank)
     return left @ right
-
-
-def wid_merge(
-    weight: Tensor,
-    bias: Tensor,
-    row: Tensor,
-    column: Tensor,
-    keep_rows: Sequence[int],
-    keep_columns: Sequence[int],
-) -> list[Tensor]:
-    """WID: [(R W C)[keep_rows, keep_columns], (R b)[keep_rows]] of weight W (out, in), bias b, compactors R and C."""
-    merged = row @ weight @ column
-    return [merged[list(keep_rows)][:, list(keep_columns)], (row @ bias)[list(keep_rows)]]
-
-
-def wid_cut(step: int, every: int, hidden: int, target: int, factor: int = 1, rounds: int = 16) -> int:
-    """WID: dimensions cut at a step, more every ``every`` steps, in ``rounds`` rounds to (hidden - target) * factor."""
-    whole = hidden - target
-    return int(min(int(step / every) * whole / rounds, whole) * factor)
-
-
-def wid_keep(compactor: Tensor, cut: int, heads: int = 1) -> list[int]:
-    """WID: columns that stay, ascending: of ``heads`` equal blocks the ``cut`` of smallest norm go (ties: lower)."""
-    norms = compactor.square().sum(0).sqrt().reshape(heads, -1)
-    size = norms.shape[1]
-    kept: list[int] = []
-    for block in range(heads):
-        gone = set(norms[block].argsort(stable=True)[:cut].tolist())
-        kept += [block * size + i for i in range(size) if i not in gone]
-    return kept

@@ -114,11 +114,13 @@ def test_what_cannot_work_is_said_before_anything_is_loaded(prepared, words, tol
     assert not Path("multirun").exists()
 
 
-@pytest.mark.parametrize("init", ["slice", "importance", "pca", "svd"])
+@pytest.mark.parametrize("init", ["slice", "importance", "pca", "svd", "wid"])
 def test_narrow_students_run(prepared, init):
     sizes = ["student.hidden_size=16", "student.num_heads=2", "student.intermediate_size=24"]
     result = execute.execute(prepared("objective=cka", f"init={init}", "init.depth=last", *sizes))
-    assert result["init"]["layers"] == [3, 4] and len(result["init"]["hidden"]) == 16
+    assert result["init"]["layers"] == [3, 4]
+    assert init == "wid" or len(result["init"]["hidden"]) == 16
+    assert ("wid" in [stage["name"] for stage in result["stages"]]) == (init == "wid")
     assert result["student"]["hidden_size"] == 16
 
 
