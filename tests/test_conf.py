@@ -185,4 +185,4 @@ def test_a_sweep_over_all_choices_takes_no_base(kdexp):
     assert f"{len(choices.names(CONF / 'student'))} runs" in done.stdout
     done = kdexp(["-m", "student=l2,l22", "dry=true"])
     assert done.returncode == 2
-    assert "l12 l1_sps1" in done.stderr and "_base" not in done.stderr
+    assert "l12 l12_w256 l1_sps1" in done.stderr and "_base" not in done.stderr

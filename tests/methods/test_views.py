@@ -76,7 +76,7 @@ def test_a_chain_of_assistants(prepared):
     depths = [json.loads(path.read_text())["num_hidden_layers"] for path in Path("multirun").rglob("config.json")]
     assert sorted(depths) == [1, 2, 3, 4]
     other = prepared("objective=assistant", "objective.assistants=[{num_layers: 2}]", "student.num_layers=1")
-    assert other.stages[-1].key != run.stages[-1].key
+    assert other.outline[-1].key != run.outline[-1].key
 
 
 def test_several_teachers(prepared):
