@@ -125,7 +125,8 @@ class Compactors:
 
     def __init__(self, model: Any, target: Any) -> None:
         self.model, self.target = model, target
-        self.base: Any = families.of(model).base(model)
+        base: Any = families.of(model).base(model)
+        self.base = base
         self.blocks: list[Any] = list(families.of(model).layers(model))
         model.requires_grad_(False)
         for block in self.blocks:

@@ -98,6 +98,8 @@ class TokenRelation(Relation):
     def __init__(self, rows: str = "sentences", pool: str = "mean", layer_reduce: str = "sum") -> None:
         super().__init__(pool, layer_reduce)
         choice("rows", rows, ROWS)
+        if rows == "tokens" and pool != "mean":
+            raise ValueError(f"pool={pool} has no effect with rows=tokens, which compares every token. Leave it out")
         self.rows = rows
 
     def reads(self) -> str:

@@ -263,3 +263,9 @@ def test_the_two_views_of_ikd_are_weighed(toy):
     parts = [[{n: x[r] for n, x in side.items()} for side in sides] for r in (slice(0, 2), slice(2, 4))]
     first, second = (one(*part, batch.part(r)) for part, r in zip(parts, (slice(0, 2), slice(2, 4)), strict=True))
     torch.testing.assert_close(both(*sides, batch), first + 0.5 * second)
+
+
+def test_a_pool_that_nothing_is_pooled_by_is_refused():
+    with pytest.raises(ValueError, match="pool=cls has no effect with rows=tokens"):
+        cka.CKA(pool="cls")
+    assert cka.CKA(rows="sentences", pool="cls").reads() == "first"
