@@ -120,11 +120,17 @@ def test_studies_open_with_their_command(path: Path):
     assert f"python -m kdexp +experiment={path.stem}" in head[0]
 
 
-NO_TERMS = ("clkd", "continuation", "finetune", "kd", "lgtm")
+NO_TERMS = (
+    "arriving",
+    "aid", "assistant", "clkd", "continuation", "dist", "dkd", "ensemble", "finetune", "ikd", "jsd", "kd", "ld",
+    "lgtm", "logistic_ranking", "margin_mse", "multilabel_kl", "rank_mimic", "response", "reverse_kl", "score_kl",
+    "standard_kl", "temperature_kl", "total_variation", "unbiased",
+)  # fmt: skip
 OTHER_TERMS = {
     "att_kl_hid_seq": {"att_kl", "hid_seq"},
     "att_kl_val_kl": {"att_kl", "val_kl"},
     "att_mse_hid_seq": {"att_mse", "hid_seq"},
+    "distilbert": {"hidden_cosine"},
     "ernie_tiny": {"att_mse", "hid_seq"},
     "pkd": {"patience"},
     "tinybert": {"att_mse", "hid_seq"},
@@ -179,4 +185,4 @@ def test_a_sweep_over_all_choices_takes_no_base(kdexp):
     assert f"{len(choices.names(CONF / 'student'))} runs" in done.stdout
     done = kdexp(["-m", "student=l2,l22", "dry=true"])
     assert done.returncode == 2
-    assert "l12 l1_sps1" in done.stderr and "_base" not in done.stderr
+    assert "l12 l12_w256 l1_sps1" in done.stderr and "_base" not in done.stderr

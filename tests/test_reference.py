@@ -17,7 +17,8 @@ from kdexp.cli import reference, vectors
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = ("kdexp.train.", "kdexp.methods.", "kdexp.run.")
-GOLDEN = sorted({vector["function"] for vector in vectors.load(ROOT / "tests" / "data" / "vectors.json")})
+FILES = [ROOT / "tests" / "data" / name for name in ("vectors.json", "more_vectors.json")]
+GOLDEN = sorted({vector["function"] for path in FILES for vector in vectors.load(path)})
 
 
 def modules() -> dict[str, ast.Module]:
@@ -46,6 +47,8 @@ def used(node: ast.AST, meaning: dict[str, str]) -> set[str]:
             found.add(meaning[part.id])
         elif isinstance(part, ast.Attribute) and isinstance(part.value, ast.Name) and part.value.id in meaning:
             found.add(f"{meaning[part.value.id]}.{part.attr}")
+        elif isinstance(part, ast.Constant) and re.fullmatch(r"kdexp(\.\w+)+", str(part.value)):
+            found.add(part.value)  # a class that is built by its name, such as a task's head
     return found
 
 

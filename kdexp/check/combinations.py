@@ -13,8 +13,9 @@ from kdexp.config import identity
 from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
 from kdexp.inits.base import Init
+from kdexp.inits.narrow import Narrow
 from kdexp.methods.base import epochs, method, pairs, terms
-from kdexp.models.families.base import family
+from kdexp.models.families.base import Block, family
 from kdexp.models.shared_layers import sps_plan
 from kdexp.objectives import layer_maps
 from kdexp.objectives.base import Objective
@@ -150,13 +151,22 @@ def _init(config: Config, head: Head | None) -> list[str]:
             )
     except ValueError as error:
         problems.append(str(error))
-    if init.copies:
+    if isinstance(init, Narrow):
+        if type(family(str(teacher.family)).block) is Block and teacher.family != "electra":
+            problems += init.unfit(teacher.model_dump(), student.model_dump())
+        else:
+            problems.append(
+                f"init={init.name} knows how BERT, RoBERTa and their like are cut to another width, and teacher="
+                f"{teacher.name} is of family {teacher.family}: use init=random, or a student as wide as its teacher."
+            )
+    elif init.copies:
         for key in ("hidden_size", "num_heads", "intermediate_size"):
             wanted, given = getattr(teacher, key), getattr(student, key)
             if wanted != given:
                 problems.append(
                     f"init={init.name} copies teacher layers of {key}={wanted} into a student with "
-                    f"student.{key}={given}: use init=random or leave student.{key}=null."
+                    f"student.{key}={given}: use init=importance (or slice, pca, svd) or init=random, or set "
+                    f"student.{key}=null."
                 )
     return problems
 
@@ -251,9 +261,17 @@ def _needs(config: Config, key: str, spec: dict[str, Any], cls: Any, head: Head 
             pairs(config, spec)
         except ValueError as error:
             problems.append(f"{key}: {error}")
-    if config.recipe.steps is None:
-        try:
-            build(spec, RESERVED).fits(epochs(config, key.split(".")[1]))
-        except ValueError as error:
-            problems.append(f"{key}: {error}")
+    objective: Objective = build(spec, RESERVED)
+    if objective.batchwise and config.recipe.accumulation > 1:
+        problems.append(
+            f"{key} depends on who is in a batch together, so recipe.accumulation={config.recipe.accumulation} "
+            "micro-batches are not one batch: use recipe.accumulation=1."
+        )
+    try:
+        if head is not None and not lacking:
+            objective.suits(head)
+        if config.recipe.steps is None:
+            objective.fits(epochs(config, key.split(".")[1]))
+    except ValueError as error:
+        problems.append(f"{key}: {error}{'' if str(error).endswith('.') else '.'}")
     return problems

@@ -16,11 +16,13 @@ from torch import Tensor
 
 from kdexp.heads.batch import Batch
 from kdexp.heads.classification import LABEL, Classification, cross_entropy
+from kdexp.inits.cuts import factors
 from kdexp.inits.ptp import ptp_confidence, ptp_labels
 from kdexp.objectives.common import over_layers, scaled_scores, split_heads, wide
 from kdexp.objectives.continuation import continuation_soft
 from kdexp.objectives.dpk import ema_step
 from kdexp.objectives.hid_cls_contrast import contrastive_step
+from kdexp.objectives.hidden_cosine import hidden_cosine
 from kdexp.objectives.kd import kd_total, logit_kl
 from kdexp.objectives.lgtm import teacher_loss
 from kdexp.objectives.patience import patience
@@ -189,3 +191,37 @@ def ted_stage1(filter_logits: list[Tensor], labels: Tensor) -> Tensor:
     """Mean over filters of the mean cross entropy of each filter head's logits (B, C)."""
     losses = [cross_entropy(logits, labels) for logits in filter_logits]
     return over_layers(losses, "mean", losses[0])
+
+
+def distilbert_total(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    student_hidden: Tensor,
+    teacher_hidden: Tensor,
+    attention_mask: Tensor,
+    alpha_ce: float = 5.0,
+    alpha_mlm: float = 2.0,
+    alpha_cos: float = 1.0,
+    temperature: float = 2.0,
+    restrict_to_mask: bool = False,
+) -> Tensor:
+    """DistilBERT's three terms: soft labels (T^2 * KL), masked tokens' cross entropy, cosine of hidden states.
+
+    Args:
+        student_logits, teacher_logits: (B, L, V).
+        labels: (B, L), -100 = not masked.
+        restrict_to_mask: soft labels at masked positions only; else at all real ones.
+    """
+    masked = labels != -100
+    chosen = masked if restrict_to_mask else attention_mask.bool()
+    soft = logit_kl(student_logits[chosen], teacher_logits[chosen], temperature)
+    hard = cross_entropy(student_logits[masked], labels[masked]) if bool(masked.any()) else soft * 0.0
+    cosine = hidden_cosine(student_hidden, teacher_hidden, attention_mask)
+    return alpha_ce * soft + alpha_mlm * hard + alpha_cos * cosine
+
+
+def low_rank(weight: Tensor, rank: int) -> Tensor:
+    """The best approximation of that rank: the product of :func:`factors`."""
+    left, right = factors(weight, rank)
+    return left @ right

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ABILITIES = {
     "classes": "a distribution over classes",
+    "distributions": "distributions over classes, bins or positions",
     "examples": "one row of logits (B, C) an example",
     "small": "a small head of the same kind on a layer's hidden states",
 }

@@ -25,7 +25,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, reduction: str = "mean") -> Te
     return F.cross_entropy(wide(logits), labels.long(), reduction=reduction)
 
 
-def _reduce(values: Tensor, reduction: str) -> Tensor:
+def reduced(values: Tensor, reduction: str) -> Tensor:
     """(N, C) values to a scalar: ``sum``; ``batchmean`` = sum/N; ``mean`` = sum/(N*C)."""
     choice("reduction", reduction, REDUCTIONS)
     total = values.sum()
@@ -34,7 +34,7 @@ def _reduce(values: Tensor, reduction: str) -> Tensor:
     return total / values.numel() if reduction == "mean" else total
 
 
-def _log_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+def log_probabilities(student: Tensor, teacher: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """Log softmax at the temperature of both sides (N, C)."""
     return (wide(student) / temperature).log_softmax(-1), (wide(teacher) / temperature).log_softmax(-1)
 
@@ -51,8 +51,8 @@ def logit_kl(
     Args:
         reduction: ``sum`` over rows and classes; ``batchmean`` = sum/N; ``mean`` = sum/(N*C), PKD's released code.
     """
-    log_q, log_p = _log_probabilities(student_logits, teacher_logits, temperature)
-    loss = _reduce(log_p.exp() * (log_p - log_q), reduction)
+    log_q, log_p = log_probabilities(student_logits, teacher_logits, temperature)
+    loss = reduced(log_p.exp() * (log_p - log_q), reduction)
     return loss * temperature**2 if times_T2 else loss
 
 
@@ -64,8 +64,8 @@ def logit_soft_ce(
     reduction: str = "batchmean",
 ) -> Tensor:
     """Cross entropy with soft targets: as :func:`logit_kl` plus the teacher's entropy (same gradient)."""
-    log_q, log_p = _log_probabilities(student_logits, teacher_logits, temperature)
-    loss = _reduce(-log_p.exp() * log_q, reduction)
+    log_q, log_p = log_probabilities(student_logits, teacher_logits, temperature)
+    loss = reduced(-log_p.exp() * log_q, reduction)
     return loss * temperature**2 if times_T2 else loss
 
 
@@ -87,7 +87,7 @@ class Classification(Head):
 
     name: ClassVar[str] = "classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    abilities: ClassVar[frozenset[str]] = frozenset({"classes", "examples", "small"})
+    abilities: ClassVar[frozenset[str]] = frozenset({"classes", "distributions", "examples", "small"})
 
     def __init__(self, label_names: list[str]) -> None:
         self._label_names = list(label_names)

@@ -21,6 +21,8 @@ class Init:
     """
 
     copies: ClassVar[bool] = True
+    narrows: ClassVar[bool] = False
+    """It cuts the teacher to the student's width (:class:`kdexp.inits.narrow.Narrow`); others need equal widths."""
     method: ClassVar[str | None] = None
     """Name of the method that makes a stage whose encoder the student starts from (``Method.init_stage``), or None."""
     asks: ClassVar[tuple[str, ...]] = ()

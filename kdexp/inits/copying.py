@@ -50,7 +50,7 @@ def apply(init: Init, student: nn.Module, teacher: nn.Module | None) -> dict[str
         if name.startswith(prefix):
             number, _, rest = name[len(prefix) :].partition(".")
             source = f"{prefix}{chosen[int(number)] - 1}.{rest}"
-        elif not _wanted(init, name, student):
+        elif not wanted(init, name, student):
             left.append(name)
             continue
         if source not in theirs or theirs[source].shape != tensor.shape:
@@ -108,7 +108,7 @@ def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:
     return {"copied": len(found), "random": len(missing), "random_names": missing}
 
 
-def _wanted(init: Init, name: str, model: nn.Module) -> bool:
+def wanted(init: Init, name: str, model: nn.Module) -> bool:
     """Tell whether a weight outside the layers is copied."""
     prefix = str(model.base_model_prefix) + "."
     if not name.startswith(prefix):

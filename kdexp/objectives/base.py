@@ -89,6 +89,8 @@ class Objective(nn.Module):
             ``checkpoints``).
         softened_by: settings that it hands to the head's ``soft_loss``, each with the argument's name there.
         asks: what it asks of the head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do.
+        batchwise: its value depends on who is in the batch together, so that neither micro-batches nor the shares of
+            several devices add up to it: accumulation is refused. Where a setting decides, ``__init__`` sets it.
     """
 
     needs: ClassVar[tuple[str, ...]] = ()
@@ -101,6 +103,7 @@ class Objective(nn.Module):
     follows_checkpoints: ClassVar[bool] = False
     softened_by: ClassVar[Mapping[str, str]] = {}
     asks: ClassVar[tuple[str, ...]] = ()
+    batchwise: bool = False
 
     head: Head
     pairs: Pairs = []
@@ -120,7 +123,11 @@ class Objective(nn.Module):
         lacking = unanswered(self.asks, context.head)
         if lacking:
             raise ValueError(f"{type(self).__name__} {lacking}")
+        self.suits(context.head)
         self.head, self.pairs = context.head, list(context.pairs)
+
+    def suits(self, head: Head) -> None:
+        """Refuse a head on whose answers nothing of this loss is left, with a ValueError; checks ask it before data."""
 
     def inherit(self, folders: dict[str, Path]) -> None:
         """Hear where the results of the stage's parents are, by role; for parts that an earlier stage has learned."""

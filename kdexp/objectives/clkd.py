@@ -54,6 +54,7 @@ class CLKD(Objective):
     """
 
     asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
+    batchwise = True
 
     def __init__(
         self, lam: Weight = 0.1, mu: Weight = 0.5, nu: Weight = 0.4, b: Weight = 2.0, reduction: str = "mean"

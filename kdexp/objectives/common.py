@@ -85,6 +85,20 @@ def mask_of(variant: str, attention_mask: Tensor | None) -> Tensor | None:
     return attention_mask if variant == "pad_aware" else None
 
 
+def alive(x: Tensor) -> Tensor:
+    """``x`` (..., D) whose rows of no length (at most 1e-12) are constants: the same value, and no gradient there.
+
+    A loss that divides by a row's length has gradients of 1e9 and more, or NaN, at zero vectors and duplicates.
+    """
+    return torch.where(x.square().sum(-1, keepdim=True) <= 1e-24, x.detach(), x)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Rows of ``x`` (..., D) scaled to length 1; rows of no length stay zero and get no gradient."""
+    x = alive(x)
+    return x / x.square().sum(-1, keepdim=True).sqrt().clamp(min=1e-12)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, L, D) to (B, heads, L, D/heads)."""
     batch, length, width = x.shape

@@ -80,6 +80,7 @@ class HidCLSContrast(Objective):
     layers: ClassVar[str] = "hidden"
     default_mapping: ClassVar[str] = "combine"
     asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
+    batchwise = True
 
     order: Tensor
     counts: Tensor

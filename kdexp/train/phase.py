@@ -32,7 +32,8 @@ from kdexp.config.schema import Recipe
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features, Predictions
 from kdexp.heads.classification import LABEL
-from kdexp.inits import copying
+from kdexp.inits import copying, narrowing
+from kdexp.inits.narrow import Narrow
 from kdexp.models import build as models
 from kdexp.models import capture, precision, reach, source, vocabulary
 from kdexp.models.families.base import family
@@ -182,7 +183,15 @@ class Phase:
             source = models.load_teacher(teacher, self.goal.head, self.folder("teacher"))
             if self.goal is self.task:
                 self._copied_from = self.folder("teacher"), source
+        if isinstance(init, Narrow):
+            assert source is not None
+            return narrowing.apply(init, student, source, self._some_texts(getattr(init, "calibration", 0)))
         return copying.apply(init, student, source)
+
+    def _some_texts(self, count: int) -> list[Batch]:
+        """Return batches of so many training examples, evenly spaced, for an init that looks at what a teacher does."""
+        rows, train = self.rows()[:: max(1, len(self.rows()) // max(count, 1))][:count], self.data()["train"]
+        return [train.collate(rows[i : i + 32]) for i in range(0, len(rows), 32)]
 
     def teacher_parameters(self) -> int:
         """Count the teacher's parameters; nothing is loaded."""

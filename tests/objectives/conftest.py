@@ -32,7 +32,7 @@ class Toy:
         classes: C; 1 means that labels are scores.
     """
 
-    def __init__(self, student: Shape | None = None, teacher: Shape | None = None, classes: int = 3):
+    def __init__(self, student: Shape | None = None, teacher: Shape | None = None, classes: int = 4):
         self.student, self.teacher = student or Shape(2, 8, 2), teacher or Shape(4, 8, 2)
         self.classes = classes
         self.generator = torch.Generator().manual_seed(1)

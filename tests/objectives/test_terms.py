@@ -8,11 +8,16 @@ import pytest
 import torch
 from hydra.utils import get_class
 
+from kdexp.heads.base import unanswered
+from kdexp.heads.regression import Regression
 from kdexp.objectives.base import Shape
 
-# Their value depends on who is in the batch, or on what earlier batches left behind; their docstrings say so.
-BATCH_DEPENDENT = ("CLKD", "HidCLSContrast")
-
+# Their value depends on who is in the batch, or on what earlier batches left behind; their docstrings say so, and
+# ``batchwise`` tells the program.
+BATCH_DEPENDENT = {
+    "AID", "CKA", "CLKD", "DIST", "HidCLSContrast", "IKD", "PKT", "Procrustes", "RKD", "RankMimic", "Response", "SRD",
+    "ScoreMatching", "SimilarityPreserving",
+}  # fmt: skip
 
 # Settings that no YAML names because a plan of stages gives them.
 PLANNED = {"checkpoint", "checkpoints"}
@@ -57,7 +62,8 @@ def test_gradient_reaches_student_and_parts_only(spec, toy, make):
     student, teacher = models.features(models.student), models.features(models.teacher)
     run(objective, student, teacher, models.batch()).backward()
     assert all(x.grad is None for x in teacher.values())
-    wanted = {f"{kind}.{s}" for kind in objective.needs for s, _ in objective.pairs} or {"logits"}
+    wanted = {f"{kind}.{s}" for kind in objective.needs for s, _ in objective.pairs}
+    wanted |= {"logits"} if objective.answers else set()
     reached = {name for name, x in student.items() if x.grad is not None and x.grad.abs().sum() > 0}
     assert reached == wanted
     missing = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
@@ -98,7 +104,8 @@ def test_micro_batches_equal_one_batch(spec, toy, make):
     models = toy()
     objective = models.setup(make(spec)).eval()
     kind = type(objective).__name__
-    if kind in BATCH_DEPENDENT or kind == "Review":
+    assert objective.batchwise == (kind in BATCH_DEPENDENT)
+    if objective.batchwise or kind == "Review":
         pytest.skip("says itself that it depends on the batch")
     student, teacher, batch = models.features(models.student), models.features(models.teacher), models.batch()
     whole = objective(student, teacher, batch)
@@ -146,8 +153,8 @@ def test_unequal_models_work_or_are_refused(spec, toy, make):
 
 def test_scores_instead_of_classes(spec, toy, make):
     models = toy(classes=1)
-    if "classes" in get_class(spec["_target_"]).asks:
-        with pytest.raises(ValueError, match="classes"):
+    if unanswered(get_class(spec["_target_"]).asks, Regression()):
+        with pytest.raises(ValueError, match="needs .*, which the head regression does not have"):
             models.setup(make(spec))
         return
     objective = models.setup(make(spec))

@@ -8,7 +8,9 @@ import pytest
 
 from kdexp.cli import reference, vectors
 
-VECTORS = vectors.load(Path(__file__).resolve().parents[1] / "data" / "vectors.json")
+DATA = Path(__file__).resolve().parents[1] / "data"
+FIRST, MORE = (vectors.load(DATA / name) for name in ("vectors.json", "more_vectors.json"))
+VECTORS = FIRST + MORE
 
 
 @pytest.mark.parametrize("vector", VECTORS, ids=lambda v: v["id"])
@@ -18,7 +20,7 @@ def test_vector(vector):
 
 
 def test_none_is_missing():
-    assert len(VECTORS) == 118
+    assert (len(FIRST), len(MORE)) == (118, 214)
+    assert [len({v["function"] for v in some}) for some in (FIRST, MORE)] == [45, 52]
     pinned = {v["function"] for v in VECTORS}
-    assert len(pinned) == 45
     assert {name for name, [f, *_] in vectors.functions().items() if f.__module__ == reference.__name__} <= pinned
