@@ -95,7 +95,7 @@ def _predictions(student: Finished, run_dir: Path) -> dict[str, str]:
     kept = {name: sha256 for name, sha256 in student.meta["files"].items() if name.startswith(f"{predictions.FOLDER}/")}
     for name in kept:
         files.copy(student.folder / name, run_dir / name)
-    return {Path(name).stem: sha256 for name, sha256 in kept.items()}
+    return {Path(name).stem: sha256 for name, sha256 in kept.items() if name.endswith(".safetensors")}
 
 
 def _cost(summary: dict[str, Any]) -> dict[str, Any]:

@@ -56,6 +56,15 @@ class Dataset(ABC):
         """The labels of all examples by name, in the order of their ids."""
 
     @property
+    def truths(self) -> Targets:
+        """What answers are scored by, an entry an example: :attr:`targets`, unless an example has several items."""
+        return self.targets
+
+    def gather(self, predictions: Predictions) -> Predictions:
+        """Put together what a head kept of the items of each example; an item is an example unless a task cuts them."""
+        return predictions
+
+    @property
     def costs(self) -> np.ndarray:
         """(n,) what an example costs to compute: token counts, or ones. Batches join examples of like costs."""
         return np.ones(len(self), dtype=np.int64)
@@ -223,6 +232,17 @@ class Goal(ABC):
     def trivial(self, train: Targets, targets: Targets) -> dict[str, float]:
         """Return all metrics of the trivial answer, made of the labels of train alone."""
         return self.evaluate(self.head.trivial(train, targets), targets)
+
+    def contributions(self, predictions: Predictions, targets: Targets) -> dict[str, np.ndarray]:
+        """Return what every example contributes to a metric, by name: (n,) arrays whose mean is the metric.
+
+        Kept beside the predictions, for statistics that cannot make them of logits and class ids.
+        """
+        return {}
+
+    def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
+        """Return what the field's own tools read of the predictions: end of a file's name -> what JSON it holds."""
+        return {}
 
 
 @kind

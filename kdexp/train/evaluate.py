@@ -71,8 +71,13 @@ def _joined(values: list[np.ndarray]) -> Any:
 def predict(
     model: nn.Module, data: Dataset, head: Head, context: RunContext, rows: np.ndarray | None = None
 ) -> Predictions:
-    """Return what a head keeps of every example of a split for scoring, in the split's order (or that of ``rows``)."""
-    return collect(model, data, head, context, head.predictions, rows)
+    """Return what a head keeps of every example of a split for scoring, in the split's order.
+
+    Args:
+        rows: items to run, in the order that is returned, each by itself; None = all, put together by example.
+    """
+    kept = collect(model, data, head, context, head.predictions, rows)
+    return data.gather(kept) if rows is None else kept
 
 
 def answers(
@@ -104,9 +109,9 @@ def scores(
     out = {}
     for name, split in measured(data).items():
         answered = known[name] if known and name in known else predict(model, split, goal.head, context)
-        out[name] = goal.evaluate(answered, split.targets)
+        out[name] = goal.evaluate(answered, split.truths)
         if keep is not None:
-            predictions.write(keep, name, answered, split.targets, goal)
+            predictions.write(keep, name, answered, split.truths, goal)
     return out
 
 
@@ -117,7 +122,7 @@ def stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
 
 def trivial(data: Mapping[str, Dataset], goal: Goal) -> dict[str, dict[str, float]]:
     """Return what the trivial answer scores on every split but train."""
-    return {name: goal.trivial(data["train"].targets, split.targets) for name, split in measured(data).items()}
+    return {name: goal.trivial(data["train"].truths, split.truths) for name, split in measured(data).items()}
 
 
 def floor(summary: Mapping[str, Any], goal: Goal, teacher: Teacher) -> None:
