@@ -51,7 +51,7 @@ class Predictions:
         if self.shares:
             raise ValueError(
                 f"{self.where} does not say what its examples contribute to {metric}; it does for "
-                f"{', '.join(self.shares)}"
+                f"{', '.join(sorted(self.shares))}"
             )
         return contributions(metric, self.logits, self.labels)
 

@@ -286,6 +286,32 @@ class Task(Goal):
         """What was read, in lines for the log (rows, classes and how often each), so that a wrong reading is seen."""
         return []
 
+    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """Return rows whose labels, if there are any, are not looked at: a test split, or a file of new rows.
+
+        Args:
+            context: its ``heldout`` means nothing here; its ``model`` is the one that will be asked.
+            split: name of the rows, as the task's folder or the hub has them.
+            file: where they are; None = where the task's data are.
+
+        Raises:
+            ValueError: there are none, or they cannot be read.
+        """
+        raise ValueError(f"task={self.name} has no rows beside its own: it reads no files")
+
+    def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
+        """Return predictions as the field's leaderboard takes them: the file's name, and its text.
+
+        Args:
+            predictions: of :meth:`unlabelled` rows.
+            data: these rows.
+            split: their name.
+
+        Raises:
+            ValueError: nobody takes any.
+        """
+        raise ValueError(f"task={self.name} has no form in which predictions are handed in")
+
     def save_preprocessor(self, context: DataContext, folder: Path) -> None:
         """Write what makes inputs of raw examples (a tokenizer, an image processor) into a saved model's folder.
 

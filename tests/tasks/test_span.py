@@ -323,7 +323,7 @@ def test_a_run_learns_and_leaves_what_the_official_evaluation_reads(run, tmp_pat
     result = run("objective=kd", *LEARN, task=task, train=96, words=30)
     assert result["task"]["kind"] == "span" and result["task"]["questions"]["validation"] == 24
     assert result["task"]["rows"]["validation"] > 24, "windows"
-    assert result["scores"]["validation"]["f1"] > 2 * result["task"]["majority"]["validation"]["f1"] + 0.1
+    assert result["scores"]["validation"]["f1"] > result["task"]["majority"]["validation"]["f1"] + 0.25
     folder = tmp_path / result["run"]["folder"] / "predictions"
     texts = json.loads((folder / "validation.json").read_text())
     rows = [json.loads(line) for line in (tmp_path / task / "validation.jsonl").read_text().splitlines()]
@@ -349,7 +349,7 @@ def test_what_the_teacher_answers_is_stored_and_changes_no_number(run):
 
 
 OBJECTIVES = ["finetune", "annealing", "hid_cls", "att_kl_val_kl", "minilm_v2", "ted", "lwd", "pro_kd", "pkd", "review",
-              "dpk", "lgtm"]  # fmt: skip
+              "dpk"]  # fmt: skip
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -360,7 +360,7 @@ def test_objectives_live_on_spans(run, objective):
     assert 0 <= result["scores"]["validation"]["f1"] <= 1
 
 
-@pytest.mark.parametrize("objective", ["clkd", "continuation", "hid_cls_contrast"])
+@pytest.mark.parametrize("objective", ["clkd", "continuation", "hid_cls_contrast", "lgtm"])
 def test_objectives_that_cannot_are_refused_before_anything_is_loaded(run, objective, tmp_path):
     with pytest.raises(ConfigError, match=f"{objective} needs .*, which the head span does not have"):
         run(f"objective={objective}")

@@ -196,3 +196,27 @@ class Located(Task):
         """Path, size and time of every file by split: what changes when the rows might. Costs milliseconds."""
         stats = {split: (path.resolve(), path.stat()) for split, path in self._files(root, cache).items()}
         return {split: [str(path), stat.st_size, stat.st_mtime_ns] for split, (path, stat) in stats.items()}
+
+    def other_file(self, split: str, root: str | None, cache: Path | None) -> Path:
+        """Return the file of a split that nobody trains on, such as ``test``: beside the others, or of the hub.
+
+        Raises:
+            ValueError: there is none; names the splits that there are.
+        """
+        names = self.files.get(split, [f"{split}{ending}" for ending in files.FORMATS])
+        bases = [base for folder in (self.folder, self.partial) if folder and (base := self._base(folder, root))]
+        places = [base / name for base in bases for name in ([names] if isinstance(names, str) else names)]
+        path = next((place for place in places if place.is_file()), None)
+        if path is not None:
+            return path
+        off = hub.switched_off()
+        if self.hub is not None and (off is None or hub.fetched(cache, self.hub, self.hub_config, self._pinned)):
+            wanted = (self.hub_splits or {}).get(split, split)
+            return hub.fetch(cache, self.hub, self.hub_config, self._pinned, {split: wanted}, [])[split]
+        there = sorted({path.stem for base in bases for path in base.glob("*") if path.suffix in files.FORMATS})
+        shown = " or ".join(str(base) for base in bases) or "<data.root>"
+        hidden = f", and the hub is switched off ({off})" if self.hub is not None and off else ""
+        raise ValueError(
+            f"task={self.name} has no split {split} in {shown} (there is {', '.join(there) or 'nothing'}){hidden}: "
+            "say split=..., or name the file with data=FILE"
+        )

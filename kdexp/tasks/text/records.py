@@ -277,6 +277,18 @@ class RecordTask(Located, Generic[R]):
         )
         return {name: self.dataset(rows, *made[name]) for name, rows in splits.items()}
 
+    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """See :meth:`Task.unlabelled`."""
+        rows = self.read(file or self.other_file(split, context.root, context.cache), labelled=False)
+        if not len(rows):
+            raise ValueError("there are no rows")
+        reader = self._reader(context)
+        short = self.too_short(reader, context.max_length)
+        if short:
+            raise ValueError(short)
+        values, numbers = self.encoded(reader, context.max_length, rows)
+        return self.dataset(rows, dict(values), dict(numbers))
+
     def save_preprocessor(self, context: DataContext, folder: Path) -> None:
         """See :meth:`Task.save_preprocessor`: the teacher's tokenizer, which cuts where the model's texts were cut."""
         tokenizer.save(tokenizer.of_teacher(context), folder, context.max_length)

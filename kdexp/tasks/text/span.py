@@ -6,6 +6,7 @@ batch, a cost or a teacher's stored answer belongs to; an answer, a score and an
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -227,6 +228,11 @@ class SpanTask(RecordTask[Questions]):
         firsts = Counter(answers.normalised(right[0]) if right else "" for right in train["answers"])
         most = min(firsts, key=lambda text: (-firsts[text], text))
         return self._means(self._judged([most] * len(targets["answers"]), targets), targets)
+
+    def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
+        """See :meth:`Task.sheet`: answers by id, as the official evaluation reads them."""
+        texts = self.documents(predictions, data.truths)[".json"]
+        return f"{self.name}.{split}.json", json.dumps(texts, ensure_ascii=False, indent=1) + "\n"
 
     def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
         """Return what the official evaluation reads: texts by id, and how sure it is that there is no answer."""

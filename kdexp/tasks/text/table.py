@@ -7,9 +7,12 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from kdexp.common.problems import ConfigError
 from kdexp.config.schema import Text
-from kdexp.tasks.text import files, values
+from kdexp.tasks.base import DataContext, Dataset, Predictions
+from kdexp.tasks.text import encoding, files, leaderboard, tokenizer, values
 from kdexp.tasks.text.place import Located
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
@@ -65,6 +68,22 @@ class TextTask(Located, SequenceTask):
         if wrong:
             raise ConfigError(wrong)
         return out
+
+    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """See :meth:`Task.unlabelled`."""
+        table = files.read(file or self.other_file(split, context.root, context.cache), list(self.columns))
+        texts = [values.texts(table, column) for column in self.columns]
+        if not texts[0]:
+            raise ValueError(f"{table.path} has no rows")
+        rows = Rows(texts[0], texts[1] if len(texts) == 2 else None, np.zeros(len(texts[0]), np.int64))
+        return encoding.encode(tokenizer.of_teacher(context), rows, context.max_length)
+
+    def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
+        """See :meth:`Task.sheet`: GLUE's form for its data; for others a line a row with class or score."""
+        form = leaderboard.FORMS.get(self.hub_config or "") if self.hub == leaderboard.GLUE else None
+        name = form.files.get(split) if form is not None else None
+        answers = leaderboard.written(predictions["logits"], self.label_names, form)
+        return name or f"{self.name}.{split}.tsv", leaderboard.sheet(answers)
 
     def _read(self, path: Path) -> Rows:
         table = files.read(path, [*self.columns, self.label])
