@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HEADS = {
     "classification": "kdexp.heads.classification.Classification",
     "regression": "kdexp.heads.regression.Regression",
+    "multilabel": "kdexp.heads.multilabel.MultiLabel",
 }
 """The head of each kind, by name: a task that is only looked at loads no torch."""
 
