@@ -18,7 +18,7 @@ from kdexp.common.registry import build
 from kdexp.config.schema import Count
 from kdexp.heads.base import Head
 from kdexp.tasks.base import Batch, Dataset, Predictions, Targets
-from kdexp.tasks.text import answers, questions, windows
+from kdexp.tasks.text import answers, questions, shown, windows
 from kdexp.tasks.text.arrays import Parts
 from kdexp.tasks.text.encoding import Encoded, of_arrays
 from kdexp.tasks.text.questions import COLUMNS, Questions
@@ -236,13 +236,23 @@ class SpanTask(RecordTask[Questions]):
 
     def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
         """Return what the official evaluation reads: texts by id, and how sure it is that there is no answer."""
-        texts = dict(zip(targets["id"], self.answered(predictions, targets), strict=True))
+        given = self.answered(predictions, targets)
+        texts = dict(zip(targets["id"], given, strict=True))
+        spans = np.asarray(predictions["span"]).tolist()
+
+        def example(i: int) -> dict[str, Any]:
+            rows: Questions = targets["rows"][0]
+            right = [] if rows.answers is None else [[at, at + len(text), ""] for text, at in rows.answers[i]]
+            answer = [[*spans[i], ""]] if given[i] else []
+            return {"title": rows.texts_asked[i], "text": rows.contexts[i], "right": right, "answer": answer}
+
+        files = {".json": texts, shown.ENDING: shown.document("text", len(given), example)}
         if not self.unanswerable:
-            return {".json": texts}
+            return files
         with np.errstate(invalid="ignore"):
             odds = np.asarray(predictions["null"], np.float64) - np.asarray(predictions["score"], np.float64)
         sure = [float(value) for value in np.clip(odds, -1e9, 1e9)]
-        return {".json": texts, ".null_odds.json": dict(zip(targets["id"], sure, strict=True))}
+        return files | {".null_odds.json": dict(zip(targets["id"], sure, strict=True))}
 
 
 @dataclass
@@ -281,9 +291,9 @@ class Windows(Dataset):
 
     @property
     def truths(self) -> Targets:
-        """Of each question: its id, its context, the texts of its right answers."""
+        """Of each question: its id, its context, the texts of its right answers; and ``rows``, all as they are."""
         right = [] if self.rows.answers is None else [[text for text, _ in given] for given in self.rows.answers]
-        return {"id": self.rows.ids, "context": self.rows.contexts, "answers": right}
+        return {"id": self.rows.ids, "context": self.rows.contexts, "answers": right, "rows": [self.rows]}
 
     @property
     def facts(self) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from kdexp.config.schema import Text
 from kdexp.heads.base import Head
 from kdexp.tasks import shares as counting
 from kdexp.tasks.base import Batch, Dataset, Predictions, Targets
-from kdexp.tasks.text import entities, sentences
+from kdexp.tasks.text import entities, sentences, shown
 from kdexp.tasks.text.arrays import Parts
 from kdexp.tasks.text.encoding import Encoded, of_arrays
 from kdexp.tasks.text.records import RecordTask
@@ -223,6 +223,23 @@ class TokenTask(RecordTask[Sentences]):
     def _share(whole: np.ndarray, without: np.ndarray) -> np.ndarray:
         return counting.jackknife(float(whole[0] / whole[1]), without[:, 0] / np.maximum(without[:, 1], 1))
 
+    def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
+        """Return some sentences with their entities, for reports; nothing where tags are no entities."""
+        if set(self.metrics) <= {"accuracy"}:
+            return {}
+        given, right = predictions["tags"], targets["tags"]
+
+        def example(i: int) -> dict[str, Any]:
+            words: list[str] = targets["rows"][0].words[i]
+            starts = np.cumsum([0, *(len(word) + 1 for word in words)]).tolist()
+            marks = [
+                [[starts[one], starts[last + 1] - 1, kind] for kind, one, last in entities.entities(tags)]
+                for tags in self._named([right[i], given[i]])
+            ]
+            return {"title": "", "text": " ".join(words), "right": marks[0], "answer": marks[1]}
+
+        return {shown.ENDING: shown.document("table", len(given), example)}
+
     def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
         """See :meth:`Task.sheet`: a word and its tag on a line, sentences apart by an empty line."""
         assert isinstance(data, Pieces)
@@ -268,8 +285,8 @@ class Pieces(Dataset):
 
     @property
     def truths(self) -> Targets:
-        """The tags of each sentence's words."""
-        return {"tags": self.rows.tags or []}
+        """The tags of each sentence's words; and ``rows``, all sentences as they are."""
+        return {"tags": self.rows.tags or [], "rows": [self.rows]}
 
     @property
     def facts(self) -> dict[str, Any]:
