@@ -78,6 +78,12 @@ STUDIES = {
         ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
         "methods",
     ),
+    "pro_kd_squad": Study(
+        "Pro-KD (our reading) on questions: following the teacher's checkpoints, with its controls.",
+        ("pro_kd", "distilling"),
+        ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
+        "methods",
+    ),
     "quickstart": Study(
         "The quickstart: which start and which objective suit a small student of MiniLM.",
         HOWTO,
@@ -86,6 +92,12 @@ STUDIES = {
     ),
     "ted_glue": Study(
         "TED: task-aware filters, layer-wise distillation and KD, each from raw and from fine-tuned students.",
+        ("ted", "distilling"),
+        ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
+        "methods",
+    ),
+    "ted_squad": Study(
+        "TED on questions: task-aware filters, layer-wise distillation and KD, each from raw and fine-tuned students.",
         ("ted", "distilling"),
         ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
         "methods",

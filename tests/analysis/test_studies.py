@@ -23,8 +23,10 @@ def test_all_are_there() -> None:
         "pea_kd",
         "pkd_glue",
         "pro_kd_glue",
+        "pro_kd_squad",
         "quickstart",
         "ted_glue",
+        "ted_squad",
     ]
 
 
