@@ -210,14 +210,13 @@ class RecordTask(Located, Generic[R]):
 
     def _unreadable(self, context: DataContext, texts: bool) -> list[str]:
         """Say why a local teacher's tokenizer cannot be used; it is tried on training texts too, once a process."""
-        data = self._state(context.root, context.cache) if texts else ""
-        asked = f"{tokenizer.state(context)} {data} {context.max_length} {self.encoding()}"
+        asked = f"{tokenizer.state(context)} {texts and self._pair(context)} {context.max_length} {self.encoding()}"
         if asked not in _UNUSABLE:
             try:
                 reader = self._reader(replace(context, max_length=0))  # the length has a check of its own
                 short = self.too_short(reader, context.max_length)
                 _UNUSABLE[asked] = [short] if short else []
-                if texts:
+                if texts and encoding.recall(context.cache, "tokenizers", self._pair(context)) is None:
                     self._try(reader, context)
             except ValueError as error:
                 _UNUSABLE[asked] = [f"teacher.source: {error}"]
@@ -237,11 +236,21 @@ class RecordTask(Located, Generic[R]):
             )
         return reader
 
-    def _try(self, reader: Any, context: DataContext) -> None:
+    def _pair(self, context: DataContext) -> str:
+        """Name a tokenizer and the texts that it shall read."""
+        return f"{tokenizer.state(context)} {self._state(context.root, context.cache)}"
+
+    def _try(self, reader: Any, context: DataContext) -> dict[str, float]:
+        """Return the share of tokens of some training texts that a tokenizer does not know.
+
+        Raises:
+            ValueError: it is too large.
+        """
         train = self.records(context.root, context.cache)["train"]
         some = np.unique(np.linspace(0, len(train) - 1, min(SPECIMENS, len(train))).astype(np.int64))
         texts = train.take(some).texts()
-        tokenizer.refuse_unknown(reader, Rows(texts, None, np.zeros(len(texts))), context.model, self.name)
+        rows = Rows(texts, None, np.zeros(len(texts)))
+        return {"unknown": tokenizer.refuse_unknown(reader, rows, context.model, self.name)}
 
     def splits(self, root: str | None, heldout: float, cache: Path | None = None) -> dict[str, R]:
         """Return the rows by split: ``train``, ``heldout`` (if anything is held out), ``validation`` and further ones.
@@ -265,7 +274,7 @@ class RecordTask(Located, Generic[R]):
         short = self.too_short(reader, length)
         if short:
             raise ValueError(short)
-        self._try(reader, context)
+        encoding.remember(cache, "tokenizers", self._pair(context), lambda: self._try(reader, context))
         splits = self.splits(root, context.heldout, cache)
         parts = [SCHEMA, type(self).__name__, self.fingerprint(root, cache), context.heldout, self.encoding()]
         key = json.dumps([*parts, tokenizer.digest(reader), length])
