@@ -28,5 +28,5 @@ def document(form: str, count: int, example: Callable[[int], dict[str, Any]]) ->
         count: examples of the split.
         example: makes what is shown of one.
     """
-    some = np.unique(np.linspace(0, count - 1, min(MOST, count)).astype(np.int64)) if count else []
+    some = np.unique(np.linspace(0, max(count - 1, 0), min(MOST, count)).astype(np.int64))
     return {"as": form, "examples": [{"id": int(i), **example(int(i))} for i in some]}
