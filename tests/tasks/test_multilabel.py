@@ -94,15 +94,13 @@ def test_scores_by_hand(tmp_path):
         ("text,labels\nthe day,good\nit was,good\n", "all have the same labels: nothing can be learned"),
     ],
 )
-def test_rows_that_cannot_be_used_are_named(kdexp, tiny_bert_dir, tiny_csv_task, tmp_path, text, message):
-    import re
-
+def test_rows_that_cannot_be_used_are_named(compose, tiny_bert_dir, tiny_csv_task, tmp_path, text, message):
     place = folder(tmp_path / "mails")
     (place / "train.csv").write_text(text)
     words = [w for w in toy(tiny_bert_dir, tiny_csv_task) if not w.startswith("task")]
-    done = kdexp([*words, "task=multilabel", f"task.folder={place}", f"task.label_names={NAMES}", "data.heldout=0.5"])
-    assert done.returncode == 2 and re.search(message.replace("|", r"\|"), done.stderr), done.stderr
-    assert not (tmp_path / "multirun").exists()
+    mine = ["task=multilabel", f"task.folder={place}", f"task.label_names={NAMES}", "data.heldout=0.5"]
+    with pytest.raises(ConfigError, match=message.replace("|", r"\|")):
+        spec.make(compose(*words, *mine))
 
 
 @pytest.mark.parametrize("objective", ["kd", "att_kl", "ted"])
@@ -114,7 +112,7 @@ def test_a_run(compose, tiny_bert_dir, tiny_csv_task, tmp_path, monkeypatch, obj
     words = [w for w in toy(tiny_bert_dir, tiny_csv_task) if not w.startswith("task")]
     mine = ["task=multilabel", f"task.folder={folder(tmp_path / 'mails')}", f"task.label_names={NAMES}"]
     more = (
-        ["teacher.recipe.epochs=8", "recipe.epochs=8"]
+        ["teacher.recipe.epochs=24", "recipe.epochs=24"]
         if objective == "kd"
         else ["recipe.steps=2", "teacher.recipe.steps=2"]
     )
