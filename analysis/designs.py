@@ -108,6 +108,12 @@ STUDIES = {
             "and the budget open; this is our reading of it, stated in the configuration."
         ),
     ),
+    "pro_kd_squad": Study(
+        "Pro-KD (our reading) on questions: following the teacher's checkpoints, with its controls.",
+        ("pro_kd", "distilling"),
+        ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
+        "methods",
+    ),
     "quickstart": Study(
         "The quickstart: which start and which objective suit a small student of MiniLM.",
         HOWTO,
@@ -123,6 +129,12 @@ STUDIES = {
             "Filters are trained for as long as the cards say in proportion, on a teacher a third as wide as the "
             "paper's; nothing was searched, the paper searched its weights per task."
         ),
+    ),
+    "ted_squad": Study(
+        "TED on questions: task-aware filters, layer-wise distillation and KD, each from raw and fine-tuned students.",
+        ("ted", "distilling"),
+        ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
+        "methods",
     ),
 }
 

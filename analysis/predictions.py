@@ -1,13 +1,14 @@
 """Predictions that a run kept: ``<run>/predictions/<split>.safetensors``, as ``kdexp.train.predictions`` writes it.
 
 ``logits`` (examples, classes), ``target.label`` (examples,), ``ids`` (examples,) whole numbers that name the examples,
-so that two runs can be compared example by example whatever order they were read in.
+so that two runs can be compared example by example whatever order they were read in. A task whose answers are no
+classes says itself what each example contributes to a metric, ``by_example.f1`` (examples,).
 """
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from analysis.examples import contributions
 
 NAMES = ("logits", "target.label", "ids")
+BY_EXAMPLE = "by_example."
 
 
 class MissingPredictions(ValueError):
@@ -23,12 +25,35 @@ class MissingPredictions(ValueError):
 
 @dataclass(frozen=True)
 class Predictions:
-    """One run on one split, sorted by ``ids``."""
+    """One run on one split, sorted by ``ids``.
+
+    Attributes:
+        where: the file.
+        logits, labels: of classes or scores; empty where the task says itself what its examples contribute.
+        ids: of the examples.
+        shares: what each example contributes to a metric, by its name; {} for classes and scores.
+    """
 
     where: Path
     logits: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
+    shares: dict[str, np.ndarray] = field(default_factory=dict)
+
+    def contributions(self, metric: str) -> np.ndarray:
+        """What each example contributes to ``metric`` x 100.
+
+        Raises:
+            ValueError: nothing says that.
+        """
+        if metric in self.shares:
+            return 100 * np.asarray(self.shares[metric], dtype=np.float64)
+        if self.shares:
+            raise ValueError(
+                f"{self.where} does not say what its examples contribute to {metric}; it does for "
+                f"{', '.join(sorted(self.shares))}"
+            )
+        return contributions(metric, self.logits, self.labels)
 
 
 def read(run_folder: Path, split: str = "validation", sha256: str | None = None) -> Predictions:
@@ -48,6 +73,17 @@ def read(run_folder: Path, split: str = "validation", sha256: str | None = None)
             "new examples."
         )
     arrays = _arrays(path, sha256)
+    shares = {name.removeprefix(BY_EXAMPLE): values for name, values in arrays.items() if name.startswith(BY_EXAMPLE)}
+    if shares and "ids" in arrays:
+        ids = arrays["ids"]
+        uneven = [name for name, values in shares.items() if len(values) != len(ids)]
+        if uneven or len(np.unique(ids)) != len(ids):
+            raise ValueError(
+                f"{path} has other numbers of ids and of {', '.join(uneven or shares)}; one each is needed"
+            )
+        order = np.argsort(ids)
+        nothing = np.zeros(0)
+        return Predictions(path, nothing, nothing, ids[order], {name: values[order] for name, values in shares.items()})
     lacking = [name for name in NAMES if name not in arrays]
     if lacking:
         raise ValueError(f"{path} lacks {', '.join(lacking)}; it needs {', '.join(NAMES)}")
@@ -90,4 +126,4 @@ def scores_by_example(runs: list[Predictions], metric: str) -> np.ndarray:
                 f"{one.where} and {first.where} do not hold the same examples ({len(one.ids)} and {len(first.ids)}); "
                 "only runs on the same data can be compared by examples"
             )
-    return np.stack([contributions(metric, one.logits, one.labels) for one in runs])
+    return np.stack([one.contributions(metric) for one in runs])

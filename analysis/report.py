@@ -17,7 +17,7 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-from analysis import claims, cli, curves, figures, pictures, records, render, search
+from analysis import claims, cli, curves, figures, pictures, records, render, search, specimens
 from analysis.collect import Collected
 from analysis.grid import Grid, build
 from analysis.published.compare import compare
@@ -183,6 +183,7 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = ""
     others = sorted(set(found.scores.loc[found.scores["split"] == "validation", "metric"]))
     verdicts = claims.evaluate(found)
     lines, notes = compare(found)
+    shown = specimens.section(found)
     varied, shared = _configuration(found.runs)
     seen = pictures.section(found)
     sections = [
@@ -190,6 +191,7 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = ""
         ("figures", "Figures"),
         *([("search", "Search")] if tried else []),
         *([("pictures", "Images")] if seen else []),
+        *([("examples", "Examples")] if shown else []),
         ("claims", "Claims"),
         *([("published", "Paper and ours")] if notes else []),
         ("cost", "Cost"),
@@ -215,6 +217,7 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = ""
         figures=_figures(found, grid),
         search=tried,
         pictures=seen,
+        examples=shown,
         others=[(name, render.html_table(build(found, metric=name))) for name in others] if len(others) > 1 else [],
         claims=sorted((one for one in verdicts if one.verdict != "not run"), key=lambda one: not one.primary),
         claim_notes=claims.notes(verdicts),

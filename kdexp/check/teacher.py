@@ -127,7 +127,8 @@ def other_answers(config: Config) -> list[str]:
         return []
     task: Task = build(config.task)
     wrong = check_labels(config_json.labels(config_json.read(folder)), task)
-    head, shapes = family(str(config.teacher.family)).head, weights.shapes(folder)
+    head = task.head.weights or family(str(config.teacher.family)).head
+    shapes = weights.shapes(folder)
     if shapes is None:  # of the hub, and not here yet
         return ["teacher.finetune=false: " + " ".join(wrong)] if wrong else []
     heads = {name: shape for name, shape in shapes.items() if name.startswith(f"{head}.")}

@@ -20,6 +20,7 @@ ABILITIES = {
     "classes": "a distribution over classes",
     "distributions": "distributions over classes, bins or positions",
     "examples": "one row of logits (B, C) an example",
+    "positions": "logits at every position (B, L, ...)",
     "small": "a small head of the same kind on a layer's hidden states",
 }
 """What a head may be able to do, in words for people. Objectives say what they need (``Objective.asks``)."""
@@ -52,6 +53,7 @@ class Head(ABC):
         abilities: keys of :data:`ABILITIES`.
         unused: arguments of :meth:`soft_loss` that have no meaning for its answers.
         names: the outputs that it reads from a model, keys of :meth:`outputs`.
+        weights: path of its weights in a model; '' = where the family keeps its classifier.
     """
 
     name: ClassVar[str]
@@ -59,6 +61,7 @@ class Head(ABC):
     abilities: ClassVar[frozenset[str]] = frozenset()
     unused: ClassVar[frozenset[str]] = frozenset()
     names: ClassVar[tuple[str, ...]] = ("logits",)
+    weights: ClassVar[str] = ""
 
     @property
     def label_names(self) -> list[str]:
@@ -69,6 +72,11 @@ class Head(ABC):
     def width(self) -> int:
         """Numbers that the head gives a unit: C; 1 for a score."""
         return len(self.label_names)
+
+    @property
+    def reads_padding(self) -> bool:
+        """Its losses look at what a model answers at padding: a teacher's answers are then not stored."""
+        return False
 
     @property
     def of_classifier(self) -> bool:

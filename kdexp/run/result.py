@@ -64,7 +64,7 @@ def assemble(
         "selection": config.selection,
         "best": last["best"],
         "scores": last["scores"],
-        "predictions": _predictions(done[stages[-1].key][0], spec.run_dir),
+        "predictions": _predictions(done[stages[-1].key][0], _taught(summaries), spec.run_dir),
         "teacher": _teacher(config, summaries, efficiency.get("teacher")),
         "student": _student(config, last, summaries, efficiency.get("student")),
         "mapping": {name: pairs for _, f, _ in summaries for name, pairs in f.summary.get("mapping", {}).items()},
@@ -91,12 +91,22 @@ def assemble(
     }
 
 
-def _predictions(student: Finished, run_dir: Path) -> dict[str, str]:
-    """Copy what the student answered into the run's folder, where it stays; returns the sha256 of each split's file."""
+def _predictions(student: Finished, teacher: Finished | None, run_dir: Path) -> dict[str, str]:
+    """Copy what the student answered into the run's folder, where it stays; returns the sha256 of each split's file.
+
+    Of the teacher, the examples that a report shows.
+    """
     kept = {name: sha256 for name, sha256 in student.meta["files"].items() if name.startswith(f"{predictions.FOLDER}/")}
     for name in kept:
         files.copy(student.folder / name, run_dir / name)
-    return {Path(name).stem: sha256 for name, sha256 in kept.items()}
+    for path in () if teacher is None else sorted((teacher.folder / predictions.FOLDER).glob("*.shown.json")):
+        files.copy(path, run_dir / predictions.FOLDER / f"teacher.{path.name}")
+    return {Path(name).stem: sha256 for name, sha256 in kept.items() if name.endswith(".safetensors")}
+
+
+def _taught(summaries: Summaries) -> Finished | None:
+    """Return the teacher's stage, if its result is here."""
+    return next((f for s, f, _ in summaries if s.role == "teacher" and f.folder.is_dir()), None)
 
 
 def _cost(summary: dict[str, Any]) -> dict[str, Any]:

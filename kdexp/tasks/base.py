@@ -67,6 +67,15 @@ class Dataset(ABC):
         """The labels of all examples by name, in the order of their ids."""
 
     @property
+    def truths(self) -> Targets:
+        """What answers are scored by, an entry an example: :attr:`targets`, unless an example has several items."""
+        return self.targets
+
+    def gather(self, predictions: Predictions) -> Predictions:
+        """Put together what a head kept of the items of each example; an item is an example unless a task cuts them."""
+        return predictions
+
+    @property
     def costs(self) -> np.ndarray:
         """(n,) what an example costs to compute: token counts, or ones. Batches join examples of like costs."""
         return np.ones(len(self), dtype=np.int64)
@@ -243,6 +252,17 @@ class Goal(ABC):
         """Return all metrics of the trivial answer, made of the labels of train alone."""
         return self.evaluate(self.head.trivial(train, targets), targets)
 
+    def contributions(self, predictions: Predictions, targets: Targets) -> dict[str, np.ndarray]:
+        """Return what every example contributes to a metric, by name: (n,) arrays whose mean is the metric.
+
+        Kept beside the predictions, for statistics that cannot make them of logits and class ids.
+        """
+        return {}
+
+    def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
+        """Return what the field's own tools read of the predictions: end of a file's name -> what JSON it holds."""
+        return {}
+
 
 @kind
 @dataclass
@@ -288,6 +308,32 @@ class Task(Goal):
     def record(self, root: str | None, cache: Path) -> list[str]:
         """What was read, in lines for the log (rows, classes and how often each), so that a wrong reading is seen."""
         return []
+
+    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """Return rows whose labels, if there are any, are not looked at: a test split, or a file of new rows.
+
+        Args:
+            context: its ``heldout`` means nothing here; its ``model`` is the one that will be asked.
+            split: name of the rows, as the task's folder or the hub has them.
+            file: where they are; None = where the task's data are.
+
+        Raises:
+            ValueError: there are none, or they cannot be read.
+        """
+        raise ValueError(f"task={self.name} has no rows beside its own: it reads no files")
+
+    def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
+        """Return predictions as the field's leaderboard takes them: the file's name, and its text.
+
+        Args:
+            predictions: of :meth:`unlabelled` rows.
+            data: these rows.
+            split: their name.
+
+        Raises:
+            ValueError: nobody takes any.
+        """
+        raise ValueError(f"task={self.name} has no form in which predictions are handed in")
 
     def save_preprocessor(self, context: DataContext, folder: Path) -> None:
         """Write what makes inputs of raw examples (a tokenizer, an image processor) into a saved model's folder.

@@ -71,9 +71,25 @@ SCORES: dict[str, Metric] = {"pearson": pearson, "spearman": spearman, "pearson_
 """Metrics of predicted scores."""
 
 
+def f1_micro(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """F1 of all decisions (n, C) together: which of the labels are there."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(labels, predicted, average="micro", zero_division=0))
+
+
+def subset_accuracy(predicted: np.ndarray, labels: np.ndarray) -> float:
+    """Share of examples all of whose labels (n, C) are right."""
+    return float(np.mean((predicted == labels).all(axis=1)))
+
+
+SETS: dict[str, Metric] = {"f1_micro": f1_micro, "f1_macro": f1_macro, "subset_accuracy": subset_accuracy}
+"""Metrics of which labels (n, C) are there."""
+
+
 def known(kind: str) -> dict[str, Metric]:
-    """Metrics of a ``classification`` or a ``regression``."""
-    return SCORES if kind == "regression" else CLASSES
+    """Metrics of a ``classification``, a ``regression`` or a ``multilabel``."""
+    return {"regression": SCORES, "multilabel": SETS}.get(kind, CLASSES)
 
 
 def compute(names: list[str], kind: str, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,9 +17,20 @@ from kdexp.models import capture
 from kdexp.tasks.base import Dataset, Goal
 from kdexp.train import predictions
 from kdexp.train.batching import evaluation_batches
-from kdexp.train.context import RunContext
 
 EVALUATION_BATCH = 64
+
+
+class Place(Protocol):
+    """Where a model computes, and how."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches go."""
+
+    @property
+    def cast(self) -> torch.dtype | None:
+        """The dtype of autocast, None for full precision."""
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -36,15 +47,17 @@ def collect(
     model: nn.Module,
     data: Dataset,
     head: Head,
-    context: RunContext,
+    context: Place,
     keep: Callable[[Features, Batch], Mapping[str, Tensor]],
     rows: np.ndarray | None = None,
+    show: Callable[[int, int, int], None] = lambda done, total, examples: None,
 ) -> dict[str, Any]:
     """Run a model over a split, without dropout, and keep something of every example.
 
     Args:
         keep: what is kept of a batch, by name, each (B, ...).
         rows: examples to run, in the order that is returned; None = all.
+        show: told the batches that are done, how many there are, and the examples of the last one.
 
     Returns:
         By name, an array (n, ...), or a list of n arrays where shapes differ between batches.
@@ -53,15 +66,17 @@ def collect(
     model.eval()
     rows = np.arange(len(data)) if rows is None else rows
     kept: dict[str, list[Any]] = {}
+    batches = evaluation_batches(data.costs[rows], EVALUATION_BATCH)
     cast = torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None)
     with cast:  # around all batches, so that each weight is cast once
-        for index in evaluation_batches(data.costs[rows], EVALUATION_BATCH):
+        for number, index in enumerate(batches, 1):
             batch = data.collate(rows[index]).to(context.device)
             features = capture.forward(model, head, batch)
             for name, values in keep(features, batch).items():
                 places = kept.setdefault(name, [None] * len(rows))
                 for place, value in zip(index, values.cpu().numpy(), strict=True):
                     places[place] = value
+            show(number, len(batches), len(index))
     return {name: _joined(values) for name, values in kept.items()}
 
 
@@ -69,15 +84,18 @@ def _joined(values: list[np.ndarray]) -> Any:
     return np.stack(values) if len({np.shape(value) for value in values}) == 1 else values
 
 
-def predict(
-    model: nn.Module, data: Dataset, head: Head, context: RunContext, rows: np.ndarray | None = None
-) -> Predictions:
-    """Return what a head keeps of every example of a split for scoring, in the split's order (or that of ``rows``)."""
-    return collect(model, data, head, context, head.predictions, rows)
+def predict(model: nn.Module, data: Dataset, head: Head, context: Place, rows: np.ndarray | None = None) -> Predictions:
+    """Return what a head keeps of every example of a split for scoring, in the split's order.
+
+    Args:
+        rows: items to run, in the order that is returned, each by itself; None = all, put together by example.
+    """
+    kept = collect(model, data, head, context, head.predictions, rows)
+    return data.gather(kept) if rows is None else kept
 
 
 def answers(
-    model: nn.Module, data: Dataset, head: Head, context: RunContext, rows: np.ndarray | None = None
+    model: nn.Module, data: Dataset, head: Head, context: Place, rows: np.ndarray | None = None
 ) -> dict[str, np.ndarray]:
     """Return a head's outputs on every example, float32: what a cached teacher hands out."""
     return collect(model, data, head, context, lambda f, batch: {n: f[n].float() for n in head.names}, rows)
@@ -92,7 +110,7 @@ def scores(
     model: nn.Module,
     data: Mapping[str, Dataset],
     goal: Goal,
-    context: RunContext,
+    context: Place,
     keep: Path | None = None,
     known: Mapping[str, Predictions] | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -105,9 +123,9 @@ def scores(
     out = {}
     for name, split in measured(data).items():
         answered = known[name] if known and name in known else predict(model, split, goal.head, context)
-        out[name] = goal.evaluate(answered, split.targets)
+        out[name] = goal.evaluate(answered, split.truths)
         if keep is not None:
-            predictions.write(keep, name, answered, split.targets, goal)
+            predictions.write(keep, name, answered, split.truths, goal)
     return out
 
 
@@ -118,7 +136,7 @@ def stamp(model: nn.Module) -> tuple[tuple[int, int], ...]:
 
 def trivial(data: Mapping[str, Dataset], goal: Goal) -> dict[str, dict[str, float]]:
     """Return what the trivial answer scores on every split but train."""
-    return {name: goal.trivial(data["train"].targets, split.targets) for name, split in measured(data).items()}
+    return {name: goal.trivial(data["train"].truths, split.truths) for name, split in measured(data).items()}
 
 
 def floor(summary: Mapping[str, Any], goal: Goal, teacher: Teacher) -> None:

@@ -20,6 +20,7 @@ from kdexp.common import files, machine
 from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Config, Recipe
+from kdexp.heads.base import Head
 from kdexp.models.capture import MODULE
 from kdexp.objectives.base import Objective
 from kdexp.store.stage import Stage
@@ -144,16 +145,17 @@ def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> 
     rows, teaches = loop.subset(len(train), recipe.examples), stage.settings.get("teaches")
     pretrained, learned = teaches == PRETRAINED, config.teacher.recipe
     kept = loop.subset(len(train), learned.examples if teaches else None)  # a checkpoint's answers: what it was taught
-    beside = not pretrained and recipe.max_length == learned.max_length and bool(np.isin(rows, kept).all())
+    beside = "examples" in head.abilities and not pretrained and recipe.max_length == learned.max_length
+    beside = beside and bool(np.isin(rows, kept).all())
     question = Question(
         stage.name, {"weights": PRETRAINED if pretrained else ""}, _never, head,
         reads(objectives), outputs and not beside, train, rows, config.teacher.evaluation_mode,
     )  # fmt: skip
     budget = machine.decide_teacher_cache(config.runtime.teacher_cache, device, Path(config.runtime.store))
     lengths = train.costs[rows]
-    width, classes = int(config.teacher.hidden_size or 0), head.width
+    width, answers = int(config.teacher.hidden_size or 0), _answers(head)
     sizes = {
-        name: int(_layout(name, question.reads.get(name), width, classes, dtype).bounds(lengths)[-1])
+        name: int(_layout(name, question.reads.get(name), width, answers, dtype).bounds(lengths)[-1])
         for name in question.names
         if not name.startswith(MODULE)
     }
@@ -176,9 +178,14 @@ def _objective(spec: dict[str, Any]) -> Objective:
     return objective
 
 
-def _layout(name: str, reads: str | None, width: int, classes: int, dtype: str) -> Layout:
+def _answers(head: Head) -> Layout:
+    """Return how each of a head's outputs lies on disk: a row of logits an example, or a position."""
+    return Layout((1,) if "positions" in head.abilities else (), (head.width // len(head.names),), "fp32")
+
+
+def _layout(name: str, reads: str | None, width: int, answers: Layout, dtype: str) -> Layout:
     if reads is None:  # the head's
-        return Layout((), (classes,), "fp32")
+        return answers
     return Layout((), (width,), dtype) if reads == "first" else Layout((1,), (width,), dtype)
 
 

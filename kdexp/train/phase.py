@@ -322,7 +322,7 @@ class Phase:
 
         def judge(model: nn.Module) -> dict[str, float]:
             answered.append(evaluate.predict(model, split, goal.head, context))
-            return goal.evaluate(answered[-1], split.targets)
+            return goal.evaluate(answered[-1], split.truths)
 
         self._answered = answered
         return judge

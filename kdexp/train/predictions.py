@@ -1,8 +1,10 @@
 """What a model answered on the examples of a split, kept for whoever compares two runs example by example.
 
 ``predictions/<split>.safetensors`` holds the head's predictions by their names (``logits`` (n, C) for classes), the
-labels by theirs (``target.label`` (n,)) and ``ids`` (n,), the examples' positions in the split. Where examples differ
-in length the rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is.
+labels by theirs (``target.label`` (n,)), what each example contributes to a metric where a task says so
+(``by_example.f1`` (n,)), and ``ids`` (n,), the examples' positions in the split. Where examples differ in length the
+rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is. Beside it lies, as JSON, what the
+field's own tools read (:meth:`kdexp.tasks.base.Goal.documents`).
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from kdexp.tasks.base import Goal
 
 FOLDER = "predictions"
 IDS = "ids"
+BY_EXAMPLE = "by_example"
 
 
 def write(folder: Path, split: str, predictions: Predictions, targets: Targets, goal: Goal) -> None:
@@ -40,11 +43,14 @@ def write(folder: Path, split: str, predictions: Predictions, targets: Targets, 
     if goal.evaluate(halved, targets) != goal.evaluate(predictions, targets):
         halved = dict(predictions)
     labels = {f"target.{name}": values for name, values in targets.items() if _numbers(values)}
+    shares = {f"{BY_EXAMPLE}.{name}": values for name, values in goal.contributions(predictions, targets).items()}
     arrays = {IDS: np.arange(len(next(iter(predictions.values()))), dtype=np.int32)}
-    for name, values in [*halved.items(), *labels.items()]:
+    for name, values in [*halved.items(), *labels.items(), *shares.items()]:
         arrays |= _flat(name, values)
     with files.fresh(folder / FOLDER / f"{split}.safetensors") as path:
         save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
+    for end, document in goal.documents(predictions, targets).items():
+        files.write_json(folder / FOLDER / f"{split}{end}", document)
 
 
 def _halved(values: Any) -> Any:

@@ -69,7 +69,7 @@ def obstacle(question: Question, asked: str) -> str | None:
     """
     data, identity = question.data, question.identity
     padding = ", ".join(sorted(name for name, positions in question.reads.items() if positions == "all"))
-    by_example = "examples" in question.head.abilities
+    by_example = bool({"examples", "positions"} & question.head.abilities)
     untrained = identity is not None and identity["weights"] == PRETRAINED
     unknown = "nobody knows what decides its features (a model of the hub needs teacher.revision=<commit>)"
     reasons = [
@@ -78,6 +78,7 @@ def obstacle(question: Question, asked: str) -> str | None:
         (data is None, "the examples are not the task's own"),
         (data is not None and not data.fixed, "the examples differ from batch to batch"),
         (bool(padding), f"an objective may read {padding} at padding"),
+        (question.outputs and question.head.reads_padding, "its answers are read at padding"),
         (question.outputs and not by_example, f"the head {question.head.name} does not answer by example"),
         (question.outputs and untrained, "its head is not trained"),
         (identity is None and bool(question.names), unknown),

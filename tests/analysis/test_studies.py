@@ -24,8 +24,10 @@ def test_all_are_there() -> None:
         "pkd_glue",
         "pro_kd_cifar",
         "pro_kd_glue",
+        "pro_kd_squad",
         "quickstart",
         "ted_glue",
+        "ted_squad",
     ]
 
 

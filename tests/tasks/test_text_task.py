@@ -210,7 +210,7 @@ def test_yaml_builds_and_every_key_is_explained(name: str) -> None:
     assert task.name == name
     lines = [
         line
-        for file in ("_base", "_sequence", "_text")
+        for file in ("_base", "_sequence", "_files", "_text")
         for line in (CONF / "task" / f"{file}.yaml").read_text().splitlines()
     ]
     explained = {line.partition(":")[0] for above, line in pairwise(lines) if above.startswith("#")}

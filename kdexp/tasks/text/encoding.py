@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 
 from kdexp.common import files
 from kdexp.tasks.base import Batch, Dataset, Targets
+from kdexp.tasks.text import arrays
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.tokenizer import digest
 
@@ -24,8 +25,6 @@ log = logging.getLogger(__name__)
 
 SCHEMA = 2
 """Raise it when the meaning of the arrays changes."""
-
-T = TypeVar("T")
 
 CHUNK = 4096
 """Texts a call of the tokenizer."""
@@ -72,6 +71,14 @@ class Encoded(Dataset):
     def facts(self) -> dict[str, Any]:
         """How many texts were cut."""
         return {"truncated": self.truncated}
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """What it is made of, by name."""
+        return {name: getattr(self, name) for name in ARRAYS if getattr(self, name) is not None}
+
+    def numbers(self) -> dict[str, int]:
+        """What it is made of beside arrays."""
+        return {"pad": self.pad, "truncated": self.truncated}
 
     def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
         """Pad examples into one batch; nothing is drawn at random.
@@ -125,7 +132,7 @@ def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], di
     if cache is None:
         return compute()
     path = _remembered(cache, kind, state)
-    return _once(path, _read, lambda: files.write_record(path, compute()))
+    return arrays.once(path, _read, lambda: files.write_record(path, compute()))
 
 
 def recall(cache: Path | None, kind: str, state: str) -> dict | None:
@@ -140,23 +147,6 @@ def remembers(cache: Path | None, kind: str, state: str) -> bool:
 
 def _remembered(cache: Path, kind: str, state: str) -> Path:
     return Path(cache) / kind / f"{hashlib.sha256(f'{SCHEMA} {state}'.encode()).hexdigest()[:32]}.json"
-
-
-def _once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
-    """Return what ``load`` finds at ``entry``, made if it is missing; one process makes it, the others wait."""
-    from filelock import FileLock
-
-    found = load(entry)
-    if found is None:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
-            found = load(entry)
-            if found is None:
-                make()
-                found = load(entry)
-    if found is None:
-        raise OSError(f"{entry} cannot be read back: is the disk full or shared without locks?")
-    return found
 
 
 def _read(path: Path) -> dict | None:
@@ -188,7 +178,7 @@ def encode_once(
     def write() -> None:
         _save(folder, {name: encode(tokenizer, rows, max_length) for name, rows in make().items()})
 
-    return _once(folder, load, write)
+    return arrays.once(folder, load, write)
 
 
 def encode(tokenizer: Any, rows: Rows, max_length: int) -> Encoded:
@@ -244,43 +234,17 @@ def _cut(tokenizer: Any, out: Any, rows: Rows, start: int, max_length: int) -> i
 ARRAYS = ("tokens", "types", "offsets", "labels")
 
 
+def of_arrays(values: Mapping[str, np.ndarray], pad: int, truncated: int) -> Encoded:
+    """Make a split of the arrays called :data:`ARRAYS` among ``values``, of which ``types`` may be missing."""
+    tokens, offsets, labels = (values[name] for name in ("tokens", "offsets", "labels"))
+    return Encoded(tokens, values.get("types"), offsets, labels, pad, truncated)
+
+
 def _save(folder: Path, splits: dict[str, Encoded]) -> None:
-    """Write an entry aside, flush it, move it into place (of a damaged one, which has just been refused)."""
-    meta = {}
-    with files.fresh_folder(folder, sum(getattr(s, a).nbytes for s in splits.values() for a in _arrays(s))) as aside:
-        for name, split in splits.items():
-            for array in _arrays(split):
-                np.save(aside / f"{name}.{array}.npy", getattr(split, array), allow_pickle=False)
-            sums = {array: files.checksum(aside / f"{name}.{array}.npy") for array in _arrays(split)}
-            meta[name] = {"pad": split.pad, "truncated": split.truncated, "sha256": sums}
-        files.write_record(aside / "meta.json", meta)
-
-
-def _arrays(split: Encoded) -> list[str]:
-    return [array for array in ARRAYS if getattr(split, array) is not None]
+    """Write an entry: see :func:`kdexp.tasks.text.arrays.save`."""
+    arrays.save(folder, {name: (split.arrays(), split.numbers()) for name, split in splits.items()})
 
 
 def load(folder: Path) -> dict[str, Encoded] | None:
-    """Read an entry (memory-mapped, read-only), or None where there is none or it is damaged (then with a warning)."""
-    if not folder.is_dir():
-        return None
-    try:
-        meta = files.read_record(folder / "meta.json", {}, strict=True)
-        if meta is None:
-            raise files.Damaged(folder / "meta.json", "it is missing")
-        out = {}
-        for name, info in meta.items():
-            arrays: dict[str, Any] = {"types": None}
-            for array, expected in info["sha256"].items():
-                path = folder / f"{name}.{array}.npy"
-                if files.checksum(path) != expected:
-                    raise ValueError(f"{path.name} is not what was written")
-                try:
-                    arrays[array] = np.load(path, mmap_mode="r")
-                except ValueError:  # an empty array cannot be mapped
-                    arrays[array] = np.load(path)
-            out[name] = Encoded(**arrays, pad=info["pad"], truncated=info["truncated"])
-        return out
-    except (OSError, ValueError, KeyError) as error:
-        log.warning("the cache entry %s is damaged (%s) and is made anew", folder, error)
-        return None
+    """Read an entry: see :func:`kdexp.tasks.text.arrays.load`."""
+    return arrays.load(folder, lambda values, numbers: of_arrays(values, **numbers))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HEADS = {
     "classification": "kdexp.heads.classification.Classification",
     "regression": "kdexp.heads.regression.Regression",
+    "multilabel": "kdexp.heads.multilabel.MultiLabel",
 }
 """The head of each kind, by name: a task that is only looked at loads no torch."""
 
@@ -247,15 +248,7 @@ class SequenceTask(Task):
             ValueError: it is too large; names some of the words.
         """
         some = self._reading(context.root, context.cache).specimens
-        share = tokenizer.unknown(reader, some)
-        if share > tokenizer.MOST_UNKNOWN:
-            words = ", ".join(repr(word) for word in tokenizer.unknown_words(reader, some))
-            raise ValueError(
-                f"the tokenizer of {context.model} does not know {share:.0%} of the tokens in the training texts of "
-                f"task={self.name} (such as {words}; up to {tokenizer.MOST_UNKNOWN:.0%} are let pass): it belongs to "
-                "another model, language or spelling; use the files that the model was pretrained with."
-            )
-        return {"unknown": share}
+        return {"unknown": tokenizer.refuse_unknown(reader, some, context.model, self.name)}
 
     def splits(self, root: str | None, heldout: float, seed: int = 0, cache: Path | None = None) -> dict[str, Rows]:
         """Return the rows by split: ``train``, ``heldout`` (if anything is held out), ``validation``, ``validation_*``.

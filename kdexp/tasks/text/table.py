@@ -6,59 +6,29 @@ import hashlib
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+import numpy as np
 
-from kdexp.common import network
 from kdexp.common.problems import ConfigError
 from kdexp.config.schema import Text
-from kdexp.tasks.text import card, files, hub, values
+from kdexp.tasks.base import DataContext, Dataset, Predictions
+from kdexp.tasks.text import encoding, files, leaderboard, tokenizer, values
+from kdexp.tasks.text.place import Located
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.sequence import SequenceTask
 
-Names = Text | Annotated[list[Text], Field(min_length=1)]
-
 
 @dataclass
-class TextTask(SequenceTask):
+class TextTask(Located, SequenceTask):
     """One or two text columns, one label column.
-
-    Where the files are looked for, in this order: ``folder``, ``partial``, the hub. ``folder`` lies below the data
-    root (``data.root`` or KDEXP_DATA) unless it is absolute or begins with ``.`` or ``~``. The hub is never asked
-    when a folder has all needed files.
 
     Attributes:
         columns: one or two text columns.
         label: the label column: class ids, class names, or scores.
-        folder: folder of the files.
-        files: split -> file name, or a list of names of which the first that exists is taken. ``train`` and
-            ``validation`` are needed.
-        optional: splits that may be missing.
-        partial: folder of a subset or of another cut of the same data; what is read there is marked as such.
-        hub: id of the data set on the hub, or null.
-        hub_config: its configuration, or null.
-        hub_revision: commit, branch or tag, or null for the newest.
-        hub_commit: what that stands for; filled in.
-        hub_splits: split -> the hub's name for it; null = the same names.
     """
-
-    locations: ClassVar[tuple[str, ...]] = (
-        "folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_commit",
-        "hub_splits",
-    )  # fmt: skip
 
     columns: list[str] = field(default_factory=list)
     label: Text = "label"
-    folder: Text | None = None
-    files: dict[str, Names] = field(default_factory=lambda: {s: f"{s}.parquet" for s in ("train", "validation")})
-    optional: list[str] = field(default_factory=list)
-    partial: Text | None = None
-    hub: Text | None = None
-    hub_config: Text | None = None
-    hub_revision: Text | None = None
-    hub_commit: Text | None = None
-    hub_splits: dict[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Check the settings.
@@ -72,158 +42,24 @@ class TextTask(SequenceTask):
             raise ValueError(f"task.columns={list(self.columns)}: a column stands there twice; name another")
         if self.label in self.columns:
             raise ValueError(f"task.label={self.label} is one of task.columns: a model would read what it shall answer")
-        odd = [s for s in self.files if s not in ("train", "validation") and not s.startswith("validation_")]
-        if odd:
-            raise ValueError(f"task.files.{odd[0]}: splits are called train, validation and validation_*")
-        lacking = [s for s in ("train", "validation") if s not in self.files or s in self.optional]
-        if lacking:
-            raise ValueError(f"task.files.{lacking[0]} is needed: name its file and do not list it in task.optional")
-        if self.folder is None and self.hub is None:
-            raise ValueError("task.folder and task.hub are both null: say where the data are (task.folder=./my_data)")
+        self.check_places()
         super().__post_init__()
 
-    # --- where the files are --------------------------------------------------------------------------------------
+    def columns_asked(self) -> dict[str, list[str]]:
+        """See :meth:`Located.columns_asked`."""
+        return {"columns": self.columns, "label": [self.label]}
 
-    def _base(self, folder: str, root: str | None) -> Path | None:
-        """The folder as a path, or None when it lies below a root that is not set."""
-        if folder.startswith((".", "~")) or Path(folder).is_absolute():
-            return Path(folder).expanduser()
-        return None if root is None else Path(root).expanduser() / folder
-
-    def _in(self, folder: str | None, root: str | None) -> tuple[dict[str, Path], list[str]]:
-        """Files found in a folder by split, and descriptions of needed ones that are missing."""
-        base = None if folder is None else self._base(folder, root)
-        found: dict[str, Path] = {}
-        missing: list[str] = []
-        for split, names in self.files.items():
-            names = [names] if isinstance(names, str) else list(names)
-            path = None if base is None else next((base / n for n in names if (base / n).is_file()), None)
-            if path is not None:
-                found[split] = path
-            elif split not in self.optional:
-                missing.append(f"{base if base is not None else f'<data.root>/{folder}'}/{' or '.join(names)}")
-        return found, missing
-
-    def _local(self, root: str | None) -> tuple[dict[str, Path], bool] | None:
-        """Local files by split and whether they are the partial set; None when no folder has all that are needed."""
-        for folder, partial in ((self.folder, False), (self.partial, True)):
-            if folder is not None:
-                found, missing = self._in(folder, root)
-                if not missing:
-                    return found, partial
-        return None
-
-    def _files(self, root: str | None, cache: Path | None) -> dict[str, Path]:
-        """Files by split, fetched from the hub where needed.
-
-        Raises:
-            ValueError: with the sentences of :meth:`problems`.
-        """
-        local = self._local(root)
-        if local is not None:
-            return local[0]
-        wrong = self.problems(root)
-        if wrong:
-            raise ValueError(" ".join(wrong))
-        assert self.hub is not None
-        splits = self.hub_splits or {split: split for split in self.files}
-        return hub.fetch(cache, self.hub, self.hub_config, self._pinned, splits, self.optional)
-
-    @property
-    def _pinned(self) -> str | None:
-        """What is read of the hub's data set: a commit where one was filled in."""
-        return self.hub_commit or self.hub_revision
-
-    def shown_name(self, root: str | None) -> str:
-        """``name``, with ``_partial`` appended when the partial set is what is read."""
-        local = self._local(root)
-        return f"{self.name}_partial" if local is not None and local[1] else self.name
-
-    def note(self, root: str | None) -> str | None:
-        """A warning for tables when the partial set is what is read."""
-        local = self._local(root)
-        if local is None or not local[1]:
-            return None
-        return f"read from {self.partial}: a subset or another cut of {self.name}; never compare with published scores"
-
-    def problems(self, root: str | None) -> list[str]:
-        """See :meth:`Task.problems`: missing root, files or columns, unknown formats, a hub that is switched off."""
-        local = self._local(root)
-        if local is not None:
-            return [p for path in dict.fromkeys(local[0].values()) for p in self._column_problems(path)]
-        off = hub.switched_off()
-        if self.hub is not None and (off is None or self._cached()):
-            return []
-        if self.folder is None:
-            return [f"task={self.name} reads task.hub={self.hub}, but the hub is switched off ({off}): unset it."]
-        reads = f"task={self.name} reads {' and '.join(self._in(self.folder, root)[1])}"
-        state = "data.root is unset" if self._base(self.folder, root) is None else "this is missing"
-        below = self._base(self.folder, None) is None
-        remedy = "set KDEXP_DATA or data.root=..." if below else "correct task.folder or task.files"
-        if self.hub is None:
-            return [f"{reads}; {state}: {remedy}."]
-        switch = str(off).partition("=")[0]
-        return [f"{reads}; {state} and the hub is switched off ({off}): {remedy}, or unset {switch}."]
-
-    def _cached(self) -> bool:
-        """Whether the cache may do without the hub: :meth:`pin` looks closer."""
-        assert self.hub is not None
-        known = network.remembered("dataset", self.hub, self.hub_commit or self.hub_revision).commit
-        return known is not None or hub.in_library_cache(self.hub, self.hub_config, None)
-
-    def pin(self, root: str | None, cache: Path, ask: bool) -> dict[str, Any]:
-        """See :meth:`Task.pin`: the commit of the hub's data set, if that is what is read."""
-        if self.hub is None or self._local(root) is not None:
-            return {}
-        commit = hub.commit(cache, self.hub, self.hub_config, self.hub_revision, ask)
-        wrong = [] if commit is None else self._promised(commit)
-        if wrong:
-            raise ValueError("; ".join(wrong))
-        return {"hub_commit": commit}
-
-    def _promised(self, commit: str) -> list[str]:
-        """Say what the card of the hub's data set does not promise, where it is at hand."""
-        assert self.hub is not None
-        named = self.hub_splits or {split: split for split in self.files}
-        splits = [theirs for ours, theirs in named.items() if ours not in self.optional]
-        place = network.folder("dataset", self.hub, commit) / "README.md"
-        columns = [*self.columns, self.label]
-        return card.problems(place, self.hub, self.hub_config, splits, columns, self.label_names, self.label)
-
-    def here(self, root: str | None, cache: Path) -> bool:
-        """See :meth:`Task.here`: local files, or a data set of the hub that was fetched before."""
-        if self.hub is None or self._local(root) is not None:
-            return True
-        return hub.fetched(cache, self.hub, self.hub_config, self._pinned)
-
-    def _column_problems(self, path: Path) -> list[str]:
-        try:
-            present = files.header(path)
-        except ValueError as error:
-            return [f"task={self.name}: {error}."]
-        where, out = f"task={self.name}: {path}", []
-        for key, columns in (("columns", self.columns), ("label", [self.label])):
-            missing = [c for c in columns if c not in present]
-            if missing and files.separated_otherwise(path, present):
-                return [f"{where} {files.separated_otherwise(path, present)}."]
-            if missing:
-                out.append(
-                    f"{where} has no column {', '.join(missing)} (it has {', '.join(present)}): change task.{key}."
-                )
-        return out
+    def classes_asked(self) -> tuple[list[str], str]:
+        """See :meth:`Located.classes_asked`."""
+        return self.label_names, self.label
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
     def source_state(self, root: str | None, cache: Path | None) -> str:
         """Paths, sizes and times of the files, and the settings that decide what is read from them."""
-        stats = {split: (path.resolve(), path.stat()) for split, path in self._files(root, cache).items()}
-        found = {split: [str(path), stat.st_size, stat.st_mtime_ns] for split, (path, stat) in stats.items()}
+        found = self.file_state(root, cache)
         settings = [self.columns, self.label, self.kind, self.label_names]
         return hashlib.sha256(json.dumps([found, settings], sort_keys=True).encode()).hexdigest()
-
-    def at_hand(self, root: str | None, cache: Path | None) -> bool:
-        """Whether all files are here: in a folder, or fetched from the hub before."""
-        return self._local(root) is not None or (cache is not None and self.here(root, cache))
 
     def rows(self, root: str | None, cache: Path | None) -> dict[str, Rows]:
         """All rows of all splits that exist.
@@ -240,6 +76,22 @@ class TextTask(SequenceTask):
         if wrong:
             raise ConfigError(wrong)
         return out
+
+    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """See :meth:`Task.unlabelled`."""
+        table = files.read(file or self.other_file(split, context.root, context.cache), list(self.columns))
+        texts = [values.texts(table, column) for column in self.columns]
+        if not texts[0]:
+            raise ValueError(f"{table.path} has no rows")
+        rows = Rows(texts[0], texts[1] if len(texts) == 2 else None, np.zeros(len(texts[0]), np.int64))
+        return encoding.encode(tokenizer.of_teacher(context), rows, context.max_length)
+
+    def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
+        """See :meth:`Task.sheet`: GLUE's form for its data; for others a line a row with class or score."""
+        form = leaderboard.FORMS.get(self.hub_config or "") if self.hub == leaderboard.GLUE else None
+        name = form.files.get(split) if form is not None else None
+        answers = leaderboard.written(predictions["logits"], self.label_names, form)
+        return name or f"{self.name}.{split}.tsv", leaderboard.sheet(answers)
 
     def _read(self, path: Path) -> Rows:
         table = files.read(path, [*self.columns, self.label])

@@ -130,6 +130,27 @@ def unknown_words(tokenizer: Any, rows: Rows, most: int = 3) -> list[str]:
     return found
 
 
+def refuse_unknown(tokenizer: Any, rows: Rows, model: str, task: str) -> float:
+    """Return the share of tokens of a task's training texts that a tokenizer does not know.
+
+    Args:
+        model: whose tokenizer it is, for the message.
+        task: whose texts they are.
+
+    Raises:
+        ValueError: it is too large; names some of the words.
+    """
+    share = unknown(tokenizer, rows)
+    if share > MOST_UNKNOWN:
+        words = ", ".join(repr(word) for word in unknown_words(tokenizer, rows))
+        raise ValueError(
+            f"the tokenizer of {model} does not know {share:.0%} of the tokens in the training texts of "
+            f"task={task} (such as {words}; up to {MOST_UNKNOWN:.0%} are let pass): it belongs to "
+            "another model, language or spelling; use the files that the model was pretrained with."
+        )
+    return share
+
+
 AS_IT_IS: dict[str, Any] = {"add_special_tokens": False, "truncation": False, "padding": False, "verbose": False}
 """A call that gives all tokens of a text and no others."""
 
