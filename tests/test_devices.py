@@ -98,6 +98,7 @@ def test_torchrun_around_the_same_command(overrides, tmp_path):
         (["runtime.devices=2", "recipe.accumulation=16"], "must be a multiple of 32"),
         (["runtime.devices=2", "teacher.recipe.batch_size=7"], "does not divide teacher.recipe.batch_size=7"),
         (["runtime.devices=2", "runtime.device=cuda:1"], "is one device and runtime.devices=2 asks for 2"),
+        (["runtime.devices=2", "objective=rkd"], "depends on who is in a batch together"),
         (["runtime.devices=2", "objective=clkd"], "compares how classes lie over a whole batch"),
         (["runtime.devices=2", "objective=hid_cls_contrast"], "keeps banks of vectors that follow every batch"),
         (["runtime.devices=2", "objective=lgtm"], "moves the teacher by whole batches"),

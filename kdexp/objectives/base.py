@@ -159,7 +159,7 @@ class Objective(nn.Module):
 
         Then several devices a run are refused. It goes on from the objective's name: ``compares examples with ...``.
         """
-        return ""
+        return "depends on who is in a batch together" if self.batchwise else ""
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss, a float32 scalar."""
