@@ -1,0 +1,20 @@
+"""``python -m bench [grid | report] ...``: see ``--help`` of each."""
+
+from __future__ import annotations
+
+import sys
+
+from bench import grid, report, speed
+
+VERBS = {"grid": grid.main, "report": report.main}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Hand the words to a verb; without one, the speed of distillation is measured."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = VERBS.get(words[0]) if words else None
+    return speed.main(words) if verb is None else verb(words[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
