@@ -110,8 +110,8 @@ def _details(results: list[dict[str, Any]]) -> list[str]:
     ]
     lines = [
         "What each contestant computes: share of padding among its positions, peak memory of its process, products that "
-        "it carried out a second, and their share of the rate that bare products of the same shapes reached in the same run; "
-        "spread = (slowest - fastest) / median of the repetitions.", "", _row(head), _row(["---"] * 2 + ["---:"] * 7),
+        "it carried out a second, and their share of the rate that bare products of the same shapes reached in the same "
+        "run; spread = (slowest - fastest) / median of the repetitions.", "", _row(head), _row(["---"] * 2 + ["---:"] * 7),
     ]  # fmt: skip
     for result in results:
         cell, who = result["cell"], result["contestants"]
@@ -155,8 +155,8 @@ def _origin(results: list[dict[str, Any]]) -> list[str]:
 
     versions = {name: v for result in results for name, v in result["machine"]["versions"].items()}
     return [
-        f"Measured {values('machine', 'date')} on {values('machine', 'hardware')}, {values('cell', 'threads')} thread(s), "
-        f"{values('cell', 'device')}; {', '.join(f'{k} {v}' for k, v in versions.items())}; texts: {values('texts')}; "
+        f"Measured {values('machine', 'date')} on {values('machine', 'hardware')}, {values('cell', 'threads')} "
+        f"thread(s), {values('cell', 'device')}; {', '.join(f'{k} {v}' for k, v in versions.items())}; texts: {values('texts')}; "
         f"other loops meet the examples {values('cell', 'order')}; examples an update: {values('cell', 'batch')}.",
         "", f"Command: `{values('command')}`", "",
     ]  # fmt: skip

@@ -1,7 +1,7 @@
 """``python -m bench.worker FOLDER CELL NAME``: one contestant in a process of its own, with memory of its own.
 
-It says on its standard output, in lines of JSON, what :class:`bench.contestants.base.Clock` sends, and reads orders from
-its standard input. Whatever else is printed goes to its log.
+It says on its standard output, in lines of JSON, what :class:`bench.contestants.base.Clock` sends, and reads orders
+from its standard input. Whatever else is printed goes to its log.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ CONTESTANTS = {
     "kdexp-cached": "bench.contestants.kdexp.cached",
 }
 """Names of contestants -> the functions that train."""
+ONLY = {"textbrewer-cached": ("kd",)}
+"""Contestants that do not take part in every objective."""
 
 
 def main() -> int:

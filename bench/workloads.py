@@ -1,7 +1,7 @@
 """What every contestant gets: the same two models, the same examples, the same objective, as files on disk.
 
-Models have the named shapes and random weights: what they answer decides no time. Lengths are those of real data: of the
-texts themselves where ``KDEXP_DATA`` has them, else drawn from quantiles that are stated here.
+Models have the named shapes and random weights: what they answer decides no time. Lengths are those of real data: of
+the texts themselves where ``KDEXP_DATA`` has them, else drawn from quantiles that are stated here.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Shape:
     batch: int
 
     def config(self, layers: int) -> dict[str, Any]:
-        """Return the settings of a BERT of this width."""
+        """Return the settings of a BERT of this width, with weights wide enough for attention that is not flat."""
         return {
             "vocab_size": VOCABULARY, "hidden_size": self.width, "num_hidden_layers": layers,
             "num_attention_heads": self.heads, "intermediate_size": 4 * self.width, "max_position_embeddings": 512,
-            "num_labels": 2,
+            "num_labels": 2, "initializer_range": 0.06,
         }  # fmt: skip
 
 

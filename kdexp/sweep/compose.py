@@ -7,7 +7,6 @@ both; where they meet, Hydra composes the combination too. Plain values are laid
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from kdexp.config.choices import base, missing
+from kdexp.config.resolve import copied
 
 FIXED = re.compile(r"\$\{(oc\.env:[^${}]*|\.\w[\w.]*)\}")
 """Interpolations in a group that no other group can change: of the environment, and of a sibling in the same group."""
@@ -108,7 +108,7 @@ class Composer:
             config = {}
             for top, whole in layout.parts.items():
                 fixed = top in whole.plain and top not in changed
-                config[top] = copy.deepcopy(whole.plain[top]) if fixed else _resolved(self.tree, top)
+                config[top] = copied(whole.plain[top]) if fixed else _resolved(self.tree, top)
         except (HydraException, OmegaConfBaseException) as error:
             raise CompositionError(sentence(error)) from error
         return Composed(config, dict(layout.choices))
