@@ -14,6 +14,12 @@ from kdexp.common import files
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "performance.md"
 PEERS = ("textbook", "textbrewer", "textbrewer-cached", "torchdistill")
 OURS = ("kdexp-live", "kdexp-cached")
+SPEEDS = "Examples a second of wall time (medians), and how many times as many kdexp makes with a warm cache:"
+DETAILS = (
+    "What each contestant computes: share of padding among its positions, peak memory of its process, products that it "
+    "carried out a second, and their share of the rate that bare products of the same shapes reached in the same run; "
+    "spread = (slowest - fastest) / median of the repetitions."
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -64,8 +70,7 @@ def speed(results: list[dict[str, Any]]) -> list[str]:
         *[f"cached : {name}" for name in names if name in PEERS],
     ]
     lines = _origin(results)
-    lines += ["Examples a second of wall time (median of the repetitions), and how many times as many kdexp makes with a "
-              "warm cache:", "", _row(head), _row(["---"] * 3 + ["---:"] * (len(head) - 3))]  # fmt: skip
+    lines += [SPEEDS, "", _row(head), _row(["---"] * 3 + ["---:"] * (len(head) - 3))]
     notes: list[str] = []
     for result in results:
         cell, who = result["cell"], result["contestants"]
@@ -108,11 +113,7 @@ def _details(results: list[dict[str, Any]]) -> list[str]:
         "GFLOP/s",
         "of the products' rate",
     ]
-    lines = [
-        "What each contestant computes: share of padding among its positions, peak memory of its process, products that "
-        "it carried out a second, and their share of the rate that bare products of the same shapes reached in the same "
-        "run; spread = (slowest - fastest) / median of the repetitions.", "", _row(head), _row(["---"] * 2 + ["---:"] * 7),
-    ]  # fmt: skip
+    lines = [DETAILS, "", _row(head), _row(["---"] * 2 + ["---:"] * 7)]
     for result in results:
         cell, who = result["cell"], result["contestants"]
         peak = _products(who.get("gemm"), result["examples"])
@@ -156,7 +157,8 @@ def _origin(results: list[dict[str, Any]]) -> list[str]:
     versions = {name: v for result in results for name, v in result["machine"]["versions"].items()}
     return [
         f"Measured {values('machine', 'date')} on {values('machine', 'hardware')}, {values('cell', 'threads')} "
-        f"thread(s), {values('cell', 'device')}; {', '.join(f'{k} {v}' for k, v in versions.items())}; texts: {values('texts')}; "
+        f"thread(s), {values('cell', 'device')}; {', '.join(f'{k} {v}' for k, v in versions.items())}; "
+        f"texts: {values('texts')}; "
         f"other loops meet the examples {values('cell', 'order')}; examples an update: {values('cell', 'batch')}.",
         "", f"Command: `{values('command')}`", "",
     ]  # fmt: skip

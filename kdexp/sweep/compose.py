@@ -50,11 +50,19 @@ class Composed:
 
 @dataclass(frozen=True, eq=False)
 class _Whole:
-    """What Hydra made of some choices; ``plain`` has as data those top-level keys that depend on no others."""
+    """What Hydra made of some choices.
+
+    Attributes:
+        config: as composed, interpolations as they are written.
+        choices: group -> chosen option.
+        plain: as data, those top-level keys that depend on no others.
+        literal: those of them in which nothing is interpolated.
+    """
 
     config: DictConfig
     choices: Choices
     plain: dict[str, Any]
+    literal: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -98,6 +106,12 @@ class Composer:
             choices, values = self._split([self._parse(text) for text in overrides])
             layout = self._layout(choices)
             changed = {str(value.key_or_group).partition(".")[0] for value in values}
+            if all(top in whole.plain for top, whole in layout.parts.items()):
+                config = {top: copied(whole.plain[top]) for top, whole in layout.parts.items()}
+                literal = all(top in layout.parts and top in layout.parts[top].literal for top in changed)
+                if literal and all(_laid_over(config, value) for value in values):
+                    self._grow({}, set(), set())
+                    return Composed(config, dict(layout.choices))
             alone = all(t in w.plain for t, w in layout.parts.items()) and not any(
                 "${" in str(v.input_line) for v in values
             )
@@ -196,7 +210,8 @@ class Composer:
         plain = {
             top: _resolved(config, top) for top in fixed if isinstance(raw[top], dict) or "$" not in repr(raw[top])
         }
-        return _Whole(config, dict(composed.hydra.runtime.choices), plain)
+        literal = frozenset(top for top in plain if "$" not in repr(raw[top]))
+        return _Whole(config, dict(composed.hydra.runtime.choices), plain, literal)
 
     def _grow(self, parts: dict[str, _Whole], changed: set[str], replaced: set[str]) -> None:
         """Make the tree that of a point before its values: what differs from the point before is put back.
@@ -227,6 +242,19 @@ def _listed(option: Any) -> str:
 def _same_place(one: Override, other: Override) -> bool:
     first, second = f"{one.key_or_group}.", f"{other.key_or_group}."
     return first.startswith(second) or second.startswith(first)
+
+
+def _laid_over(config: dict[str, Any], override: Override) -> bool:
+    """Set a value in plain data, if that is the same as setting it in a tree: a simple one, in place of another."""
+    *path, last = str(override.key_or_group).split(".")
+    value, node = override.value(), config
+    for key in path:
+        node = node[key] if isinstance(node, dict) and key in node else None  # type: ignore[assignment]
+    simple = isinstance(value, bool | int | float | None) or (type(value) is str and "$" not in value)
+    if not simple or not isinstance(node, dict) or isinstance(node.get(last, {}), dict | list):
+        return False
+    node[last] = value
+    return True
 
 
 def _set(tree: DictConfig, override: Override) -> None:
