@@ -33,6 +33,10 @@ COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 """Families whose first position is the one after the padding token's id."""
 
 
+OF_POSITIONS = {"model_type", "max_position_embeddings", "pad_token_id"}
+"""Keys of a config.json from which :func:`positions` is known without the defaults of its family."""
+
+
 def lacking(files: Iterable[str], folder: Path | None = None) -> str:
     """Return what a model cannot be loaded without and is not among its files; '' if nothing is.
 

@@ -40,7 +40,8 @@ class Composed:
     """A composed point.
 
     Attributes:
-        config: plain and the point's own, without the ``hydra`` node; interpolations are resolved.
+        config: plain, without the ``hydra`` node; interpolations are resolved. Points share what is alike in them, so
+            nobody may change it.
         choices: group -> chosen option, defaults included.
     """
 
@@ -107,7 +108,8 @@ class Composer:
             layout = self._layout(choices)
             changed = {str(value.key_or_group).partition(".")[0] for value in values}
             if all(top in whole.plain for top, whole in layout.parts.items()):
-                config = {top: copied(whole.plain[top]) for top, whole in layout.parts.items()}
+                config = {top: whole.plain[top] for top, whole in layout.parts.items()}
+                config |= {top: copied(config[top]) for top in changed if top in config}
                 literal = all(top in layout.parts and top in layout.parts[top].literal for top in changed)
                 if literal and all(_laid_over(config, value) for value in values):
                     self._grow({}, set(), set())
@@ -122,7 +124,7 @@ class Composer:
             config = {}
             for top, whole in layout.parts.items():
                 fixed = top in whole.plain and top not in changed
-                config[top] = copied(whole.plain[top]) if fixed else _resolved(self.tree, top)
+                config[top] = whole.plain[top] if fixed else _resolved(self.tree, top)
         except (HydraException, OmegaConfBaseException) as error:
             raise CompositionError(sentence(error)) from error
         return Composed(config, dict(layout.choices))
