@@ -23,10 +23,7 @@ SAID = {
     "roberta": SIZES | ROBERTA,
     "xlm-roberta": SIZES | ROBERTA,
     "camembert": SIZES | ROBERTA,
-    "distilbert": {
-        "dim": 24, "n_layers": 4, "n_heads": 4, "hidden_dim": 40, "vocab_size": 101, "max_position_embeddings": 30,
-    },
-}  # fmt: skip
+}
 STUDENTS = {
     "flat": {"num_layers": 2},
     "narrow": {"num_layers": 3, "hidden_size": 16, "num_heads": 2, "intermediate_size": 28},

@@ -13,7 +13,7 @@ from typing import Any
 from kdexp.config.resolve import SIZES
 from kdexp.heads.base import CLASSIFIER, Head
 
-FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"}
+FAMILIES = {"bert", "roberta", "xlm-roberta", "camembert", "electra"}
 """Values of ``model_type`` whose shapes are known here."""
 
 UNUSUAL = ("is_decoder", "add_cross_attention", "pruned_heads")
@@ -59,7 +59,7 @@ def count(said: Mapping[str, Any], head: Head, resized: Mapping[str, int | None]
     width = sizes["hidden_size"]
     shape = (
         sizes["num_layers"], width, sizes["intermediate_size"], sizes["vocab_size"],
-        said.get("max_position_embeddings"), 0 if family == "distilbert" else said.get("type_vocab_size"),
+        said.get("max_position_embeddings"), said.get("type_vocab_size"),
         said.get("embedding_size") if family == "electra" else width, head.model_config().get("num_labels"),
     )  # fmt: skip
     if not all(isinstance(size, int) for size in shape):  # a default of the family, which its file does not say

@@ -302,7 +302,8 @@ class SequenceTask(Task):
             raise ConfigError(wrong)
         pair = self._pair(context, texts=True)
         used = f"{pair} {context.max_length} {context.positions} {tokenizer.versions()}"
-        known = encoding.recall(context.cache, "readers", used)
+        tried = encoding.recall(context.cache, "tokenizers", pair) is not None
+        known = encoding.recall(context.cache, "tokenizers", used) if tried else None
         splits = None
         if known is not None:
             cut = self._cut(context.root, context.heldout, context.cache)
@@ -311,7 +312,7 @@ class SequenceTask(Task):
             reader = tokenizer.of_teacher(context)
             encoding.remember(context.cache, "tokenizers", pair, lambda: self._try(reader, context))
             splits = self.encode(reader, context.max_length, context.root, context.heldout, context.cache)
-            encoding.remember(context.cache, "readers", used, lambda: {"digest": tokenizer.digest(reader)})
+            encoding.remember(context.cache, "tokenizers", used, lambda: {"digest": tokenizer.digest(reader)})
         train = splits["train"]
         if train.truncated:
             context.say(f"{train.truncated} of {len(train)} training texts were cut at {context.max_length} tokens")
