@@ -1,1 +1,1 @@
-"""Speed and memory, measured against the textbook way in the same run. Nothing here is a test."""
+"""Speed and memory of kdexp, beside other ways to the same numbers, measured in one run. Nothing here is a test."""

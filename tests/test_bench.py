@@ -1,22 +1,98 @@
-"""The benchmark of a step still runs; what it measures is for people, never for a test."""
+"""The benchmark still runs and compares the same computation; what it measures is for people, never for a test."""
 
 from __future__ import annotations
 
-import re
+import json
 import subprocess
 import sys
+from importlib.util import find_spec
 
+import pytest
+
+from bench import report
+from bench.speed import _compare
 from tests.conftest import REPOSITORY, program_environment
 
+OURS = ["textbook", "kdexp-live", "kdexp-cached", "gemm"]
+PEERS = {"textbrewer": ["textbrewer"], "torchdistill": ["torchdistill", "torchvision"]}
 
-def test_both_loops_are_timed():
-    done = subprocess.run(
-        [sys.executable, "-m", "bench.step", "steps=1", "batch=2"],
-        cwd=REPOSITORY, env=program_environment({}), capture_output=True, text=True, timeout=280,
+
+def bench(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "bench", *words],
+        cwd=REPOSITORY, env=program_environment({}), capture_output=True, text=True, timeout=290,
     )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """One tiny cell with everybody who can be had."""
+    out = tmp_path_factory.mktemp("bench")
+    there = [name for name, packages in PEERS.items() if all(map(find_spec, packages))]
+    words = [
+        *["--models", "tiny", "--tasks", "rte", "--objectives", "att_kl", "--updates", "2", "--repeats", "1"],
+        *["--contestants", *OURS, *there, "--out", str(out)],
+    ]
+    done = bench(*words)
     assert done.returncode == 0, done.stderr
-    assert [line.split()[0] for line in done.stdout.splitlines()[1:]] == ["kdexp", "textbook", "ratio"]
-    assert all(float(ms) > 0 for ms in re.findall(r"([\d.]+) ms a step", done.stdout))
+    return out, words, there
+
+
+def test_contestants_compute_the_same_and_are_timed(measured):
+    out, _, there = measured
+    (result,) = json.loads((out / "speed.json").read_text())
+    who = result["contestants"]
+    assert set(who) == {*OURS, *there}
+    losses = [who[name]["loss"] for name in who if name != "gemm"]
+    assert losses[0] > 0 and losses == pytest.approx([losses[0]] * len(losses), rel=1e-4)
+    for name, one in who.items():
+        assert "differs" not in one and "error" not in one, (name, one)
+        assert len(one["wall"]) == len(one["cpu"]) == 1 and one["wall"][0] > 0 and one["flops"] > 0
+    assert 1 - result["tokens"] / who["textbook"]["positions"] > 1 - result["tokens"] / who["kdexp-live"]["positions"]
+    assert who["kdexp-cached"]["flops"] < who["kdexp-live"]["flops"]  # no teacher is run
+    assert (out / "speed.png").stat().st_size > 1000
+
+
+def test_what_was_measured_is_not_measured_again(measured):
+    out, words, _ = measured
+    (cell,) = (out / "cells").glob("*.json")
+    before = cell.stat().st_mtime_ns
+    done = bench(*words)
+    assert done.returncode == 0, done.stderr
+    assert "loading" not in done.stderr and cell.stat().st_mtime_ns == before
+
+
+def test_the_report_writes_the_table_into_the_page(measured, tmp_path):
+    out, _, _ = measured
+    page = tmp_path / "performance.md"
+    page.write_text((REPOSITORY / "docs" / "performance.md").read_text())
+    assert report.main(["--out", str(out), "--page", str(page)]) == 0
+    text = page.read_text()
+    table = text.partition("<!-- bench speed -->")[2].partition("<!-- end of bench speed -->")[0]
+    assert "Not measured yet" not in table and "| tiny | att_kl |" in table and "python -m bench --models tiny" in table
+    once = text
+    report.main(["--out", str(out), "--page", str(page)])
+    assert page.read_text() == once
+    page.write_text("# No place\n")
+    with pytest.raises(ValueError, match="no place for speed"):
+        report.main(["--out", str(out), "--page", str(page)])
+
+
+def test_another_computation_is_named():
+    out = {
+        "textbook": {"loss": 1.0},
+        "kdexp-live": {"loss": 1.00001},
+        "torchdistill": {"loss": 1.01},
+        "gemm": {"loss": None},
+    }
+    _compare(out)
+    assert [name for name, one in out.items() if "differs" in one] == ["torchdistill"]
+    assert "1.01" in out["torchdistill"]["differs"]
+
+
+def test_nothing_to_report_is_said(tmp_path, capsys):
+    assert report.main(["--out", str(tmp_path)]) == 1
+    assert "python -m bench" in capsys.readouterr().err
 
 
 def test_the_devices_benchmark_compares_three_ways():

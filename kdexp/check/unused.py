@@ -7,10 +7,18 @@ is varied all the same: for a score it is put back to its default, said once, an
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 from kdexp.common.registry import build, target
 from kdexp.config.schema import Config, Recipe
+
+
+@cache
+def _parameters(taker: type) -> Mapping[str, inspect.Parameter]:
+    """Return a class's parameters, once for all points of a grid."""
+    return inspect.signature(taker).parameters
 
 
 def settled(config: Config) -> tuple[Config, list[str]]:
@@ -21,7 +29,7 @@ def settled(config: Config) -> tuple[Config, list[str]]:
     for phase in ("intermediate", "prediction"):
         terms = phases[phase] = {}
         for name, spec in getattr(config.objective, phase).items():
-            taken = inspect.signature(target(spec)).parameters
+            taken = _parameters(target(spec))
             idle = [key for key, given in target(spec).softened_by.items() if given in head.unused and key in spec]
             terms[name] = {**spec, **{key: taken[key].default for key in idle}}
             notes += [

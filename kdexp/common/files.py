@@ -21,7 +21,7 @@ ASIDE = ".*.tmp"
 """Names of what is being written; one that stays was left by a killed process and belongs to nobody."""
 Shape = Mapping[str, Any]
 """Keys that a record must have -> the types of their values, as ``isinstance`` takes them."""
-LOOKED_AT = ("embedded", "fingerprints", "hub", "encoded", "images")
+LOOKED_AT = ("embedded", "fingerprints", "hub", "tokenizers", "encoded", "images")
 """Folders of a cache that :func:`scratch` links."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 

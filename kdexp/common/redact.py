@@ -102,13 +102,21 @@ def _of_environment() -> Iterable[str]:
     return (value for name, value in os.environ.items() if SECRET_NAME.search(name) and len(value) >= 8)
 
 
-def without_secrets(text: str) -> str:
+def _told() -> list[str]:
+    """Return what this process knows to be a secret, the longest first."""
+    return sorted({*_known, *_of_environment()}, key=len, reverse=True)
+
+
+def without_secrets(text: str, told: Iterable[str] | None = None) -> str:
     """Return a text in which every secret is ``***``.
 
     Those of addresses (``scheme://user:password@host?key=value``) and headers, ``password=...``, tokens of known kinds,
     and whatever this process knows to be one.
+
+    Args:
+        told: what it knows, of a caller with many texts; None = it is asked.
     """
-    for secret in sorted({*_known, *_of_environment()}, key=len, reverse=True):
+    for secret in _told() if told is None else told:
         text = text.replace(secret, HIDDEN)
     if "://" in text:
         text = SPACED_PASSWORD.sub(rf"\1{HIDDEN}@", USER.sub(_hidden_user, text))
@@ -130,16 +138,23 @@ def _in_query(before: str) -> bool:
 
 def public(value: Any) -> Any:
     """Return settings, nested or not, with every text's secrets hidden; a text that is an address is read as one."""
-    if isinstance(value, Mapping):
-        return {key: public(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [public(inner) for inner in value]
-    if not isinstance(value, str):
-        return value
-    if "://" in value:
-        for secret in sorted(_in_address(value), key=len, reverse=True):
-            value = value.replace(secret, HIDDEN)
-    return without_secrets(value)
+    told, shown = _told(), dict[str, str]()
+
+    def open_to_all(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {key: open_to_all(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [open_to_all(inner) for inner in value]
+        if not isinstance(value, str):
+            return value
+        if value not in shown:  # thousands of points say much the same
+            text = value
+            for secret in sorted(_in_address(text), key=len, reverse=True) if "://" in text else ():
+                text = text.replace(secret, HIDDEN)
+            shown[value] = without_secrets(text, told)
+        return shown[value]
+
+    return open_to_all(value)
 
 
 def bare_address(url: str | None) -> str | None:

@@ -98,7 +98,8 @@ def registered_name(path: str) -> str:
 def by_name(value: Any) -> Any:
     """Return nested settings with each ``_target_`` replaced by the registered name; what identities are made of."""
     if isinstance(value, dict):
-        return {
-            k: registered_name(v) if k == "_target_" and isinstance(v, str) else by_name(v) for k, v in value.items()
-        }
+        named = {k: by_name(v) if isinstance(v, dict | list | tuple) else v for k, v in value.items()}
+        if isinstance(value.get("_target_"), str):
+            named["_target_"] = registered_name(value["_target_"])
+        return named
     return [by_name(item) for item in value] if isinstance(value, list | tuple) else value

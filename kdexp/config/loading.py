@@ -7,6 +7,7 @@ object of it, also for ``--cfg``, ``--help`` and each point of a grid. Refusals 
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -96,7 +97,7 @@ def install(conf: str, sweepers: Iterable[str]) -> None:
     own = yaml.safe_load((Path(conf) / "config.yaml").read_text(encoding="utf-8"))["hydra"]
     trusted = {f"file://{conf}", "pkg://hydra.conf", "structured://"}
     Plugins.instance()  # registers the readers that are replaced here
-    readers = SourcesRegistry.instance().types
+    readers, kept = SourcesRegistry.instance().types, dict[str, Any]()
 
     reader: Any = readers["file"]  # that of choices.hide_bases
 
@@ -107,7 +108,11 @@ def install(conf: str, sweepers: Iterable[str]) -> None:
             path = Path(self.path) / self._normalize_file_name(config_path)
             if not path.is_relative_to(self.path) or ".." in Path(config_path).parts:
                 raise ConfigError([f"{config_path}: a configuration file is named from its folder on, without '..'."])
-            if f"file://{self.path}" not in trusted and path.is_file():
+            if f"file://{self.path}" in trusted:  # read once a process: a grid composes its choices from the same files
+                if config_path not in kept:
+                    kept[config_path] = super().load_config(config_path)
+                return copy.deepcopy(kept[config_path])
+            if path.is_file():
                 bounded(path)
             return super().load_config(config_path)
 

@@ -5,7 +5,6 @@ Cheap to import (no torch, no transformers): the parent of a grid prepares thous
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import json
 from functools import lru_cache
@@ -44,7 +43,7 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
         without_hydra = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         config: Any = OmegaConf.to_container(without_hydra, resolve=True, throw_on_missing=False)
     else:
-        config = copy.deepcopy(composed)
+        config = copied(composed)
     assert isinstance(config, dict)
     for word in ("hydra", "debug"):
         config.pop(word, None)
@@ -59,6 +58,13 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     for key in {"teacher_cache", "cohort"} & runtime.keys():  # YAML reads off, and numbers
         runtime[key] = "off" if runtime[key] is False else str(runtime[key])
     return fill(config)
+
+
+def copied(value: Any) -> Any:
+    """Copy nested plain values: many times as fast as ``copy.deepcopy``, which a grid of thousands of points feels."""
+    if isinstance(value, dict):  # asked here of what is inside, for a call costs more than the question
+        return {key: copied(item) if isinstance(item, dict | list) else item for key, item in value.items()}
+    return [copied(item) for item in value] if isinstance(value, list) else value
 
 
 def fill(config: dict[str, Any]) -> dict[str, Any]:

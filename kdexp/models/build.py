@@ -12,14 +12,18 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from kdexp.config.resolve import source_folder, stated
 from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
-from kdexp.models import architectures, capture, config_json, shared_layers, weights
+from kdexp.models import architectures, capture, config_json, counting, shared_layers, weights
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
 from kdexp.models.source import fetch, from_scratch, location
 
 log = logging.getLogger("kdexp")
+
+SIZED = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
+"""Keys of the group ``student`` that its architecture is resized by."""
 
 
 def _auto(name: str) -> Any:
@@ -196,7 +200,7 @@ def build_student(teacher: Teacher, student: Student, head: Head, dropout: float
         seed: of the random weights.
     """
     config = configuration(teacher)
-    sizes = student.model_dump(include={"num_layers", "hidden_size", "num_heads", "intermediate_size"})
+    sizes = student.model_dump(include=set(SIZED))
     families.family(str(config.model_type)).resize(config, sizes)
     if dropout is not None:
         for key in vars(config):
@@ -312,6 +316,11 @@ def describe(model: nn.Module) -> dict[str, int]:
 
 def count(teacher: Teacher, head: Head, student: Student | None = None) -> int:
     """Count the parameters of a teacher, or of a student of it, without allocating any."""
+    folder = source_folder(teacher.source, teacher.commit)
+    resized = None if student is None else student.model_dump(include=set(SIZED))
+    counted = None if folder is None else counting.count(stated(folder), head, resized)
+    if counted is not None:
+        return counted
     with torch.device("meta"):
         if student is not None:
             return parameters(build_student(teacher, student, head, None, 0))

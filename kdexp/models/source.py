@@ -47,6 +47,10 @@ def from_scratch(source: str) -> bool:
     return source.startswith(SCRATCH)
 
 
+OF_POSITIONS = {"model_type", "max_position_embeddings", "pad_token_id"}
+"""Keys of a config.json from which :func:`positions` is known without the defaults of its family."""
+
+
 def lacking(files: Iterable[str], folder: Path | None = None) -> str:
     """Return what a model cannot be loaded without and is not among its files; '' if nothing is.
 

@@ -71,20 +71,36 @@ def prepare(
 
 
 def prepare_resolved(
-    raw: dict[str, Any], overrides: Sequence[str] = (), trial: int | None = None
+    raw: dict[str, Any],
+    overrides: Sequence[str] = (),
+    trial: int | None = None,
+    checked: dict[str, list[str]] | None = None,
 ) -> tuple[RunSpec | None, list[str]]:
-    """As :func:`prepare`, for a configuration whose dependent values are filled in already."""
+    """As :func:`prepare`, for a configuration whose dependent values are filled in already.
+
+    Args:
+        checked: what the caller's other points were found to have wrong with them, by all that the checks look at; it
+            is added to. Points of a grid that differ by their seed alone are checked once.
+    """
     raw, away = probes.pin_teacher(raw)
     config, problems = typed(raw)
     if config is None:
         return None, problems + _further(raw, problems) + away
-    problems = combinations.problems(config) + away
+    problems = _problems(config, {} if checked is None else checked) + away
     if not problems:
         config, problems = probes.pin_data(config)
     if problems:
         return None, problems
     config, notes = unused.settled(config)
     return replace(_spec(config, tuple(overrides), trial), notes=tuple(notes)), []
+
+
+def _problems(config: Config, checked: dict[str, list[str]]) -> list[str]:
+    """Check a configuration, unless one that differs by its seed alone was checked before."""
+    looked_at = config.model_dump_json(exclude={"seed"})
+    if looked_at not in checked:
+        checked[looked_at] = combinations.problems(config)
+    return list(checked[looked_at])
 
 
 def _further(raw: dict[str, Any], problems: list[str]) -> list[str]:

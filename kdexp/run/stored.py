@@ -6,6 +6,7 @@ from typing import Any
 
 from kdexp.common import results
 from kdexp.common.network import is_commit
+from kdexp.methods.base import Facts
 from kdexp.run.spec import RunSpec, facts
 
 
@@ -19,9 +20,17 @@ def finished(spec: RunSpec) -> dict[str, Any] | None:
     return result if result is not None and result["run"].get("id") == spec.id else None
 
 
-def stale(spec: RunSpec, result: dict[str, Any]) -> str | None:
-    """Say what has changed below a finished run: the data's content or the teacher's weights; None if nothing has."""
-    now = facts(spec.config)
+def stale(spec: RunSpec, result: dict[str, Any], looked: dict[str, Facts] | None = None) -> str | None:
+    """Say what has changed below a finished run: the data's content or the teacher's weights; None if nothing has.
+
+    Args:
+        looked: what was found below runs of the same data, teacher and machinery; it is added to.
+    """
+    looked = {} if looked is None else looked
+    below = spec.config.model_dump_json(include={"task", "data", "teacher", "runtime"})
+    if below not in looked:
+        looked[below] = facts(spec.config)
+    now = looked[below]
     pairs = (
         ("data", result["task"].get("data_hash"), now.data),
         ("teacher's weights", result.get("origin"), now.origin),

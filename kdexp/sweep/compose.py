@@ -7,7 +7,6 @@ both; where they meet, Hydra composes the combination too. Plain values are laid
 
 from __future__ import annotations
 
-import copy
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from kdexp.config.choices import base, missing
+from kdexp.config.resolve import copied
 
 FIXED = re.compile(r"\$\{(oc\.env:[^${}]*|\.\w[\w.]*)\}")
 """Interpolations in a group that no other group can change: of the environment, and of a sibling in the same group."""
@@ -40,7 +40,8 @@ class Composed:
     """A composed point.
 
     Attributes:
-        config: plain and the point's own, without the ``hydra`` node; interpolations are resolved.
+        config: plain, without the ``hydra`` node; interpolations are resolved. Points share what is alike in them, so
+            nobody may change it.
         choices: group -> chosen option, defaults included.
     """
 
@@ -50,11 +51,19 @@ class Composed:
 
 @dataclass(frozen=True, eq=False)
 class _Whole:
-    """What Hydra made of some choices; ``plain`` has as data those top-level keys that depend on no others."""
+    """What Hydra made of some choices.
+
+    Attributes:
+        config: as composed, interpolations as they are written.
+        choices: group -> chosen option.
+        plain: as data, those top-level keys that depend on no others.
+        literal: those of them in which nothing is interpolated.
+    """
 
     config: DictConfig
     choices: Choices
     plain: dict[str, Any]
+    literal: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -98,6 +107,13 @@ class Composer:
             choices, values = self._split([self._parse(text) for text in overrides])
             layout = self._layout(choices)
             changed = {str(value.key_or_group).partition(".")[0] for value in values}
+            if all(top in whole.plain for top, whole in layout.parts.items()):
+                config = {top: whole.plain[top] for top, whole in layout.parts.items()}
+                config |= {top: copied(config[top]) for top in changed if top in config}
+                literal = all(top in layout.parts and top in layout.parts[top].literal for top in changed)
+                if literal and all(_laid_over(config, value) for value in values):
+                    self._grow({}, set(), set())
+                    return Composed(config, dict(layout.choices))
             alone = all(t in w.plain for t, w in layout.parts.items()) and not any(
                 "${" in str(v.input_line) for v in values
             )
@@ -108,7 +124,7 @@ class Composer:
             config = {}
             for top, whole in layout.parts.items():
                 fixed = top in whole.plain and top not in changed
-                config[top] = copy.deepcopy(whole.plain[top]) if fixed else _resolved(self.tree, top)
+                config[top] = whole.plain[top] if fixed else _resolved(self.tree, top)
         except (HydraException, OmegaConfBaseException) as error:
             raise CompositionError(sentence(error)) from error
         return Composed(config, dict(layout.choices))
@@ -196,7 +212,8 @@ class Composer:
         plain = {
             top: _resolved(config, top) for top in fixed if isinstance(raw[top], dict) or "$" not in repr(raw[top])
         }
-        return _Whole(config, dict(composed.hydra.runtime.choices), plain)
+        literal = frozenset(top for top in plain if "$" not in repr(raw[top]))
+        return _Whole(config, dict(composed.hydra.runtime.choices), plain, literal)
 
     def _grow(self, parts: dict[str, _Whole], changed: set[str], replaced: set[str]) -> None:
         """Make the tree that of a point before its values: what differs from the point before is put back.
@@ -227,6 +244,19 @@ def _listed(option: Any) -> str:
 def _same_place(one: Override, other: Override) -> bool:
     first, second = f"{one.key_or_group}.", f"{other.key_or_group}."
     return first.startswith(second) or second.startswith(first)
+
+
+def _laid_over(config: dict[str, Any], override: Override) -> bool:
+    """Set a value in plain data, if that is the same as setting it in a tree: a simple one, in place of another."""
+    *path, last = str(override.key_or_group).split(".")
+    value, node = override.value(), config
+    for key in path:
+        node = node[key] if isinstance(node, dict) and key in node else None  # type: ignore[assignment]
+    simple = isinstance(value, bool | int | float | None) or (type(value) is str and "$" not in value)
+    if not simple or not isinstance(node, dict) or isinstance(node.get(last, {}), dict | list):
+        return False
+    node[last] = value
+    return True
 
 
 def _set(tree: DictConfig, override: Override) -> None:

@@ -112,6 +112,7 @@ class Builder:
         self.composer = Composer(loader, master)
         self.refused: dict[str, list[Combination]] = {}
         self.excluded: dict[int, int] = {}
+        self.checked: dict[str, list[str]] = {}
 
     def build(self, combinations: list[Combination]) -> list[RunSpec]:
         """Return the points of a grid, each once.
@@ -161,7 +162,7 @@ class Builder:
             text = f"exclude: {key} is neither a group nor a key of the configuration; correct it or leave it out."
             self.refused.setdefault(text, []).append(combination)
             return None
-        point, problems = spec.prepare_resolved(raw, overrides)
+        point, problems = spec.prepare_resolved(raw, overrides, checked=self.checked)
         for text in problems:
             self.refused.setdefault(text, []).append(combination)
         return point

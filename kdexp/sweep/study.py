@@ -26,6 +26,7 @@ from kdexp.launch import cohorts
 from kdexp.launch.base import Interrupted, Launcher, Outcome, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
+from kdexp.methods.base import Facts
 from kdexp.run import footprint, stored
 from kdexp.run.spec import RunSpec
 from kdexp.store import leases, shared_run
@@ -129,7 +130,8 @@ def refuse_stale(finished: list[RunSpec]) -> None:
     Raises:
         ConfigError: with every such run.
     """
-    sentences = [stored.stale(point, run_result) for point in finished if (run_result := result(point))]
+    looked: dict[str, Facts] = {}
+    sentences = [stored.stale(point, run_result, looked) for point in finished if (run_result := result(point))]
     if any(sentences):
         raise ConfigError([sentence for sentence in sentences if sentence])
 

@@ -11,6 +11,7 @@ import torch
 
 from kdexp.common.registry import build
 from kdexp.common.turns import Turns
+from kdexp.config.resolve import source_folder, stated
 from kdexp.config.schema import Config
 from kdexp.models import build as models
 from kdexp.models import source
@@ -72,11 +73,15 @@ class RunContext:
         """Return what the task is told when it is asked for its data."""
         teacher = self.config.teacher
         model, options = source.location(teacher)
+        folder = source_folder(teacher.source, teacher.commit)
+        said = {} if folder is None else stated(folder)
+        if not said.keys() >= source.OF_POSITIONS:  # defaults of its family, which transformers knows
+            said = models.configuration(teacher).to_dict()
         return DataContext(
             model=model,
             options=options,
             vocab_size=teacher.vocab_size,
-            positions=source.positions(models.configuration(teacher).to_dict()),
+            positions=source.positions(said),
             max_length=max_length,
             root=self.config.data.root,
             heldout=self.config.data.heldout,

@@ -58,7 +58,7 @@ def restore(raw: dict[str, Any], overrides: Sequence[str] = (), trial: int | Non
 
 
 def prepare_resolved(
-    raw: dict[str, Any], overrides: Sequence[str] = (), trial: int | None = None
+    raw: dict[str, Any], overrides: Sequence[str] = (), trial: int | None = None, checked: Any = None
 ) -> tuple[RunSpec | None, list[str]]:
     """As the real one."""
     found = problems(raw)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from kdexp.tasks.base import DataContext
 from kdexp.tasks.text import tokenizer as tokenizers
 from kdexp.tasks.text.encoding import Encoded, encode, encode_once, load
 from kdexp.tasks.text.rows import Rows
@@ -87,6 +89,35 @@ def test_cached_and_read_fast(tmp_path: Path, tiny_csv_task: Path, bert: Any) ->
     task.encode(bert, 16, None, 0.1, tmp_path)
     task.encode(bert, 32, None, 0.2, tmp_path)
     assert len(list((tmp_path / "encoded").glob("*/meta.json"))) == 3
+
+
+def test_a_tokenizer_is_loaded_where_texts_are_cut_only(
+    tmp_path: Path, tiny_csv_task: Path, tiny_bert_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading one takes longer than reading what it has cut; another file, length or library is another reader."""
+    task, folder, loaded = csv_task(tiny_csv_task), tmp_path / "model", []
+    shutil.copytree(tiny_bert_dir, folder)
+    load = tokenizers.load
+    monkeypatch.setattr(tokenizers, "load", lambda *words: loaded.append(words) or load(*words))
+
+    def cut(length: int = 32) -> dict[str, Any]:
+        before = len(loaded)
+        context = DataContext(str(folder), {"local_files_only": True}, None, 512, length, None, 0.1, tmp_path / "cache")
+        splits = task.datasets(context)
+        return {"loads": len(loaded) - before, "tokens": splits["train"].tokens.tolist()}
+
+    first = cut()
+    assert first["loads"] == 1
+    assert cut() == {"loads": 0, "tokens": first["tokens"]}
+    assert cut(16)["loads"] == 1
+    for array in (tmp_path / "cache" / "encoded").glob("*/train.tokens.npy"):
+        array.write_bytes(array.read_bytes()[:-8])
+    assert cut() == first  # made anew
+    settings = folder / "tokenizer_config.json"
+    settings.write_text(settings.read_text() + "\n")
+    assert cut() == first  # nobody knows whether it is the same
+    monkeypatch.setattr(tokenizers, "versions", lambda: ["another"])
+    assert cut() == first
 
 
 def test_damaged_entry_is_made_anew(tmp_path: Path, bert: Any, caplog: pytest.LogCaptureFixture) -> None:

@@ -172,13 +172,22 @@ def encode_once(
     Raises:
         ValueError: ``max_length`` leaves no room for text.
     """
-    parts = f"{SCHEMA} {key} {digest(tokenizer)} {max_length}"
-    folder = Path(cache) / "encoded" / hashlib.sha256(parts.encode()).hexdigest()[:32]
+    folder = _encoded(digest(tokenizer), max_length, key, cache)
 
     def write() -> None:
         _save(folder, {name: encode(tokenizer, rows, max_length) for name, rows in make().items()})
 
     return arrays.once(folder, load, write)
+
+
+def encoded(reader: str, max_length: int, key: str, cache: Path) -> dict[str, Encoded] | None:
+    """Return what :func:`encode_once` has kept of a tokenizer with this digest, or None."""
+    return load(_encoded(reader, max_length, key, cache))
+
+
+def _encoded(reader: str, max_length: int, key: str, cache: Path) -> Path:
+    parts = f"{SCHEMA} {key} {reader} {max_length}"
+    return Path(cache) / "encoded" / hashlib.sha256(parts.encode()).hexdigest()[:32]
 
 
 def encode(tokenizer: Any, rows: Rows, max_length: int) -> Encoded:

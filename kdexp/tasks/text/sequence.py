@@ -275,20 +275,37 @@ class SequenceTask(Task):
         return encoding.encode_once(
             reader,
             max_length,
-            key=f"{self.fingerprint(root, cache)} {heldout}",
+            key=self._cut(root, heldout, cache),
             make=lambda: self.splits(root, heldout, cache=cache),
             cache=Path(cache),
         )
 
+    def _cut(self, root: str | None, heldout: float, cache: Path) -> str:
+        """What decides the rows of every split."""
+        return f"{self.fingerprint(root, cache)} {heldout}"
+
     def datasets(self, context: DataContext) -> dict[str, Dataset]:
-        """See :meth:`Task.datasets`: the texts as the teacher's tokenizer cuts them."""
+        """See :meth:`Task.datasets`: the texts as the teacher's tokenizer cuts them.
+
+        Loading a tokenizer takes longer than all else here, so it is loaded where texts have to be cut only: of one
+        that was used before, with the same files, libraries and lengths, the digest is remembered.
+        """
         wrong = self._unlearnable(self._known(context.root, context.cache)["splits"]["train"], context.heldout)
         if wrong:
             raise ConfigError(wrong)
-        reader = tokenizer.of_teacher(context)
         pair = self._pair(context, texts=True)
-        encoding.remember(context.cache, "tokenizers", pair, lambda: self._try(reader, context))
-        splits = self.encode(reader, context.max_length, context.root, context.heldout, context.cache)
+        used = f"{pair} {context.max_length} {context.positions} {tokenizer.versions()}"
+        tried = encoding.recall(context.cache, "tokenizers", pair) is not None
+        known = encoding.recall(context.cache, "tokenizers", used) if tried else None
+        splits = None
+        if known is not None:
+            cut = self._cut(context.root, context.heldout, context.cache)
+            splits = encoding.encoded(known["digest"], context.max_length, cut, context.cache)
+        if splits is None:
+            reader = tokenizer.of_teacher(context)
+            encoding.remember(context.cache, "tokenizers", pair, lambda: self._try(reader, context))
+            splits = self.encode(reader, context.max_length, context.root, context.heldout, context.cache)
+            encoding.remember(context.cache, "tokenizers", used, lambda: {"digest": tokenizer.digest(reader)})
         train = splits["train"]
         if train.truncated:
             context.say(f"{train.truncated} of {len(train)} training texts were cut at {context.max_length} tokens")

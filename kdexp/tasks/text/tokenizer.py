@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,11 @@ def state(context: DataContext) -> str:
     stats = [(p.name, p.stat()) for p in sorted(folder.glob("*")) if p.suffix in (".json", ".txt", ".model", ".jinja")]
     files = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in stats]
     return json.dumps([str(folder.absolute()) if files else context.model, context.options, files, context.vocab_size])
+
+
+def versions() -> list[str]:
+    """Return the versions of the libraries that make a tokenizer of files."""
+    return [version(name) for name in ("transformers", "tokenizers")]
 
 
 def unknown(tokenizer: Any, rows: Rows) -> float:
