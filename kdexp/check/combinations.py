@@ -137,6 +137,7 @@ def _init(config: Config, head: Head | None) -> list[str]:
         problems.append(f"init={init.name} {lacking} (task={config.task.get('name')}): use init=first.")
     if init.method is not None:
         problems += method(init.method).problems(config)
+        problems += _inside(config, method(init.method).inside(config))
     try:
         chosen = init.layers(student.num_layers, teacher.num_layers)
         moved = chosen is not None and chosen != [*range(1, len(chosen) + 1)]
@@ -156,6 +157,14 @@ def _init(config: Config, head: Head | None) -> list[str]:
                     f"student.{key}={given}: use init=random or leave student.{key}=null."
                 )
     return problems
+
+
+def _inside(config: Config, inner: Config | None) -> list[str]:
+    """Check the configuration of an init's own stages; what is wrong with the run's groups is said with the run."""
+    if inner is None:
+        return []
+    known = set(teachers.problems(config.teacher))
+    return [f"init={config.init['name']}, its own stage: {text}" for text in problems(inner) if text not in known]
 
 
 def _mapping(where: str, chosen: Any) -> list[str]:

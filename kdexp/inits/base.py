@@ -23,6 +23,8 @@ class Init:
     copies: ClassVar[bool] = True
     method: ClassVar[str | None] = None
     """Name of the method that makes a stage whose encoder the student starts from (``Method.init_stage``), or None."""
+    elsewhere: ClassVar[frozenset[str]] = frozenset()
+    """Settings that decide its stage alone, whose key holds them."""
     asks: ClassVar[tuple[str, ...]] = ()
     """What it asks of the task's head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do."""
 

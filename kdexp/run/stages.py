@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -88,11 +89,16 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
         action = methods.action(stage.action)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
         done[stage.key] = store.build(
-            stage, lambda work, a=action, s=stage, i=inputs: a(Phase(s, i, work, run)).to_dict(), run.say, run.stop
+            stage, lambda work, a=action, s=stage, i=inputs: a(Phase(s, i, work, _context(s, run))).to_dict(), run.say, run.stop
         )
         _gate(stage, done[stage.key][0], run)
         run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
     return done
+
+
+def _context(stage: Stage, run: RunContext) -> RunContext:
+    """Return the machinery around a stage: the run's, with the stage's own configuration where it has one."""
+    return run if stage.config is None else replace(run, config=stage.config)
 
 
 def _gate(stage: Stage, finished: Any, run: RunContext) -> None:

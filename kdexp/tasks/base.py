@@ -234,9 +234,11 @@ class Task(Goal):
     selection never touches ``validation``.
 
     Class attributes:
+        fixed: an example is the same in every batch, as :attr:`Dataset.fixed`.
         locations: settings that only say *where* the data are. Results are addressed by the data's content instead.
     """
 
+    fixed: ClassVar[bool] = True
     locations: ClassVar[tuple[str, ...]] = ()
 
     def shown_name(self, root: str | None) -> str:

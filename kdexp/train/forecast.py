@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from kdexp.common import files, machine
-from kdexp.common.registry import RESERVED, build
+from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Config, Recipe
 from kdexp.models.capture import MODULE
@@ -56,8 +56,9 @@ def lines(points: Points) -> list[str]:
     seen: set[str] = set()
     with contextlib.ExitStack() as aside:
         data = _Texts(aside)
-        for config, stages in points:
+        for run, stages in points:
             for stage in stages:
+                config = stage.config or run
                 phase = _phase(config, stage)
                 if phase is not None and phase not in seen:
                     seen.add(phase)
@@ -100,6 +101,9 @@ def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> 
     objectives = [_objective(spec) for spec in stage.settings["terms"].values()]
     objectives = [objective for objective in objectives if objective.uses_teacher]
     if not objectives or line.problem:
+        return
+    if not target(config.task).fixed:
+        line.live[stage.name] = "the examples differ from batch to batch"
         return
     recipe = Recipe.model_validate(stage.settings["recipe"])
     device = machine.decide_device(config.runtime.device)

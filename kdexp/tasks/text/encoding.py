@@ -125,7 +125,7 @@ def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], di
     if cache is None:
         return compute()
     path = _remembered(cache, kind, state)
-    return _once(path, _read, lambda: files.write_record(path, compute()))
+    return once(path, _read, lambda: files.write_record(path, compute()))
 
 
 def recall(cache: Path | None, kind: str, state: str) -> dict | None:
@@ -142,7 +142,7 @@ def _remembered(cache: Path, kind: str, state: str) -> Path:
     return Path(cache) / kind / f"{hashlib.sha256(f'{SCHEMA} {state}'.encode()).hexdigest()[:32]}.json"
 
 
-def _once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
+def once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
     """Return what ``load`` finds at ``entry``, made if it is missing; one process makes it, the others wait."""
     from filelock import FileLock
 
@@ -188,7 +188,7 @@ def encode_once(
     def write() -> None:
         _save(folder, {name: encode(tokenizer, rows, max_length) for name, rows in make().items()})
 
-    return _once(folder, load, write)
+    return once(folder, load, write)
 
 
 def encode(tokenizer: Any, rows: Rows, max_length: int) -> Encoded:
