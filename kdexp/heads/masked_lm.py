@@ -94,5 +94,5 @@ class MaskedLM(Head):
         """Return how often each token stands in train, whatever the text: the commonest one, and its odds."""
         odds = np.log((train[COUNTS] + 1.0) / (train[COUNTS] + 1.0).sum())
         hidden = np.asarray(like[TOKENS])
-        loss = np.where(hidden == NOTHING, 0.0, -odds[hidden]).astype(np.float32)
+        loss = np.where(hidden == NOTHING, 0.0, -odds[np.maximum(hidden, 0)]).astype(np.float32)
         return {"token": np.full(hidden.shape, int(odds.argmax()), dtype=np.int32), "loss": loss}

@@ -63,6 +63,7 @@ class Agnostic(Method):
     """One phase on the task's inputs; its terms stand under ``objective.prediction``, latent ones too."""
 
     Settings: ClassVar[type[schema.Objective]] = Settings
+    auto: ClassVar[str | None] = "last_only"
 
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`: of a run on raw text, or of an init's groups."""
@@ -77,7 +78,7 @@ class Agnostic(Method):
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return the one phase; its parents are the init's, and a teacher that was trained on the text before."""
         assert isinstance(config.objective, Settings)
-        config = config.model_copy(update={"teacher": config.teacher.model_copy(update={"finetune": True})})
+        config = _plain(config)
         adapted = config.objective.teacher == "adapted"
         teacher = distill.teacher_stage(_adapting(config), facts) if adapted else None
         weighted = distill.phase_terms(config, "prediction")
@@ -94,6 +95,13 @@ class Agnostic(Method):
         inner = _inner(config)
         known = replace(facts, data=facts.of(inner))
         return _carried(method(inner.objective.method).plan(inner, known), inner)
+
+
+def _plain(config: Config) -> Config:
+    """Return a configuration without what has no effect here, so that equal stages have equal keys."""
+    teacher = config.teacher.model_copy(update={"finetune": True})
+    unselected = {"selection": "last"} if config.recipe.keep == "last" else {}
+    return config.model_copy(update={"teacher": teacher, **unselected})
 
 
 def _adapting(config: Config) -> Config:

@@ -51,9 +51,11 @@ class Method(ABC):
     Class attributes:
         Settings: type of the group ``objective``; a method with keys of its own names a subclass of
             :class:`kdexp.config.schema.Objective` that holds them.
+        auto: the mapping that ``mapping=auto`` stands for; None = each objective's own default.
     """
 
     Settings: ClassVar[type[schema.Objective]] = schema.Objective
+    auto: ClassVar[str | None] = None
 
     def problems(self, config: Config) -> list[str]:
         """Say what would stop this method, as sentences for people; types and bounds have been checked."""
@@ -152,10 +154,13 @@ def pairs(config: Config, spec: dict[str, Any]) -> list[tuple[int, int]]:
     if objective.layers == "none":
         return []
     chosen = spec.get("mapping") or config.mapping
+    chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    if chosen == {"name": "auto"}:
+        chosen["name"] = method(config.objective.method).auto or "auto"
     student, deep = config.student, config.teacher.num_layers
     assert deep is not None  # checks have refused a teacher of unknown depth
     return layer_maps.resolve(
-        {"name": chosen} if isinstance(chosen, str) else dict(chosen),
+        chosen,
         objective,
         effective_layers(student.num_layers, student.sharing),
         deep,

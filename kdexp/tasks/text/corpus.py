@@ -19,7 +19,7 @@ ROWS = 256
 
 
 def documents(path: Path, column: str) -> Iterator[str]:
-    """Return the documents of a file in their order; empty ones are left out.
+    """Return the documents of a file in their order, without space around them; empty ones are left out.
 
     Args:
         path: one of :data:`FORMATS`.
@@ -33,8 +33,9 @@ def documents(path: Path, column: str) -> Iterator[str]:
             continue
         if not isinstance(text, str):
             raise ValueError(f"{path}, column {column}, row {row}: {type(text).__name__} is no text: name another column")
-        if not text.isspace() and text:
-            yield text
+        stripped = text.strip()
+        if stripped:
+            yield stripped
 
 
 def _values(path: Path, column: str) -> Iterator[object]:
