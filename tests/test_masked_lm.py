@@ -28,7 +28,9 @@ def model(family: str, seed: int, layers: int = 2) -> torch.nn.Module:
     from transformers import AutoModelForMaskedLM, BertConfig, ElectraConfig, ModernBertConfig, RobertaConfig
 
     kinds = {"bert": BertConfig, "roberta": RobertaConfig, "electra": ElectraConfig, "modernbert": ModernBertConfig}
-    more = {"max_position_embeddings": 40} | ({"cls_token_id": 2, "sep_token_id": 3, "pad_token_id": 0} if family == "modernbert" else {})
+    more = {"max_position_embeddings": 40} | (
+        {"cls_token_id": 2, "sep_token_id": 3, "pad_token_id": 0} if family == "modernbert" else {}
+    )
     config = kinds[family](num_hidden_layers=layers, **SIZES, **more)
     torch.manual_seed(seed)
     capture.install()
@@ -54,7 +56,9 @@ def test_at_some_places_the_head_gives_what_it_gives_everywhere(family):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
     hidden = batch.labels[TOKENS] != NOTHING
     full = torch.full(batch.inputs["input_ids"].shape, NOTHING)
-    full[torch.arange(12)[:, None].expand_as(hidden)[hidden], batch.labels[PLACES][hidden]] = batch.labels[TOKENS][hidden]
+    full[torch.arange(12)[:, None].expand_as(hidden)[hidden], batch.labels[PLACES][hidden]] = batch.labels[TOKENS][
+        hidden
+    ]
     assert int((full != NOTHING).sum()) == int(HEAD.units(batch)) == int(hidden.sum())
     loss = F.cross_entropy(everywhere.flatten(0, 1), full.flatten(), ignore_index=NOTHING)
     torch.testing.assert_close(HEAD.loss({"logits": found}, batch), loss, rtol=1e-6, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Names and scores of hidden tokens, without torch: what a task that hides them and the head that guesses them share."""
+"""Names and scores of hidden tokens, without torch: shared by the task that hides them and the head that guesses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A student that was distilled on raw text, without a task: one stage, shared by all tasks, seeds and settings after it."""
+"""A student that was distilled on raw text, without a task: one stage, shared by all that comes after it."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def _carried(stage: Stage, config: Config) -> Stage:
     return replace(stage, name=name, parents=parents, shared=True, role="", config=stage.config or config)
 
 
-# --- the configuration of the stage on raw text ------------------------------------------------------------------------
+# --- the configuration of the stage on raw text ----------------------------------------------------------------------
 
 
 def _untyped(init: Mapping[str, Any]) -> list[str]:
@@ -203,8 +203,8 @@ def _speechless(config: Config, answering: list[str]) -> list[str]:
     return [
         f"objective.prediction.{name} reads the teacher's answers on task={config.task['name']}, but "
         f"teacher={config.teacher.name} was pretrained without a head for it (its files have no {head}*): choose an "
-        "objective on hidden states or attention, another teacher, or objective.teacher=adapted, which trains the teacher "
-        "and a head on the text first."
+        "objective on hidden states or attention, another teacher, or objective.teacher=adapted, which trains the "
+        "teacher and a head on the text first."
         for name in answering
     ]
 
@@ -224,7 +224,8 @@ def pretrain(phase: Phase) -> Summary:
     phase.measure(model)
     if not student.step.answers:
         phase.context.say(
-            f"stage {phase.stage.name}: no term trains the student's head, so its scores on held-out text are a random head's"
+            f"stage {phase.stage.name}: no term trains the student's head, so its scores on held-out text are those of a "
+            "random head"
         )
     tokens = phase.recipe.batch_size * (phase.summary.steps or 0) * phase.recipe.max_length
     phase.summary.more = {
@@ -253,8 +254,8 @@ def _budgeted(phase: Phase) -> Recipe:
         known = {"steps": max(1, int(budget["hours"] * 3600 / seconds))}
         files.write_record(note, known)
         phase.context.say(
-            f"stage {phase.stage.name}: an update takes {seconds:.3f} s here, so {budget['hours']:g} h are {known['steps']} "
-            "updates"
+            f"stage {phase.stage.name}: an update takes {seconds:.3f} s here, so {budget['hours']:g} h are "
+            f"{known['steps']} updates"
         )
     return recipe.model_copy(update={"steps": known["steps"]})
 
@@ -307,7 +308,9 @@ def _agreement(phase: Phase, student: Student) -> dict[str, float] | None:
     found, head = {}, phase.task.head
     for name, split in splits.items():
         rows = np.unique(np.linspace(0, len(split) - 1, min(SPECIMENS, len(split))).astype(np.int64))
-        both = [evaluate.predict(model, split, head, phase.context, rows)["token"] for model in (student.model, teacher)]
+        both = [
+            evaluate.predict(model, split, head, phase.context, rows)["token"] for model in (student.model, teacher)
+        ]
         hidden = np.asarray(split.targets[TOKENS])[rows]
         one, other = (hidden_only(tokens, hidden) for tokens in both)
         found[name] = round(float(np.mean(one == other)), 6)

@@ -89,7 +89,10 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
         action = methods.action(stage.action)
         inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
         done[stage.key] = store.build(
-            stage, lambda work, a=action, s=stage, i=inputs: a(Phase(s, i, work, _context(s, run))).to_dict(), run.say, run.stop
+            stage,
+            lambda work, a=action, s=stage, i=inputs: a(Phase(s, i, work, _context(s, run))).to_dict(),
+            run.say,
+            run.stop,
         )
         _gate(stage, done[stage.key][0], run)
         run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")

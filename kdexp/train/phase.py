@@ -319,8 +319,8 @@ class Phase:
         made_up = sorted(getattr(model, "made_up", ()))
         if answers and teaches == PRETRAINED and made_up:
             raise ValueError(
-                f"stage {self.stage.name}: an objective reads what the pretrained teacher answers, but its files have no "
-                f"{', '.join(made_up[:3])}: choose one on hidden states or attention, or another teacher."
+                f"stage {self.stage.name}: an objective reads what the pretrained teacher answers, but its files have "
+                f"no {', '.join(made_up[:3])}: choose one on hidden states or attention, or another teacher."
             )
         capture.probe(model, head, self._specimen(train), want, "teacher", answers)
         self._note_reach("teacher", model, head, want, answers)

@@ -118,14 +118,18 @@ def test_one_stage_serves_all_tasks_and_seeds(run, before, alone, tmp_path):
     assert by_itself["stages"][0]["key"] == first["stages"][0]["key"] and by_itself["stages"][0]["reused"]
     fresh = run(*before, "objective=finetune", "init.seed=2")
     assert not fresh["stages"][0]["reused"]
-    student, start = (load_file(tmp_path / "multirun" / ".store" / s["key"] / "model.safetensors") for s in first["stages"])
+    student, start = (
+        load_file(tmp_path / "multirun" / ".store" / s["key"] / "model.safetensors") for s in first["stages"]
+    )
     assert set(start) - set(student) == {name for name in start if name.startswith("cls.")}
 
 
 def test_what_is_started_from_is_what_was_distilled(run, before, tmp_path):
     """Fine-tuning at a rate of next to nothing leaves the encoder as the stage made it."""
     result = run(*before, "objective=finetune", "recipe.learning_rate=1e-12", "recipe.weight_decay=0")
-    start, student = (load_file(tmp_path / "multirun" / ".store" / s["key"] / "model.safetensors") for s in result["stages"])
+    start, student = (
+        load_file(tmp_path / "multirun" / ".store" / s["key"] / "model.safetensors") for s in result["stages"]
+    )
     for name in student:
         if name in start:
             torch.testing.assert_close(student[name], start[name], rtol=0, atol=1e-9)
@@ -169,7 +173,10 @@ def test_a_kill_costs_nothing_but_time(alone, tmp_path):
         process = start(rough)
         while process.poll() is None:
             time.sleep(0.02)
-            done = [json.loads(p.read_text())["progress"]["step"] for p in rough.glob("multirun/.store/**/checkpoint/state.json")]
+            done = [
+                json.loads(p.read_text())["progress"]["step"]
+                for p in rough.glob("multirun/.store/**/checkpoint/state.json")
+            ]
             if kills < 2 and done and 3 * (kills + 1) <= done[0] < 20:
                 os.killpg(process.pid, signal.SIGKILL)
                 kills += 1
@@ -186,20 +193,32 @@ def test_a_kill_costs_nothing_but_time(alone, tmp_path):
 
 def test_what_cannot_work_is_said_first(kdexp, alone, before, tiny_bert_dir, tmp_path):
     for given, words, told in (
-        (alone, ["objective=agnostic_kd", f"teacher.source=path:{tiny_bert_dir}"], "was pretrained without a head for it"),
+        (
+            alone,
+            ["objective=agnostic_kd", f"teacher.source=path:{tiny_bert_dir}"],
+            "was pretrained without a head for it",
+        ),
         (alone, ["objective=agnostic_mlm", "init.source=finetuned"], "nobody fine-tunes a teacher on raw text"),
         (alone, ["objective=agnostic_mlm", "objective.budget.hours=2"], "recipe.steps=4: one of them ends the phase"),
         (alone, ["objective=agnostic_mlm", "objective.start=fine_tuned"], "raw text has no labels"),
         (alone, ["objective=agnostic_mlm", "objective/prediction=clkd"], "needs"),
-        (before, ["init.task.column=words", "init.task.files.train=*.csv"], "init=agnostic_att_mse_first, its own stage"),
+        (
+            before,
+            ["init.task.column=words", "init.task.files.train=*.csv"],
+            "init=agnostic_att_mse_first, its own stage",
+        ),
         (before, ["init.recipe.max_length=300"], "recipe.max_length=300, but teacher=local can read 128 tokens"),
         (before, ["init.recipe.batch_size=7"], "recipe.batch_size=7 is not a multiple of recipe.accumulation=2"),
         (before, ["init.recipe.learning_rate=fast"], "init.recipe.learning_rate='fast' has the wrong type"),
         (before, ["init.objective.budget.hours=-1"], "init.objective.budget.hours=-1: must be above 0"),
         (before, ["init.selection=best"], "init.selection=best is unknown"),
-        (before, ["objective@init.objective=agnostic_kd", f"teacher.source=path:{tiny_bert_dir}"], "without a head for it"),
+        (
+            before,
+            ["objective@init.objective=agnostic_kd", f"teacher.source=path:{tiny_bert_dir}"],
+            "without a head for it",
+        ),
         (before, ["objective@init.objective=kd"], "its own stage"),
-    ):  # fmt: skip
+    ):
         done = kdexp([*given, *words])
         assert done.returncode == 2, (words, done.stdout, done.stderr)
         assert told in done.stderr.replace("\n", " "), (words, done.stderr)

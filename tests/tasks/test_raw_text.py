@@ -194,9 +194,13 @@ def test_a_limited_corpus_is_not_read_to_its_end(folder, tmp_path, tiny_bert_dir
 
 def test_scores_of_answers_that_are_known():
     hidden = np.array([[7, 8, NOTHING], [9, NOTHING, NOTHING]])
-    found = scores({"token": np.array([[7, 0, 9], [9, 1, 1]]), "loss": np.array([[1.0, 2, 5], [3, 5, 5]])}, {TOKENS: hidden})
+    found = scores(
+        {"token": np.array([[7, 0, 9], [9, 1, 1]]), "loss": np.array([[1.0, 2, 5], [3, 5, 5]])}, {TOKENS: hidden}
+    )
     assert found == {"accuracy": 2 / 3, "mlm_loss": 2.0, "perplexity": pytest.approx(np.e**2), "log_likelihood": -2.0}
-    ragged = scores({"token": [np.array([7, 0]), np.array([9])], "loss": [np.array([1.0, 2]), np.array([3.0])]}, {TOKENS: hidden})
+    ragged = scores(
+        {"token": [np.array([7, 0]), np.array([9])], "loss": [np.array([1.0, 2]), np.array([3.0])]}, {TOKENS: hidden}
+    )
     assert ragged == found
 
 

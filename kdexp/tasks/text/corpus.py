@@ -32,7 +32,9 @@ def documents(path: Path, column: str) -> Iterator[str]:
         if text is None:
             continue
         if not isinstance(text, str):
-            raise ValueError(f"{path}, column {column}, row {row}: {type(text).__name__} is no text: name another column")
+            raise ValueError(
+                f"{path}, column {column}, row {row}: {type(text).__name__} is no text: name another column"
+            )
         stripped = text.strip()
         if stripped:
             yield stripped

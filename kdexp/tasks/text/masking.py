@@ -1,7 +1,7 @@
 """Hidden tokens: which ones, and what stands in their place; a pure function of a seed and of an example's number.
 
-Nothing is drawn from a generator with a state: each number is a hash of (seed, example, position), so that an example is
-hidden in the same way whatever stands beside it in a batch, and a resumed run sees the very masks of an undisturbed one.
+Nothing is drawn from a generator with a state: each number is a hash of (seed, example, position), so that an example
+is hidden in the same way whatever stands beside it in a batch, and a resumed run sees the masks of an undisturbed one.
 
 Legend: B sequences, L positions, M places where something may be hidden, V entries of the vocabulary.
 """

@@ -1,8 +1,9 @@
 """Raw text as sequences of one length, on disk: tokenised once, read by all processes through the memory map.
 
-An entry is a folder ``<cache>/packed/<key>/``: of each split ``<split>.tokens`` (n, L), ``<split>.lengths`` (n,) int32 and
-``<split>.counts`` (V,) int64 as plain numbers, and ``meta.json`` with their sizes and checksums. It is written aside and
-moved into place whole; what is damaged is named and made anew. Neither making nor reading one needs the corpus in memory.
+An entry is a folder ``<cache>/packed/<key>/``: of each split ``<split>.tokens`` (n, L), ``<split>.lengths`` (n,) int32
+and ``<split>.counts`` (V,) int64 as plain numbers, and ``meta.json`` with their sizes and checksums. It is written
+aside and moved into place whole; what is damaged is named and made anew. Neither making nor reading one needs the
+corpus in memory.
 
 Legend: n sequences, L positions, V entries of the vocabulary.
 """
@@ -139,7 +140,7 @@ class Packed(Dataset):
 
 
 class HiddenTokens(Mapping[str, Any]):
-    """The labels of a whole split, by name, made when they are asked for: a corpus has too many to have them at hand."""
+    """The labels of a whole split, by name, made when they are asked for: a corpus has too many to keep."""
 
     def __init__(self, split: Packed) -> None:
         self.split = split
@@ -169,7 +170,7 @@ def evenly(split: Packed, most: int | None) -> Packed:
     return replace(split, tokens=np.array(split.tokens[rows]), lengths=split.lengths[rows])
 
 
-# --- making an entry ---------------------------------------------------------------------------------------------------
+# --- making an entry -------------------------------------------------------------------------------------------------
 
 
 class Writer:
@@ -184,7 +185,7 @@ class Writer:
         self.cut, self.sequences, self.documents = cut, 0, 0
         self.counts = np.zeros(cut.entries, dtype=np.int64)
         self.rest: list[np.ndarray] = []  # of texts that run on
-        self.files: dict[str, BinaryIO] = {what: open(folder / f"{name}.{what}", "wb") for what in (TOKENS, "lengths")}
+        self.files: dict[str, BinaryIO] = {what: (folder / f"{name}.{what}").open("wb") for what in ARRAYS[:2]}
         self.path = folder / f"{name}.{COUNTS}"
 
     def add(self, texts: Iterable[list[int]]) -> None:
@@ -268,15 +269,13 @@ def _chunks(texts: Iterator[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]
         yield chunk
 
 
-# --- reading one -------------------------------------------------------------------------------------------------------
+# --- reading one -----------------------------------------------------------------------------------------------------
 
 _SOUND: set[tuple[str, int, int]] = set()
 """Files whose checksums this process has compared: (path, size, time)."""
 
 
-def packed_once(
-    cache: Path, key: str, cut: Cut, masking: Masking, make: Callable[[Path], None]
-) -> dict[str, Packed]:
+def packed_once(cache: Path, key: str, cut: Cut, masking: Masking, make: Callable[[Path], None]) -> dict[str, Packed]:
     """Return the splits of an entry, made if it is missing or damaged; one process makes it, the others wait.
 
     Args:

@@ -39,8 +39,8 @@ Names = str | list[str]
 class RawText(Task):
     """Which tokens are hidden? Texts of any kind, packed into sequences of ``recipe.max_length`` tokens.
 
-    Where the files are looked for, in this order: ``folder``, the hub. ``folder`` lies below the data root (``data.root``
-    or KDEXP_DATA) unless it is absolute or begins with ``.`` or ``~``.
+    Where the files are looked for, in this order: ``folder``, the hub. ``folder`` lies below the data root
+    (``data.root`` or KDEXP_DATA) unless it is absolute or begins with ``.`` or ``~``.
 
     Attributes:
         folder: of the files.
@@ -93,8 +93,8 @@ class RawText(Task):
             wrong.append(f"task.files={dict(self.files)}: name train, and validation if there is one")
         if self.masked + self.replaced > 1:
             wrong.append(
-                f"task.masked={self.masked} and task.replaced={self.replaced} are shares of the hidden tokens: together "
-                "at most 1"
+                f"task.masked={self.masked} and task.replaced={self.replaced} are shares of the hidden tokens: "
+                "together at most 1"
             )
         if self.mask == 0:
             wrong.append("task.mask=0 hides nothing, so nothing is asked; use 0.15")
@@ -150,7 +150,9 @@ class RawText(Task):
         if self.folder is None:
             return [f"task={self.name} reads task.hub={self.hub}, but the hub is switched off ({off}): unset it."]
         if base is None:
-            return [f"task={self.name} reads <data.root>/{self.folder}; data.root is unset: set KDEXP_DATA or data.root."]
+            return [
+                f"task={self.name} reads <data.root>/{self.folder}; data.root is unset: set KDEXP_DATA or data.root."
+            ]
         names = self.files["train"]
         return [
             f"task={self.name}: {base} has no file {names if isinstance(names, str) else ' or '.join(names)} with the "
@@ -166,7 +168,9 @@ class RawText(Task):
             return [f"task={self.name}: {error}."]
         if self.column in present:
             return []
-        return [f"task={self.name}: {path} has no column {self.column} (it has {', '.join(present)}): change task.column."]
+        return [
+            f"task={self.name}: {path} has no column {self.column} (it has {', '.join(present)}): change task.column."
+        ]
 
     def _cached(self) -> bool:
         assert self.hub is not None
@@ -197,7 +201,9 @@ class RawText(Task):
     def _state(self, root: str | None, cache: Path | None) -> str:
         paths = self._paths(root, cache)
         stats = {split: [(str(p.resolve()), p.stat()) for p in found] for split, found in paths.items()}
-        seen = {split: [[path, stat.st_size, stat.st_mtime_ns] for path, stat in found] for split, found in stats.items()}
+        seen = {
+            split: [[path, stat.st_size, stat.st_mtime_ns] for path, stat in found] for split, found in stats.items()
+        }
         return json.dumps([packing.SCHEMA, seen, self.column], sort_keys=True)
 
     def _known(self, root: str | None, cache: Path | None) -> dict[str, Any]:
@@ -219,7 +225,9 @@ class RawText(Task):
     def _silent(self, root: str | None, cache: Path | None) -> str:
         path = self._paths(root, cache)["train"][0]
         where = "" if path.suffix == corpus.PLAIN else f" in its column {self.column}"
-        return f"task={self.name}: {path} has no text{where}: nothing can be learned; correct task.folder or task.column"
+        return (
+            f"task={self.name}: {path} has no text{where}: nothing can be learned; correct task.folder or task.column"
+        )
 
     def fingerprint(self, root: str | None, cache: Path | None = None) -> str:
         """See :meth:`Task.fingerprint`: of all documents."""
@@ -254,8 +262,8 @@ class RawText(Task):
         """
         if reader.mask_token_id is None:
             raise ValueError(
-                f"task={self.name} hides tokens, but the tokenizer of {context.model} has no mask token: take a teacher "
-                "that was pretrained by masked language modelling, or add mask_token to its tokenizer"
+                f"task={self.name} hides tokens, but the tokenizer of {context.model} has no mask token: take a "
+                "teacher that was pretrained by masked language modelling, or add mask_token to its tokenizer"
             )
         entries = context.vocab_size or len(reader)
         vocabulary = [""] * entries
@@ -361,5 +369,7 @@ class RawText(Task):
         """
         found = scores(predictions, targets)
         if not np.isfinite(found["mlm_loss"]):
-            raise ValueError("the loss of hidden tokens is not finite: the training diverged (lower recipe.learning_rate)")
+            raise ValueError(
+                "the loss of hidden tokens is not finite: the training diverged (lower recipe.learning_rate)"
+            )
         return {name: found[name] for name in self.metrics}
