@@ -224,8 +224,8 @@ def pretrain(phase: Phase) -> Summary:
     phase.measure(model)
     if not student.step.answers:
         phase.context.say(
-            f"stage {phase.stage.name}: no term trains the student's head, so its scores on held-out text are those of a "
-            "random head"
+            f"stage {phase.stage.name}: no term trains the student's head, so its scores on held-out text are a "
+            "random head's"
         )
     tokens = phase.recipe.batch_size * (phase.summary.steps or 0) * phase.recipe.max_length
     phase.summary.more = {

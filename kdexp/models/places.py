@@ -1,8 +1,8 @@
 """Where a language head is run: at some positions of a sequence only.
 
 The head of a language model works on each position by itself and is as wide as the vocabulary: on all positions it
-costs more than a small encoder. So the last hidden states are taken at the wanted places before it sees them, by a hook on
-the part of the model below the head, which all families of transformers have; no place, no work.
+costs more than a small encoder. So the last hidden states are taken at the wanted places before it sees them, by a hook
+on the part of the model below the head, which all families of transformers have; no place, no work.
 
 Legend: B sequences, L positions, M places, D width.
 """
