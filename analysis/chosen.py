@@ -3,8 +3,8 @@
 Papers print the best point of a fine-tuning grid, chosen on the very set that they report. Here, of each seed:
 
 * *best of grid on validation*: the highest score on validation (that protocol);
-* *chosen on held-out train, reported once*: the score on validation of the point with the highest score on held-out rows
-  of train.
+* *chosen on held-out train, reported once*: the score on validation of the point with the highest score on held-out
+  rows of train.
 
 Both are averaged over seeds; the gap between them is what the first protocol adds.
 """
@@ -29,7 +29,7 @@ ROW = ("objective", "init", "student", "task")
 
 
 def chosen(found: Collected) -> pd.DataFrame:
-    """Return a line for each method and task, scores x100: both protocols' means over seeds, their gap, n and points.
+    """Return a line for each method and task, scores x100: both protocols' means over seeds, their gap, n, points.
 
     Raises:
         ValueError: runs without scores on held-out rows, or a grid of one point.
@@ -57,7 +57,7 @@ def chosen(found: Collected) -> pd.DataFrame:
     frame = pd.DataFrame(lines)
     if (frame["points"] < 2).all():
         raise ValueError(
-            f"study={found.study}: one point of a grid a seed, so there is nothing to choose; use python -m kdexp tables"
+            f"study={found.study}: one point of a grid a seed, so nothing is chosen; use python -m kdexp tables"
         )
     return frame
 

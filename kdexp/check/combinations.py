@@ -22,6 +22,10 @@ from kdexp.tasks.base import Task
 from kdexp.tracking import mlflow_store
 
 
+OWN_STAGE = ", its own stage: "
+"""Between an init and what is wrong with its stages' configuration; what is wrong with the run's too is said once."""
+
+
 def problems(config: Config) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
     unusable = teachers.problems(config.teacher)
@@ -39,7 +43,7 @@ def problems(config: Config) -> list[str]:
     problems += mapping + _objective(config, head, layers=not (init or mapping))
     if not (task or unusable):
         problems += data.problems(config, build(config.task))
-    return problems
+    return [text for text in problems if text.partition(OWN_STAGE)[2] not in problems]
 
 
 def _made(where: str, spec: dict[str, Any], base: type[Any], reserved: tuple[str, ...] = ("_target_",)) -> list[str]:
@@ -160,11 +164,10 @@ def _init(config: Config, head: Head | None) -> list[str]:
 
 
 def _inside(config: Config, inner: Config | None) -> list[str]:
-    """Check the configuration of an init's own stages; what is wrong with the run's groups is said with the run."""
+    """Check the configuration of an init's own stages."""
     if inner is None:
         return []
-    known = set(teachers.problems(config.teacher))
-    return [f"init={config.init['name']}, its own stage: {text}" for text in problems(inner) if text not in known]
+    return [f"init={config.init['name']}{OWN_STAGE}{text}" for text in problems(inner)]
 
 
 def _mapping(where: str, chosen: Any) -> list[str]:

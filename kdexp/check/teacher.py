@@ -111,6 +111,8 @@ def other_answers(config: Config) -> list[str]:
     if not needs_teacher(config):
         return []
     task: Task = build(config.task)
+    if not task.head.of_classifier:
+        return []
     wrong = check_labels(config_json.labels(config_json.read(folder)), task)
     head, shapes = family(str(config.teacher.family)).head, weights.shapes(folder)
     if shapes is None:  # of the hub, and not here yet

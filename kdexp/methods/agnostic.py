@@ -150,6 +150,7 @@ def _inner(config: Config) -> Config:
     return config.model_copy(
         update={
             **{key: _group(key, init[key]) for key in GROUPS},
+            "teacher": config.teacher.model_copy(update={"finetune": True}),
             "task": dict(init["task"]),
             "mapping": dict(init["mapping"]),
             "init": dict(init["start"]),
