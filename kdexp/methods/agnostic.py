@@ -77,13 +77,13 @@ class Agnostic(Method):
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return the one phase; its parents are the init's, and a teacher that was trained on the text before."""
-        assert isinstance(config.objective, Settings)
-        config = _plain(config)
-        adapted = config.objective.teacher == "adapted"
+        config, objective = _plain(config), config.objective
+        assert isinstance(objective, Settings)
+        adapted = objective.teacher == "adapted"
         teacher = distill.teacher_stage(_adapting(config), facts) if adapted else None
         weighted = distill.phase_terms(config, "prediction")
         heard = any(target(spec).uses_teacher for spec in weighted.values())
-        budget = {key: value for key, value in config.objective.budget.model_dump().items() if value is not None}
+        budget = {key: value for key, value in objective.budget.model_dump().items() if value is not None}
         return distill.training(
             config, facts, "agnostic", "prediction", weighted, config.recipe, teacher,
             action="agnostic.pretrain", teaches=PRETRAINED if heard and not adapted else None,

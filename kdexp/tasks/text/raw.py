@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -296,13 +296,11 @@ class RawText(Task):
                     f"task={self.name}: no document of train falls into {split}: raise data.heldout or "
                     "task.validation_share, or give more texts"
                 )
-        train = packing.evenly(made["train"], None)
+        train = made.pop("train")
         if self.limit_train is not None and self.limit_train < len(train):
             rows = slice(self.limit_train)
-            train = packing.replace(train, tokens=train.tokens[rows], lengths=train.lengths[rows])
-        return {"train": train} | {
-            name: packing.evenly(split, self.limit_validation) for name, split in made.items() if name != "train"
-        }
+            train = replace(train, tokens=train.tokens[rows], lengths=train.lengths[rows])
+        return {"train": train, **{name: packing.evenly(part, self.limit_validation) for name, part in made.items()}}
 
     def _shares(self, context: DataContext) -> dict[str, float]:
         """Return the splits that are cut from train's documents, each with its share."""
