@@ -118,7 +118,7 @@ def test_one_stage_serves_all_tasks_and_seeds(run, before, alone, tmp_path):
     assert by_itself["stages"][0]["key"] == first["stages"][0]["key"] and by_itself["stages"][0]["reused"]
     fresh = run(*before, "objective=finetune", "init.seed=2")
     assert not fresh["stages"][0]["reused"]
-    student, start = (
+    start, student = (
         load_file(tmp_path / "multirun" / ".store" / s["key"] / "model.safetensors") for s in first["stages"]
     )
     assert set(start) - set(student) == {name for name in start if name.startswith("cls.")}
@@ -148,6 +148,7 @@ def test_budgets_end_a_phase(run, alone, tmp_path):
 
 def test_a_teacher_may_be_adapted_to_the_text_first(run, alone, tiny_bert_dir):
     words = [*alone, f"teacher.source=path:{tiny_bert_dir}", "objective=agnostic_kd", "objective.teacher=adapted"]
+    words.append("teacher.floor_margin=-1")
     result = run(*words)
     assert [s["name"] for s in result["stages"]] == ["teacher", "agnostic"]
     assert result["teacher"]["scores"]["validation"]["mlm_loss"] > 0
