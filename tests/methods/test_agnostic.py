@@ -218,7 +218,6 @@ def test_what_cannot_work_is_said_first(kdexp, alone, before, tiny_bert_dir, tmp
             ["objective@init.objective=agnostic_kd", f"teacher.source=path:{tiny_bert_dir}"],
             "without a head for it",
         ),
-        (before, ["objective@init.objective=kd"], "its own stage"),
     ):
         done = kdexp([*given, *words])
         assert done.returncode == 2, (words, done.stdout, done.stderr)
