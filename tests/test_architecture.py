@@ -53,6 +53,7 @@ LAZY = {
     "kdexp/methods/base.py": "the registry of methods and actions",
     **dict.fromkeys(
         (
+            "analysis/chosen.py",
             "analysis/claims.py",
             "analysis/compare.py",
             "analysis/report.py",

@@ -70,7 +70,7 @@ def test_flags_may_stand_anywhere(line: list[str], expected: tuple[list[str], li
         (["tracking.uri=http://[::1"], "'tracking.uri=\"http://[::1\"'"),
         (["=3"], "cannot be read: a setting is key=value"),
         (["objective.prediction={}"], "~objective.prediction.NAME"),
-        (["objective=5"], "objective=5: choose one of: annealing"),
+        (["objective=5"], "objective=5: choose one of: agnostic_att_kl"),
         (["teacher=null"], "teacher=null: choose one of: bert_base"),
         (["task=true"], "task=true: choose one of:"),
     ],

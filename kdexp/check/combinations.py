@@ -22,6 +22,9 @@ from kdexp.objectives.base import Objective
 from kdexp.tasks.base import Task
 from kdexp.tracking import mlflow_store
 
+OWN_STAGE = ", its own stage: "
+"""Between an init and what is wrong with its stages' configuration; what is wrong with the run's too is said once."""
+
 
 def problems(config: Config) -> list[str]:
     """Return every problem of a configuration whose groups are well-formed one by one."""
@@ -43,7 +46,7 @@ def problems(config: Config) -> list[str]:
     problems += architecture.problems(config, sound, layers=not init, objective=not objective)
     if sound is not None and not (unusable or architecture.inputs(config, sound)):
         problems += data.problems(config, sound)
-    return problems
+    return [text for text in problems if text.partition(OWN_STAGE)[2] not in problems]
 
 
 def _made(where: str, spec: dict[str, Any], base: type[Any], reserved: tuple[str, ...] = ("_target_",)) -> list[str]:
@@ -141,6 +144,7 @@ def _init(config: Config, head: Head | None) -> list[str]:
         problems.append(f"init={init.name} {lacking} (task={config.task.get('name')}): use init=first.")
     if init.method is not None:
         problems += method(init.method).problems(config)
+        problems += _inside(config, method(init.method).inside(config))
     try:
         chosen = init.layers(student.num_layers, teacher.num_layers)
         moved = chosen is not None and chosen != [*range(1, len(chosen) + 1)]
@@ -169,6 +173,13 @@ def _init(config: Config, head: Head | None) -> list[str]:
                     f"student.{key}=null."
                 )
     return problems
+
+
+def _inside(config: Config, inner: Config | None) -> list[str]:
+    """Check the configuration of an init's own stages."""
+    if inner is None:
+        return []
+    return [f"init={config.init['name']}{OWN_STAGE}{text}" for text in problems(inner)]
 
 
 def _mapping(where: str, chosen: Any) -> list[str]:

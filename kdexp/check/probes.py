@@ -116,8 +116,16 @@ def pin_data(config: Config) -> tuple[Config, list[str]]:
     if config.task.get("hub_commit") is not None:
         return config, ["task.hub_commit is filled in by kdexp: say task.hub_revision=... to choose a commit."]
     cache = Path(config.runtime.store).expanduser().absolute() / "cache"
+    ask, nodes = not _looking(config.dry, config.plan), {"task": config.task}
+    if "task" in config.init:  # the texts of a stage of its own
+        nodes["init"] = config.init["task"]
     try:
-        pinned = build(config.task).pin(config.data.root, cache, ask=not _looking(config.dry, config.plan))
+        pinned = {group: {**node, **build(node).pin(config.data.root, cache, ask)} for group, node in nodes.items()}
     except ValueError as error:
         return config, [f"{error}."]
-    return config.model_copy(update={"task": {**config.task, **pinned}}) if pinned else config, []
+    if pinned == nodes:
+        return config, []
+    changes = {"task": pinned["task"]}
+    if "init" in pinned:
+        changes["init"] = {**config.init, "task": pinned["init"]}
+    return config.model_copy(update=changes), []

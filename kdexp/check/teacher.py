@@ -126,6 +126,8 @@ def other_answers(config: Config) -> list[str]:
     if not needs_teacher(config):
         return []
     task: Task = build(config.task)
+    if not task.head.of_classifier:
+        return []
     wrong = check_labels(config_json.labels(config_json.read(folder)), task)
     head = task.head.weights or family(str(config.teacher.family)).head
     shapes = weights.shapes(folder)

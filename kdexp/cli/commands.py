@@ -20,6 +20,7 @@ PROGRAM = "python -m kdexp"
 ANALYSIS = {
     "tables": "Scores of a study: mean ± std, n, what can be told apart.",
     "report": "A study on one self-contained HTML page.",
+    "chosen": "A grid's best point on validation, beside the one that held-out rows choose.",
     "claims": "The papers' claims, tested on a study's runs.",
     "compare": "Studies side by side.",
     "published": "A study beside the numbers that its paper prints.",

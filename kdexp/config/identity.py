@@ -49,6 +49,9 @@ def science(config: dict[str, Any]) -> dict[str, Any]:
     settings = by_name({group: config[group] for group in SCIENCE})
     for group, keys in PLACES.items():
         settings[group] = {key: value for key, value in settings[group].items() if key not in keys}
+    if "task" in settings["init"]:  # the texts of a stage of its own
+        inner = {key: value for key, value in settings["init"]["task"].items() if key not in PLACES["task"]}
+        settings["init"] = {**settings["init"], "task": inner}
     return {**settings, "dtype": config["runtime"]["dtype"]}
 
 

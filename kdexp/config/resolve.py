@@ -49,7 +49,8 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
         config.pop(word, None)
     # What is no group of settings gets none filled in: the checks name it.
     groups = {key: value if isinstance(value, dict) else {} for key, value in config.items()}
-    for recipe in (groups.get("recipe", {}), groups.get("teacher", {}).get("recipe")):
+    recipes = [groups.get("recipe", {}), *(groups.get(group, {}).get("recipe") for group in ("teacher", "init"))]
+    for recipe in recipes:
         if isinstance(recipe, dict):
             recipe.pop("per_task", None)  # looked up by the resolver kdexp.per_task
     runtime = groups.get("runtime", {})

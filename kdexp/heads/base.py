@@ -129,6 +129,13 @@ class Head(ABC):
         means = [gap.square().mean() for gap in gaps]
         return sum(means[1:], means[0]) / len(means)
 
+    def places(self, batch: Batch) -> Tensor | None:
+        """Return the positions (B, M) at which it is asked; None = its answer is the model's as it is.
+
+        A model's own language head is then run there only (:mod:`kdexp.models.places`), and its logits are (B, M, V).
+        """
+        return None
+
     def units(self, batch: Batch) -> Tensor:
         """Return how many units :meth:`loss` averages over in this batch, a scalar tensor; examples by default."""
         return batch.index.new_tensor(len(batch))

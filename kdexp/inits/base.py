@@ -25,6 +25,8 @@ class Init:
     """It cuts the teacher to the student's width (:class:`kdexp.inits.narrow.Narrow`); others need equal widths."""
     method: ClassVar[str | None] = None
     """Name of the method that makes a stage whose encoder the student starts from (``Method.init_stage``), or None."""
+    elsewhere: ClassVar[frozenset[str]] = frozenset()
+    """Settings that decide its stage alone, whose key holds them."""
     asks: ClassVar[tuple[str, ...]] = ()
     """What it asks of the task's head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do."""
 

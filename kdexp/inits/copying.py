@@ -102,7 +102,9 @@ def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:
         missing = student.load_state_dict(found, strict=False).missing_keys
     except RuntimeError as error:
         raise ValueError(f"{folder} holds another student: {' '.join(str(error).split())}") from error
-    lost = [name for name in missing if name.startswith(prefix)]
+    pooler = f"{prefix}{families.of(student).pooler}."
+    unpooled = not any(name.startswith(pooler) for name in found)  # raw text has no use for one: it starts anew
+    lost = [name for name in missing if name.startswith(prefix) and not (unpooled and name.startswith(pooler))]
     if lost:
         raise ValueError(f"{folder} has no weights for {', '.join(lost[:5])}: it holds another student.")
     return {"copied": len(found), "random": len(missing), "random_names": missing}

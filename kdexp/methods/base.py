@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from kdexp.common.problems import near
 from kdexp.common.registry import allowed_packages, build, load, target
 from kdexp.config import schema
+from kdexp.config.identity import digest
 from kdexp.config.schema import Config
 from kdexp.models.shared_layers import effective_layers
 from kdexp.objectives import layer_maps
@@ -35,11 +36,13 @@ class Facts:
         data: content hash of the task's data.
         origin: identity of the teacher's pretrained weights.
         dtype: what the numbers are computed in (``fp32`` or ``bf16``), decided for this machine.
+        of: gives the content hash of the data of another configuration: of a stage that is not the run's task's.
     """
 
     data: str
     origin: str
     dtype: str
+    of: Callable[[Config], str] = field(default=lambda config: digest([config.task]), compare=False)
 
 
 class Method(ABC):
@@ -48,13 +51,22 @@ class Method(ABC):
     Class attributes:
         Settings: type of the group ``objective``; a method with keys of its own names a subclass of
             :class:`kdexp.config.schema.Objective` that holds them.
+        auto: the mapping that ``mapping=auto`` stands for; None = each objective's own default.
     """
 
     Settings: ClassVar[type[schema.Objective]] = schema.Objective
+    auto: ClassVar[str | None] = None
 
     def problems(self, config: Config) -> list[str]:
         """Say what would stop this method, as sentences for people; types and bounds have been checked."""
         return []
+
+    def inside(self, config: Config) -> Config | None:
+        """Return the configuration of the stages that :meth:`init_stage` gives, where it is not the run's.
+
+        Its problems are said with the run's. None = it is the run's, or too much is wrong to tell.
+        """
+        return None
 
     @abstractmethod
     def plan(self, config: Config, facts: Facts) -> Stage:
@@ -142,10 +154,13 @@ def pairs(config: Config, spec: dict[str, Any]) -> list[tuple[int, int]]:
     if objective.layers == "none":
         return []
     chosen = spec.get("mapping") or config.mapping
+    chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    if chosen == {"name": "auto"}:
+        chosen["name"] = method(config.objective.method).auto or "auto"
     student, deep = config.student, config.teacher.num_layers
     assert deep is not None  # checks have refused a teacher of unknown depth
     return layer_maps.resolve(
-        {"name": chosen} if isinstance(chosen, str) else dict(chosen),
+        chosen,
         objective,
         effective_layers(student.num_layers, student.sharing),
         deep,

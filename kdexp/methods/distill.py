@@ -59,7 +59,8 @@ def student_settings(config: Config) -> dict[str, Any]:
 
 def init_settings(config: Config) -> dict[str, Any]:
     """Return what decides a student's first weights."""
-    return {key: value for key, value in config.init.items() if key != "name"}
+    unsaid = {"name", *target(config.init).elsewhere}
+    return {key: value for key, value in config.init.items() if key not in unsaid}
 
 
 def teacher_stage(config: Config, facts: Facts, action: str = "distill.fine_tune", **more: Any) -> Stage:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
-from kdexp.models import reach
+from kdexp.models import places, reach
 from kdexp.models.families import base as families
 from kdexp.models.families.base import ATTENTION
 from kdexp.models.reach import BLOCK, MODULE, PARTS
@@ -155,6 +155,9 @@ def forward(
     recorded: dict[str, Tensor] = {}
     if modules:
         model._kdexp_taps.got = recorded  # type: ignore[union-attr, assignment]
+    at = head.places(batch)
+    if at is not None:
+        model._kdexp_places.at = at if answers else at[:, :0]  # type: ignore[union-attr, assignment]
     output = model(**inputs)
     features: Features = {**(head.outputs(output) if answers else {}), **taps["got"]}
     if modules:
@@ -199,6 +202,7 @@ def prepare(model: nn.Module, want: frozenset[str]) -> None:
         ValueError: it has no module of a wanted path.
     """
     reach.install(model)
+    places.install(model)
     if any(name.startswith("hidden.") for name in want):
         _install_hidden(model)
     modules = [name for name in want if name.startswith(MODULE)]

@@ -149,6 +149,11 @@ def last_only(student_layers: int, teacher_layers: int, *, kind: str, teacher_la
     return pairs
 
 
+def upper_middle(student_layers: int, teacher_layers: int, *, kind: str) -> Pairs:
+    """The student's last layer with teacher layer 7N/8, rounded: MiniLMv2's choice for deep teachers (21 of 24)."""
+    return [(student_layers, max(1, round(teacher_layers * 7 / 8)))]
+
+
 def first(student_layers: int, teacher_layers: int, *, kind: str, embeddings: bool = True) -> Pairs:
     """Layer j with layer j, from the bottom; hidden losses also match the embedding outputs."""
     _fits(student_layers, teacher_layers)
@@ -204,7 +209,8 @@ def _check_range(pairs: Pairs, student_layers: int, teacher_layers: int, kind: s
 
 
 STRATEGIES: dict[str, Callable[..., Pairs]] = {
-    f.__name__: f for f in (uniform, skip, last, pea_kd, follow_init, last_only, first, one_to_many, combine, explicit)
+    f.__name__: f
+    for f in (uniform, skip, last, pea_kd, follow_init, last_only, upper_middle, first, one_to_many, combine, explicit)
 }
 
 

@@ -18,7 +18,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def order(run: RunContext, stage: Stage) -> None:
     if run.ranks.size > 1:
         run.ranks.told(
             {
-                "config": run.config.model_dump(), "stage": asdict(stage), "device": run.device.type,
+                "config": run.config.model_dump(), "stage": _plain(stage), "device": run.device.type,
                 "dtype": run.dtype, "threads": run.threads,
             }
         )  # fmt: skip
@@ -141,6 +140,15 @@ def _beside(told: dict[str, Any], ranks: Ranks, stop: Stop) -> None:
         )  # fmt: skip
         known = {role: parent for role, parent in inputs.items() if parent is not None}
         methods.action(stage.action)(Phase(stage, known, Path(work), run))
+
+
+def _plain(stage: Stage) -> dict[str, Any]:
+    """Return a stage's plain values; the configuration that it is carried out with travels beside it."""
+    parents = {role: _plain(parent) for role, parent in stage.parents.items()}
+    return {
+        "name": stage.name, "action": stage.action, "settings": stage.settings, "parents": parents,
+        "shared": stage.shared, "role": stage.role,
+    }  # fmt: skip
 
 
 def _stage(plain: dict[str, Any]) -> Stage:

@@ -163,7 +163,9 @@ def _spec(config: Config, overrides: tuple[str, ...], trial: int | None) -> RunS
 def said(config: Config) -> Facts:
     """Return stand-ins for contents: what the configuration says of data, weights and arithmetic."""
     data = identity.digest([config.task, config.data.root])
-    return Facts(data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype)
+    return Facts(
+        data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype, lambda other: said(other).data
+    )
 
 
 def unknown(config: Config) -> list[str]:
@@ -174,6 +176,8 @@ def unknown(config: Config) -> list[str]:
         missing.append(f"which commit of {teacher.source} is the teacher")
     if not task.here(config.data.root, cache_of(config)):
         missing.append(f"the data of task={task.name}")
+    if "task" in config.init and not build(config.init["task"]).here(config.data.root, cache_of(config)):
+        missing.append(f"the texts of init={config.init['name']}")
     return missing
 
 
@@ -186,10 +190,12 @@ def facts(config: Config, cache: Path | None = None) -> Facts:
     task, teacher = build(config.task), config.teacher
     folder = source_folder(teacher.source)
     stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
+    place = cache or cache_of(config)
     return Facts(
-        _fingerprint(task, config.data.root, cache or cache_of(config)),
+        _fingerprint(task, config.data.root, place),
         _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp),
         decide_dtype(config.runtime.dtype, config.runtime.device),
+        lambda other: _fingerprint(build(other.task), other.data.root, place),
     )
 
 

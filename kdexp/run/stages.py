@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
         for stage in stages:
             inputs = {role: done[parent.key][0] for role, parent in stage.parents.items()}
             done[stage.key] = store.build(
-                stage, lambda work, s=stage, i=inputs: _carried_out(s, i, work, run), run.say, run.stop
+                stage, lambda work, s=stage, i=inputs: _carried_out(s, i, work, _context(s, run)), run.say, run.stop
             )
             _gate(stage, done[stage.key][0], run)
             run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
@@ -106,6 +107,11 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
 def _carried_out(stage: Stage, inputs: dict[str, Any], work: Path, run: RunContext) -> dict[str, Any]:
     crew.order(run, stage)
     return methods.action(stage.action)(Phase(stage, inputs, work, run)).to_dict()
+
+
+def _context(stage: Stage, run: RunContext) -> RunContext:
+    """Return the machinery around a stage: the run's, with the stage's own configuration where it has one."""
+    return run if stage.config is None else replace(run, config=stage.config)
 
 
 def _gate(stage: Stage, finished: Any, run: RunContext) -> None:

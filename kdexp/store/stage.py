@@ -8,6 +8,7 @@ from typing import Any
 
 from kdexp.common.registry import by_name
 from kdexp.config.identity import SCHEMA, digest
+from kdexp.config.schema import Config
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Stage:
         settings: all science that decides its result (no paths, no devices).
         parents: stages whose results it reads, by role.
         shared: other runs are expected to use it too, so it stays in the store.
+        config: the configuration that it is carried out with, where that is not the run's; no part of the key.
         role: what it is to the run: ``teacher`` for the one whose model teaches (it must pass the floor and stands in
             the result), else ''. No part of the key.
     """
@@ -31,6 +33,7 @@ class Stage:
     parents: dict[str, Stage] = field(default_factory=dict)
     shared: bool = False
     role: str = ""
+    config: Config | None = field(default=None, compare=False)
 
     @cached_property
     def key(self) -> str:

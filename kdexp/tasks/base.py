@@ -259,7 +259,7 @@ class Goal(ABC):
         """
         return {}
 
-    def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
+    def published(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
         """Return what the field's own tools read of the predictions: end of a file's name -> what JSON it holds."""
         return {}
 
@@ -273,11 +273,13 @@ class Task(Goal):
     selection never touches ``validation``.
 
     Class attributes:
+        fixed: an example is the same in every batch, as :attr:`Dataset.fixed`.
         locations: settings that only say *where* the data are. Results are addressed by the data's content instead.
         reads: what a model must be able to read, as families of models say it: ``texts`` or ``images``.
         idle: settings of recipes that mean nothing to its data: they are taken as their defaults.
     """
 
+    fixed: ClassVar[bool] = True
     locations: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[str] = "texts"
     idle: ClassVar[tuple[str, ...]] = ()

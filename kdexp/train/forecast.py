@@ -57,8 +57,9 @@ def lines(points: Points) -> list[str]:
     seen: set[str] = set()
     with contextlib.ExitStack() as aside:
         data = _Texts(aside)
-        for config, stages in points:
+        for run, stages in points:
             for stage in stages:
+                config = stage.config or run
                 phase = _phase(config, stage)
                 if phase is not None and phase not in seen:
                     seen.add(phase)
@@ -131,6 +132,9 @@ def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> 
     objectives = [_objective(spec) for spec in stage.settings["terms"].values()]
     objectives = [objective for objective in objectives if objective.uses_teacher]
     if not objectives or line.problem:
+        return
+    if not target(config.task).fixed:
+        line.live[stage.name] = "the examples differ from batch to batch"
         return
     recipe = Recipe.model_validate(stage.settings["recipe"])
     device = machine.decide_device(config.runtime.device)

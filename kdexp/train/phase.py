@@ -369,6 +369,12 @@ class Phase:
         together = self._together(question, folder, run)
         model = question.load() if together is None else together.model
         want, answers = frozenset(question.reads), question.outputs
+        made_up = sorted(getattr(model, "made_up", ()))
+        if answers and teaches == PRETRAINED and made_up:
+            raise ValueError(
+                f"stage {self.stage.name}: an objective reads what the pretrained teacher answers, but its files have "
+                f"no {', '.join(made_up[:3])}: choose one on hidden states or attention, or another teacher."
+            )
         with torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None):
             capture.probe(model, head, self._specimen(train), want, "teacher", answers)
         self._note_reach("teacher", model, head, want, answers)

@@ -4,7 +4,7 @@
 labels by theirs (``target.label`` (n,)), what each example contributes to a metric where a task says so
 (``by_example.f1`` (n,)), and ``ids`` (n,), the examples' positions in the split. Where examples differ in length the
 rows stand one after the other, and ``<name>.lengths`` (n,) says how long each is. Beside it lies, as JSON, what the
-field's own tools read (:meth:`kdexp.tasks.base.Goal.documents`).
+field's own tools read (:meth:`kdexp.tasks.base.Goal.published`).
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def write(folder: Path, split: str, predictions: Predictions, targets: Targets, 
         arrays |= _flat(name, values)
     with files.fresh(folder / FOLDER / f"{split}.safetensors") as path:
         save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, path)
-    for end, document in goal.documents(predictions, targets).items():
+    for end, document in goal.published(predictions, targets).items():
         files.write_json(folder / FOLDER / f"{split}{end}", document)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdexp.heads.base import Head
 from kdexp.heads.batch import Batch, Features
-from kdexp.models import capture, reach
+from kdexp.models import capture, places, reach
 from kdexp.objectives.base import Objective
 
 
@@ -42,6 +42,7 @@ class Step(nn.Module):
         self.want = capture.wanted([t.objective for t in terms], 0)
         self.answers = capture.answers_wanted([t.objective for t in terms], 0)
         reach.install(model)
+        places.install(model)
 
     def listeners(self) -> list[Objective]:
         """Return the objectives in their order."""

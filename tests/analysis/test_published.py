@@ -49,7 +49,10 @@ def test_printed_averages_that_do_not_match_their_rows() -> None:
     assert len(found) == 4  # the fourth repeats Table 1
 
 
-@pytest.mark.parametrize("study", ["init_ablation", "objective_study", "pkd_glue", "pea_kd", "ted_glue"])
+@pytest.mark.parametrize(
+    "study",
+    ["init_ablation", "objective_study", "agnostic_objectives", "agnostic_init", "pkd_glue", "pea_kd", "ted_glue"],
+)
 def test_every_matched_row_exists(study: str) -> None:
     entry = published.match(study)
     assert entry is not None and entry is published.match(f"{study}_desk")

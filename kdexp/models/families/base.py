@@ -84,6 +84,7 @@ class Family:
         projections: (query, key) prefixes of the projections' names inside a block.
         fused: prefix of the one projection that gives queries, keys and values, in this order; '' = there is none.
         head: path of the classifier's last part, outside the base model.
+        language_head: what the names of a masked language model's head begin with in published files.
         uniform: all blocks are of one kind, so that any may be copied into any place.
         stops: a block maps hidden states (B, L, D) to hidden states, so that a forward pass may stop below any.
         block: how one is taken apart; None = it is run whole or not at all.
@@ -106,6 +107,7 @@ class Family:
     )
     fused: str = ""
     head: str = "classifier"
+    language_head: str = "cls."
     uniform: bool = True
     stops: bool = False
     block: Block | None = None

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from kdexp.models.families.base import Block, Family
 
-FAMILY = Family(stops=True, block=Block(), first_token=True)
+FAMILY = Family(language_head="lm_head.", stops=True, block=Block(), first_token=True)

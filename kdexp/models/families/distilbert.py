@@ -19,4 +19,9 @@ class TransformerBlock(Block):
         return output
 
 
-FAMILY = Family(stops=True, block=TransformerBlock("attention", ("q_lin", "k_lin", "v_lin")), first_token=True)
+FAMILY = Family(
+    language_head="vocab_",
+    stops=True,
+    block=TransformerBlock("attention", ("q_lin", "k_lin", "v_lin")),
+    first_token=True,
+)

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from kdexp.models.families.base import Family
 
-FAMILY = Family(blocks=("layers",), fused="attn.Wqkv.", uniform=False, stops=True)
+FAMILY = Family(language_head="head.", blocks=("layers",), fused="attn.Wqkv.", uniform=False, stops=True)

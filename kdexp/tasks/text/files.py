@@ -124,6 +124,17 @@ def separated_otherwise(path: Path, present: list[str]) -> str:
     )
 
 
+def place(folder: str, root: str | None) -> Path | None:
+    """Return a data folder as a path: below the root unless it is absolute or begins with ``.`` or ``~``.
+
+    Returns:
+        None when it lies below a root that is not set.
+    """
+    if folder.startswith((".", "~")) or Path(folder).is_absolute():
+        return Path(folder).expanduser()
+    return None if root is None else Path(root).expanduser() / folder
+
+
 # --- what stops a reader -------------------------------------------------------------------------------------------
 
 

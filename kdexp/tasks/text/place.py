@@ -79,9 +79,7 @@ class Located(Task):
 
     def _base(self, folder: str, root: str | None) -> Path | None:
         """The folder as a path, or None when it lies below a root that is not set."""
-        if folder.startswith((".", "~")) or Path(folder).is_absolute():
-            return Path(folder).expanduser()
-        return None if root is None else Path(root).expanduser() / folder
+        return files.place(folder, root)
 
     def _in(self, folder: str | None, root: str | None) -> tuple[dict[str, Path], list[str]]:
         """Files found in a folder by split, and descriptions of needed ones that are missing."""

@@ -231,10 +231,10 @@ class SpanTask(RecordTask[Questions]):
 
     def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
         """See :meth:`Task.sheet`: answers by id, as the official evaluation reads them."""
-        texts = self.documents(predictions, data.truths)[".json"]
+        texts = self.published(predictions, data.truths)[".json"]
         return f"{self.name}.{split}.json", json.dumps(texts, ensure_ascii=False, indent=1) + "\n"
 
-    def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
+    def published(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
         """Return what the official evaluation reads: texts by id, and how sure it is that there is no answer."""
         given = self.answered(predictions, targets)
         texts = dict(zip(targets["id"], given, strict=True))

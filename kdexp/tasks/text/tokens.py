@@ -223,7 +223,7 @@ class TokenTask(RecordTask[Sentences]):
     def _share(whole: np.ndarray, without: np.ndarray) -> np.ndarray:
         return counting.jackknife(float(whole[0] / whole[1]), without[:, 0] / np.maximum(without[:, 1], 1))
 
-    def documents(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
+    def published(self, predictions: Predictions, targets: Targets) -> dict[str, Any]:
         """Return some sentences with their entities, for reports; nothing where tags are no entities."""
         if set(self.metrics) <= {"accuracy"}:
             return {}

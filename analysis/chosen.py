@@ -1,0 +1,110 @@
+"""``python -m analysis.chosen study=NAME``: two protocols over a grid of settings, side by side.
+
+Papers print the best point of a fine-tuning grid, chosen on the very set that they report. Here, of each seed:
+
+* *best of grid on validation*: the highest score on validation (that protocol);
+* *chosen on held-out train, reported once*: the score on validation of the point with the highest score on held-out
+  rows of train.
+
+Both are averaged over seeds; the gap between them is what the first protocol adds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from analysis import cli
+from analysis.tables import collected, write
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from analysis.collect import Collected
+
+PURPOSE = "Set best-of-grid on validation beside the point chosen on held-out train; writes tables/chosen.md and .csv."
+ROW = ("objective", "init", "student", "task")
+"""Labels that a line is made for; everything else that the grid varies is a point of it."""
+
+
+def chosen(found: Collected) -> pd.DataFrame:
+    """Return a line for each method and task, scores x100: both protocols' means over seeds, their gap, n, points.
+
+    Raises:
+        ValueError: runs without scores on held-out rows, or a grid of one point.
+    """
+    import pandas as pd
+
+    scores = found.scores
+    scores = scores[(scores["who"] == "student") & scores["split"].isin(["heldout", "validation"])]
+    wide = scores.pivot_table(index=["run", "metric"], columns="split", values="value").reset_index()
+    runs = found.runs.merge(wide, on=["run", "metric"], how="left")
+    if "heldout" not in runs or runs["heldout"].isna().any():
+        raise ValueError(
+            f"study={found.study}: there are runs without scores on held-out rows of train; data.heldout=0.1 gives them"
+        )
+    lines = []
+    for labels, cell in runs.groupby(list(ROW), sort=False):
+        seeds = cell.groupby("seed")
+        best = seeds["validation"].max()
+        honest = cell.loc[seeds["heldout"].idxmax()].set_index("seed")["validation"]
+        points = int(seeds.size().max())
+        line = dict(zip(ROW, labels, strict=True)) | {"metric": str(cell["metric"].iloc[0]), "points": points}
+        line |= {"n": len(best), "best_of_grid": 100 * best.mean(), "chosen": 100 * honest.mean()}
+        line |= {"chosen_std": 100 * honest.std(), "gap": 100 * (best.mean() - honest.mean())}
+        lines.append(line)
+    frame = pd.DataFrame(lines)
+    if (frame["points"] < 2).all():
+        raise ValueError(
+            f"study={found.study}: one point of a grid a seed, so nothing is chosen; use python -m kdexp tables"
+        )
+    return frame
+
+
+def markdown(frame: pd.DataFrame, study: str) -> str:
+    """Return the lines as a table for people."""
+    head = [*ROW, "metric", "n", "points", "best of grid on validation", "chosen on held-out train", "gap"]
+    rows = [
+        [
+            *(str(line[key]) for key in ROW),
+            str(line["metric"]),
+            str(line["n"]),
+            str(line["points"]),
+            f"{line['best_of_grid']:.1f}",
+            f"{line['chosen']:.1f}" + (f" ± {line['chosen_std']:.1f}" if line["n"] > 1 else ""),
+            f"{line['gap']:+.1f}",
+        ]
+        for line in frame.to_dict("records")
+    ]
+    table = [head, ["---"] * len(head), *rows]
+    return "\n".join(
+        [
+            f"# {study}: the best of a grid, and the point that held-out rows choose",
+            "",
+            *("| " + " | ".join(row) + " |" for row in table),
+            "",
+            "n seeds, each with its own choice among the points; mean (± sample std) over seeds, x100.",
+        ]
+    )
+
+
+def run(options: dict[str, str]) -> None:
+    """Choose, write, print."""
+    from analysis import render
+
+    found = collected(options)
+    frame = chosen(found)
+    text, folder = markdown(frame, found.study), found.folder / "tables"
+    written = [write(folder / "chosen.md", text), write(folder / "chosen.csv", render.csv(frame))]
+    print(text)
+    print("Written:", *written, sep="\n  ")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command."""
+    return cli.main("analysis.chosen", PURPOSE, cli.COMMON, run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

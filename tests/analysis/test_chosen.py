@@ -1,0 +1,45 @@
+"""Two protocols over a grid: the planted optimism of choosing on the reported set is found, and its size is right."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from analysis.chosen import chosen, main, markdown
+from analysis.collect import collect
+from tests.analysis.synthetic import make_result, write_points, write_run
+
+
+def planted(root: Path, heldout: bool = True) -> None:
+    """Two seeds, three learning rates; validation and held-out rows disagree about the best of them."""
+    values = {1: [(0.60, 0.70), (0.65, 0.68), (0.50, 0.90)], 2: [(0.61, 0.62), (0.66, 0.71), (0.50, 0.60)]}
+    results = []
+    for seed, points in values.items():
+        for number, (kept, reported) in enumerate(points):
+            result = make_result("grid", "rte", "finetune", "agnostic", seed, shift=number / 100)
+            result["science"]["recipe"]["learning_rate"] = (1 + number) * 1e-5
+            result["scores"] = {"validation": {"accuracy": reported}}
+            if heldout:
+                result["scores"]["heldout"] = {"accuracy": kept}
+            results.append(result)
+            write_run(root, result)
+    write_points(root, "grid", results)
+
+
+def test_each_seed_chooses_for_itself(tmp_path: Path) -> None:
+    planted(tmp_path)
+    found = collect("grid", tmp_path, "folders", mixture="allow")
+    [line] = chosen(found).to_dict("records")
+    assert (line["n"], line["points"]) == (2, 3)
+    assert line["best_of_grid"] == pytest.approx(100 * (0.90 + 0.71) / 2)
+    assert line["chosen"] == pytest.approx(100 * (0.68 + 0.71) / 2)
+    assert line["gap"] == pytest.approx(11.0)
+    assert "| 2 | 3 | 80.5 | 69.5 ± 2.1 | +11.0 |" in markdown(chosen(found), "grid")
+
+
+def test_what_cannot_be_chosen_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planted(tmp_path, heldout=False)
+    words = ["study=grid", f"root={tmp_path}", "source=folders", "mixture=allow"]
+    assert main(words) == 2
+    assert "without scores on held-out rows" in capsys.readouterr().err
