@@ -288,7 +288,7 @@ def test_the_answer_is_the_best_window_and_nothing_is_said_above_the_threshold(t
     assert text[0] == "", "3.0 is more than 1 above -5"
     kept["null"][1] = 3.5
     assert task.answered(kept, data.truths)[1] == ""
-    written = task.documents(kept, data.truths)
+    written = task.published(kept, data.truths)
     assert list(written[".json"]) == rows.ids and written[".null_odds.json"]["q1"] == pytest.approx(1.5)
 
 
