@@ -14,7 +14,7 @@ from kdexp.heads.masked_lm import MaskedLM
 from kdexp.models import capture
 from kdexp.models.families.base import ATTENTION
 from kdexp.objectives.finetune import Finetune
-from kdexp.objectives.hid_cos import hidden_cosine
+from kdexp.objectives.hidden_cosine import hidden_cosine
 from kdexp.objectives.kd import KD
 from kdexp.tasks.text.masking import Masking
 from kdexp.tasks.text.packing import Packed
