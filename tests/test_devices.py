@@ -79,6 +79,12 @@ def test_one_process_ends_and_the_run_says_so(overrides, tmp_path):
     assert json.loads(status.read_text())["state"] == "failed"
 
 
+def test_a_process_whose_run_is_gone_before_it_has_begun_ends(tmp_path):
+    other = {"KDEXP_MEETING": str(tmp_path), "KDEXP_PARENT": "1", "RANK": "1", "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "kdexp.run.crew"]
+    assert subprocess.run(command, env=program_environment(other), timeout=120, check=False).returncode == 1
+
+
 @pytest.mark.slow
 def test_torchrun_around_the_same_command(overrides, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kdexp"]
@@ -97,6 +103,7 @@ def test_torchrun_around_the_same_command(overrides, tmp_path):
         (["runtime.devices=3"], "does not divide recipe.batch_size=16: with 3 devices it must be a multiple of 3"),
         (["runtime.devices=2", "recipe.accumulation=16"], "must be a multiple of 32"),
         (["runtime.devices=2", "teacher.recipe.batch_size=7"], "does not divide teacher.recipe.batch_size=7"),
+        (["runtime.devices=2", "runtime.cohort=4"], "runtime.cohort=4 has no effect with runtime.devices=2"),
         (["runtime.devices=2", "runtime.device=cuda:1"], "is one device and runtime.devices=2 asks for 2"),
         (["runtime.devices=2", "objective=rkd"], "depends on who is in a batch together"),
         (["runtime.devices=2", "objective=clkd"], "compares how classes lie over a whole batch"),
