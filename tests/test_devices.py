@@ -144,7 +144,8 @@ def test_a_slot_has_the_gpus_of_a_run(monkeypatch):
     pairs = slots(None, None, None, {"auto"}, 2)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in pairs] == ["0,1", "2,3"]
     assert pairs[0]["OMP_NUM_THREADS"] == "4"
-    assert len(slots(None, 2, None, {"cpu"}, 2)) == 4
+    on_cpu = slots(None, 2, None, {"cpu"}, 2)
+    assert len(on_cpu) == 4 and on_cpu[0]["OMP_NUM_THREADS"] == "4", "a run's two processes share them out"
 
 
 def test_a_launcher_that_gives_too_few_gpus_is_refused():
