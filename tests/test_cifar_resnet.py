@@ -157,6 +157,7 @@ REFUSED = {
     "a width that is none": (["student.hidden_size=30"], "student.hidden_size=30: the stages have a quarter"),
     "layers run again": (["student.sharing=sps1"], "differ in kind: use student.sharing=none"),
     "micro-batches": (["recipe.accumulation=2"], "recipe.accumulation=2: batch normalisation"),
+    "devices": (["runtime.devices=2"], "runtime.devices=2: batch normalisation"),
     "dropout": (["recipe.dropout=0.1"], "recipe.dropout=0.1 has no effect"),
     "a teacher in training": (["teacher.evaluation_mode=false"], "would go on changing while it teaches"),
     "a teacher that stays random": (["teacher.finetune=false"], "its weights would stay random"),

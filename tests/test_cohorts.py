@@ -112,6 +112,31 @@ def test_seeds_and_tasks_of_their_own_are_kept_apart(study, passes):
     assert len(passes) == 2 * alone
 
 
+def test_two_kinds_of_passes_are_two_passes_whatever_the_order_of_those_who_ask(study, passes):
+    members = {
+        f"{objective}{number}": [f"objective={objective}", f"recipe.learning_rate={number}e-4"]
+        for number in (1, 2, 3)
+        for objective in ("pkd", "hid_seq")
+    }
+    common = "objective.schedule=joint", "recipe.epochs=1", "recipe.keep=last", "selection=last"
+    single, together = study.specs("single", members, *common), study.specs("together", members, *common)
+    execute.execute(single["pkd1"])
+    execute.execute(single["hid_seq1"])
+    alone = len(passes)
+    passes.clear()
+    assert cohort.carry_out(list(together.values())) == [None] * 6
+    assert len(passes) == alone, "a pass for the first token alone, and one for all, a batch"
+    done, with_teacher = [operations(one) for one in together.values()], operations(single["pkd1"])
+    student = min(done)  # of somebody in whose turn the teacher was never run
+    assert with_teacher > 1.3 * student
+    assert sum(done) == pytest.approx(6 * student + 2 * (with_teacher - student), rel=0.02)
+
+
+def operations(one: spec.RunSpec) -> float:
+    last = json.loads((one.run_dir / "result.json").read_text())["stages"][-1]
+    return last["tflops_per_s"] * last["seconds"]
+
+
 class After(Stop):
     """Asks to stop after so many updates."""
 
@@ -303,6 +328,9 @@ def test_how_many_go_together(study):
     for word, expected in (("off", ""), ("2", "1 of 2 runs (1 at once)"), ("1", "")):
         several = list(study.specs("grid", few, "objective=hid_seq", f"runtime.cohort={word}").values())
         assert cohorts.said(several, 1).endswith(expected) and bool(cohorts.said(several, 1)) == bool(expected)
+    recorded = "runtime.device=auto", "runtime.compile_mode=reduce-overhead"
+    graphs = study.specs("grid", few, "objective=hid_seq", *recorded)
+    assert cohorts.said(list(graphs.values()), 1) == "", "a recorded graph writes again where its answers lie"
     stored = study.specs("grid", few, "objective=hid_seq", "runtime.teacher_cache=1GB")
     assert cohorts.said(list(stored.values()), 1) == "", "what the teacher says is looked up"
 

@@ -34,7 +34,7 @@ def test_the_default_is_fine(compose):
         (["init=layers", "init.chosen=[1,2]"], "names 2 layers, but student.num_layers=3"),
         (["init=layers"], "init.chosen has no value"),
         (["student.hidden_size=100"], "student.hidden_size=100 is not a multiple of student.num_heads=12"),
-        (["student.hidden_size=192"], "use init=random"),
+        (["student.hidden_size=192"], "use init=importance (or slice, pca, svd) or init=random"),
         (
             ["objective=att_kl", "student.num_heads=6", "init=random"],
             "student.num_heads=6 must equal teacher.num_heads=12",

@@ -79,6 +79,12 @@ def test_one_process_ends_and_the_run_says_so(overrides, tmp_path):
     assert json.loads(status.read_text())["state"] == "failed"
 
 
+def test_a_process_whose_run_is_gone_before_it_has_begun_ends(tmp_path):
+    other = {"KDEXP_MEETING": str(tmp_path), "KDEXP_PARENT": "1", "RANK": "1", "WORLD_SIZE": "2"}
+    command = [sys.executable, "-m", "kdexp.run.crew"]
+    assert subprocess.run(command, env=program_environment(other), timeout=120, check=False).returncode == 1
+
+
 @pytest.mark.slow
 def test_torchrun_around_the_same_command(overrides, tmp_path):
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "kdexp"]
@@ -97,6 +103,7 @@ def test_torchrun_around_the_same_command(overrides, tmp_path):
         (["runtime.devices=3"], "does not divide recipe.batch_size=16: with 3 devices it must be a multiple of 3"),
         (["runtime.devices=2", "recipe.accumulation=16"], "must be a multiple of 32"),
         (["runtime.devices=2", "teacher.recipe.batch_size=7"], "does not divide teacher.recipe.batch_size=7"),
+        (["runtime.devices=2", "runtime.cohort=4"], "runtime.cohort=4 has no effect with runtime.devices=2"),
         (["runtime.devices=2", "runtime.device=cuda:1"], "is one device and runtime.devices=2 asks for 2"),
         (["runtime.devices=2", "objective=rkd"], "depends on who is in a batch together"),
         (["runtime.devices=2", "objective=clkd"], "compares how classes lie over a whole batch"),
@@ -137,7 +144,8 @@ def test_a_slot_has_the_gpus_of_a_run(monkeypatch):
     pairs = slots(None, None, None, {"auto"}, 2)
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in pairs] == ["0,1", "2,3"]
     assert pairs[0]["OMP_NUM_THREADS"] == "4"
-    assert len(slots(None, 2, None, {"cpu"}, 2)) == 4
+    on_cpu = slots(None, 2, None, {"cpu"}, 2)
+    assert len(on_cpu) == 4 and on_cpu[0]["OMP_NUM_THREADS"] == "4", "a run's two processes share them out"
 
 
 def test_a_launcher_that_gives_too_few_gpus_is_refused():

@@ -192,3 +192,34 @@ def test_what_two_processes_began_one_goes_on_with(pairs, tmp_path):
     shutil.copytree(pairs / "cut" / "run", tmp_path / "cut")
     rest = trained(terms, tmp_path / "cut", slices, ALONE, dropout)
     close(rest, whole | {"losses": whole["losses"][stop_at:]})
+
+
+def test_the_others_go_on_from_a_checkpoint_with_nothing_left_to_train(tmp_path):
+    """Cut at its last update: the next line of metrics is of updates that only rank 0 knows."""
+
+    class Second(Ranks):
+        def told(self, value=None):
+            return value | {"step": 8, "unlogged": 3}
+
+        def shared(self, tensors):
+            return dict(tensors)
+
+        def summed(self, values):
+            return values
+
+        def earliest(self, steps):
+            return steps
+
+        def beside(self, step, run):
+            return run
+
+    student = Student(
+        Step(network(2, 1, 0.0), HEAD, [Term("kd", 1.0, _ready(KD()))]), RECIPE, tmp_path, None, "accuracy", print
+    )
+    student.join(Second(1, 2, 1))
+    assert student.log(1)["train/kd"] == 0
+
+
+def _ready(objective):
+    objective.setup(Context(Shape(2, 16, 2), Shape(4, 16, 2), [], HEAD, 30, {"label": np.zeros(30)}))
+    return objective

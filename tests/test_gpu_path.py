@@ -221,6 +221,7 @@ def test_modes_of_compilation_reach_the_compiler(monkeypatch):
         (["runtime.compile=false"], "has no effect with runtime.compile=false"),
         (["runtime.device=cpu"], "records CUDA graphs and runtime.device=cpu"),
         (["runtime.device=cuda", "runtime.devices=2"], "their exchange is in no graph"),
+        (["runtime.device=cuda", "runtime.cohort=2"], "has no effect with runtime.compile_mode=reduce-overhead"),
         (["runtime.device=cuda", "recipe.accumulation=2"], "so they cannot be summed"),
         (["runtime.compile_mode=fastest"], "choose one of: default, reduce-overhead, max-autotune-no-cudagraphs"),
     ],

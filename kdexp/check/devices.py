@@ -5,6 +5,7 @@ from __future__ import annotations
 from kdexp.common import machine
 from kdexp.common.registry import RESERVED, build
 from kdexp.config.schema import Config
+from kdexp.models.families.base import family
 from kdexp.objectives.base import Objective
 
 
@@ -17,7 +18,7 @@ def problems(config: Config, objectives: bool = True) -> list[str]:
     runtime, teacher = config.runtime, config.teacher
     launched = machine.launched()
     count = runtime.devices if launched == 1 else launched
-    found = _sharding(config, count) + _compiled(config, count)
+    found = _sharding(config, count) + _compiled(config, count) + _alone(config)
     if launched > 1 and runtime.devices not in (1, launched):
         found.append(
             f"runtime.devices={runtime.devices} but torchrun has started {launched} processes: leave runtime.devices "
@@ -29,6 +30,11 @@ def problems(config: Config, objectives: bool = True) -> list[str]:
         found.append(
             f"runtime.device={runtime.device} is one device and runtime.devices={count} asks for {count}: use "
             "runtime.device=cuda (CUDA_VISIBLE_DEVICES says which)."
+        )
+    if family(str(teacher.family)).batch_norm:
+        found.append(
+            f"runtime.devices={count}: batch normalisation (family {teacher.family}) sees the slice of one device at a "
+            "time, so several are not the same as one batch; use runtime.devices=1."
         )
     trained = [("recipe", config.recipe)] + ([("teacher.recipe", teacher.recipe)] if teacher.finetune else [])
     for name, recipe in trained:
@@ -82,6 +88,19 @@ def _compiled(config: Config, count: int) -> list[str]:
         if count > 1
     ]
     return found
+
+
+def _alone(config: Config) -> list[str]:
+    """A size that somebody names for cohorts, where no run is in one (:func:`kdexp.launch.cohorts.most`)."""
+    runtime = config.runtime
+    alone = [f"runtime.devices={runtime.devices}"] if runtime.devices > 1 else []
+    alone += [f"runtime.compile_mode={runtime.compile_mode}"] if runtime.compile_mode == "reduce-overhead" else []
+    if not alone or runtime.cohort in ("auto", "off", "1"):
+        return []
+    return [
+        f"runtime.cohort={runtime.cohort} has no effect with {alone[0]}, where each run has its process for itself: "
+        "use runtime.cohort=auto."
+    ]
 
 
 def _undivided(config: Config, count: int) -> list[str]:

@@ -126,7 +126,7 @@ def other_answers(config: Config) -> list[str]:
     if not needs_teacher(config):
         return []
     task: Task = build(config.task)
-    if not task.head.of_classifier:
+    if not (task.head.of_classifier or task.head.weights):  # a language model, which every pretrained one is
         return []
     wrong = check_labels(config_json.labels(config_json.read(folder)), task)
     head = task.head.weights or family(str(config.teacher.family)).head

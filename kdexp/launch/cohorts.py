@@ -15,11 +15,12 @@ from kdexp.config.identity import digest
 from kdexp.run import footprint
 from kdexp.run.spec import RunSpec
 from kdexp.train import forecast, shared
+from kdexp.train.compiling import GRAPHS
 
 AUTO = 8
 """Runs of a cohort at the most, unless ``runtime.cohort`` names a number: each takes memory for its student."""
 
-ONE_PROCESS = ("device", "dtype", "threads", "cohort", "store", "remote")
+ONE_PROCESS = ("device", "devices", "dtype", "compile", "compile_mode", "threads", "cohort", "store", "remote")
 """Settings of ``runtime`` that runs of one process have in common."""
 
 
@@ -31,10 +32,12 @@ def most(point: RunSpec, waiting: int, slots: int) -> int:
         waiting: runs that are to be started, the point included.
         slots: runs, or cohorts, at once: as long as each has one to do, cohorts would only leave slots empty.
     """
-    asked, devices = point.config.runtime.cohort, point.config.runtime.devices
-    if devices > 1:  # its teacher's passes are those of several processes
+    runtime = point.config.runtime
+    if runtime.devices > 1:  # its teacher's passes are those of several processes
         return 1
-    limit = {"auto": AUTO, "off": 1}.get(asked) or int(asked)
+    if runtime.compile_mode == GRAPHS:  # what its teacher has said is overwritten when the next student is run
+        return 1
+    limit = {"auto": AUTO, "off": 1}.get(runtime.cohort) or int(runtime.cohort)
     return min(limit, -(-waiting // slots))
 
 

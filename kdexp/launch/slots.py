@@ -40,7 +40,7 @@ def slots(
     count = asked or max(1, cores() // (share * each))
     if asked is None and memory_gb:
         count = max(1, min(count, int(free_memory_gb() / memory_gb)))
-    return [environment(share) for _ in range(count)]
+    return [environment(share * each) for _ in range(count)]  # the run shares them out among its processes
 
 
 def environment(threads: int, gpus: float = 0) -> dict[str, str]:

@@ -70,6 +70,10 @@ class ReviewMaps(Review):
         levels += [(student.widths[mine - 1], teacher.widths[its - 1]) for mine, its in self.pairs]
         self.stages = nn.ModuleList(MapFusion(w, middle, out, deepest=i == 0) for i, (w, out) in enumerate(levels))
 
+    def undivided(self) -> str:
+        """Its normalisations look at all images of a micro-batch."""
+        return "normalises over the images of a batch"
+
     def reads(self) -> str:
         """Whole maps: they are not stored."""
         return "all"

@@ -38,11 +38,11 @@ from kdexp.train.phase import Phase
 
 MEETING = "KDEXP_MEETING"
 """Environment of a process that rank 0 has started: the folder with the file that they find each other by."""
+PARENT = "KDEXP_PARENT"
+"""Environment of such a process: the process id of rank 0."""
 LEAVE_S = 10.0
 """Seconds that the others may take to end, and rank 0 to notice that one of them has."""
 WATCH_S = 1.0
-
-
 MET = threading.Event()
 """Set when the processes that ``torchrun`` has started have been brought together."""
 GOES_ON = "The last checkpoint is kept: the same command goes on from there."
@@ -172,9 +172,8 @@ def _complain(folder: str | None, rank: int, sentence: str) -> None:
 
 
 def _leave_with_parent() -> None:
-    """End this process when rank 0 is gone: a killed one can say nothing."""
-    parent = os.getppid()
-    while os.getppid() == parent:
+    """End this process when rank 0 is gone, perhaps before this one had begun: a killed one can say nothing."""
+    while os.getppid() == int(os.environ[PARENT]):
         time.sleep(WATCH_S)
     os._exit(1)
 
@@ -236,7 +235,8 @@ def _started(size: int, threads: int) -> Iterator[_Crew]:
     for variable in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"):
         os.environ.setdefault(variable, loopback)
     with tempfile.TemporaryDirectory(prefix="kdexp-") as folder:
-        env = {**os.environ, MEETING: folder, "WORLD_SIZE": str(size), "OMP_NUM_THREADS": str(threads)}
+        env = {**os.environ, MEETING: folder, PARENT: str(os.getpid()), "WORLD_SIZE": str(size)}
+        env["OMP_NUM_THREADS"] = str(threads)
         command = [sys.executable, "-m", "kdexp.run.crew"]
         crew = _Crew([], Path(folder))
         try:

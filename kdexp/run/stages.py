@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +72,17 @@ def carry_out(
 
 
 def _threads(runtime: Runtime, device: str) -> int:
-    asked = runtime.threads
+    asked, given = runtime.threads, _given_threads()
     if asked is None and runtime.devices > 1 and device == "cpu":  # its processes share this machine
-        asked = max(1, torch.get_num_threads() // runtime.devices)
+        asked = max(1, given // runtime.devices)
     if asked is not None:
         torch.set_num_threads(asked)
+    return torch.get_num_threads()
+
+
+@cache
+def _given_threads() -> int:
+    """Return the threads of this process before its first run has set any."""
     return torch.get_num_threads()
 
 

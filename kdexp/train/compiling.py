@@ -54,16 +54,16 @@ def new_pass(mode: str) -> Callable[[], None]:
     return torch.compiler.cudagraph_mark_step_begin
 
 
-def flops(model: nn.Module, config: Config, data: Dataset, recipe: Recipe, live: bool = True) -> float:
+def flops(model: nn.Module, config: Config, data: Dataset, recipe: Recipe, live: float = 1) -> float:
     """Estimate a phase's floating-point operations: 6 a weight and token for the student, 2 for a teacher beside it.
 
     Args:
-        live: a teacher is run on every batch.
+        live: share of the batches that a teacher is run on.
     """
     small = sum(p.numel() for p in families.of(model).layers(model).parameters())
     teacher = config.teacher
     width, inner = teacher.hidden_size or 0, teacher.intermediate_size or 0
-    big = (teacher.num_layers or 0) * (4 * width**2 + 2 * width * inner) if live else 0
+    big = live * (teacher.num_layers or 0) * (4 * width**2 + 2 * width * inner)
     examples = min(len(data), recipe.examples or len(data))
     share = optim.updates(examples, recipe) * recipe.batch_size / max(1, len(data))
     return float(share * data.costs.sum() * (6 * small + 2 * big))

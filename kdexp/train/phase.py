@@ -397,7 +397,7 @@ class Phase:
         alike = {
             "folder": str(folder), "teacher": config.teacher.model_dump(), "task": config.task,
             "data": config.data.model_dump(), "recipe": shared.stream(self.recipe), "seed": self.settings["seed"],
-            "dtype": self.context.dtype,
+            "dtype": self.context.dtype, "compiled": run is not capture.forward,
         }  # fmt: skip
         if self._part[1] > 1:  # then the numbers of updates count those of the parts before
             alike |= {"span": self._part, "updates": self.updates()}
@@ -501,14 +501,24 @@ class Phase:
         summary.seconds = round(progress.seconds, 3)
         summary.examples_per_s = round(summary.examples / max(progress.seconds, 1e-9), 1)
         share = progress.step / max(1, total)
-        self._note_speed(student.model, train, isinstance(teacher, LiveTeacher), share, progress.seconds)
+        live = (
+            teacher.paid / max(1, teacher.asked)
+            if isinstance(teacher, shared.Seat)
+            else float(isinstance(teacher, LiveTeacher))
+        )
+        self._note_speed(student.model, train, live, share, progress.seconds)
         summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
         summary.wall_seconds = round(time.monotonic() - began, 3)
         summary.best, summary.history = progress.best, progress.history
         summary.stopped_early = progress.stopped
 
-    def _note_speed(self, model: nn.Module, train: Dataset, live: bool, share: float, seconds: float) -> None:
-        """Note how much of the device's arithmetic a training has used; ``share`` of the recipe's updates were made."""
+    def _note_speed(self, model: nn.Module, train: Dataset, live: float, share: float, seconds: float) -> None:
+        """Note how much of the device's arithmetic a training has used.
+
+        Args:
+            live: share of the batches that the teacher was run on in this run's time.
+            share: of the recipe's updates, those that were made.
+        """
         context = self.context
         work = share * flops(model, self.config, train, self.recipe, live)
         speed = work / max(seconds, 1e-9)

@@ -53,7 +53,7 @@ class SharedTeacher:
         self.turns, self.run = turns, run
         self.seats: dict[int, Seat] = {}
         self._live: dict[tuple[frozenset[str], bool], LiveTeacher] = {}
-        self._said: tuple[tuple[Place, bool], Features] | None = None
+        self._said: dict[bool, tuple[Place, Features]] = {}  # of each kind of pass (:attr:`Seat.by_row`), the last one
 
     @classmethod
     def of(
@@ -91,14 +91,16 @@ class SharedTeacher:
     def ask(self, seat: Seat, batch: Batch) -> Features:
         """Return what the teacher says to one student, for all who come to this batch if it is not known yet."""
         if seat.place is None:
+            seat.paid += 1
             return self._run(batch, seat.want, seat.answers)
-        which = seat.place, seat.by_row
-        if self._said is None or self._said[0] != which or not seat.names <= self._said[1].keys():
+        last = self._said.get(seat.by_row)
+        if last is None or last[0] != seat.place or not seat.names <= last[1].keys():
             alike = [seat, *(other for other in self.listeners() if other.by_row == seat.by_row)]
             want = frozenset[str]().union(*(other.want for other in alike))
-            self._said = which, self._run(batch, want, any(other.answers for other in alike))
-        said = self._said[1]
-        return {name: values for name, values in said.items() if name in seat.names}
+            last = seat.place, self._run(batch, want, any(other.answers for other in alike))
+            self._said[seat.by_row] = last
+            seat.paid += 1
+        return {name: values for name, values in last[1].items() if name in seat.names}
 
     def _run(self, batch: Batch, want: frozenset[str], answers: bool) -> Features:
         if (want, answers) not in self._live:
@@ -115,6 +117,7 @@ class Seat:
         by_row: the teacher's last block is run for the first token only, which rounds otherwise: such a student is
             served by another pass than those who want more of that block.
         place: the micro-batch that it will ask about; None = nobody is waited for.
+        asked, paid: micro-batches that it has asked about, and those for which the teacher was run in its turn.
     """
 
     def __init__(self, teacher: SharedTeacher, want: frozenset[str], answers: bool, depth: int) -> None:
@@ -123,6 +126,7 @@ class Seat:
         capture.prepare(teacher.model, want)
         self.by_row = reach.describe(teacher.model, teacher.head, want, answers).get("next") == "first token"
         self.place: Place | None = None
+        self.asked = self.paid = 0
 
     def turn(self, number: int, micro: int) -> None:
         """Let those go first that are further behind (see :class:`kdexp.train.loop.LoopSettings`)."""
@@ -135,4 +139,5 @@ class Seat:
 
     def __call__(self, batch: Batch) -> Features:
         """Return the teacher's features for a batch, as :class:`kdexp.train.teachers.LiveTeacher` would."""
+        self.asked += 1
         return self.teacher.ask(self, batch)

@@ -101,7 +101,8 @@ class Student:
         tensors = ranks.shared(checkpoint.state(self.model, self.parts, self.optimizer))
         if not ranks.first:
             checkpoint.restore(tensors, self.model, self.parts, self.optimizer)
-            self._sums = {}
+            none = torch.zeros(len(self.objectives), device=next(self.step.parameters()).device)
+            self._sums = {"values": none, "norms": none.sum()} if self.progress.unlogged else {}
         self.run = ranks.beside(self.step, self.run)
 
     def begin_epoch(self, epoch: int, epochs: int) -> None:
