@@ -1,4 +1,4 @@
-"""Locks of the operating system, which vanish with their holder: whether one is held, and waiting for one."""
+"""Locks of the operating system, which vanish with their holder: whether one is held, waiting for one, making once."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TypeVar
 
 from kdexp.common import turns
 from kdexp.common.files import Interrupted
+
+T = TypeVar("T")
 
 
 def is_locked(path: Path) -> bool:
@@ -62,3 +65,24 @@ def hold(path: Path, timeout: float, stop: Callable[[], bool], busy: Callable[[]
         yield bool(what)
     finally:
         lock.release()
+
+
+def once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
+    """Return what ``load`` finds at ``entry``, made if it is missing; one process makes it, the others wait.
+
+    Raises:
+        OSError: what was made cannot be read back.
+    """
+    from filelock import FileLock
+
+    kept = load(entry)
+    if kept is None:
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_suffix(".lock")):
+            kept = load(entry)
+            if kept is None:
+                make()
+                kept = load(entry)
+    if kept is None:
+        raise OSError(f"{entry} cannot be read back: is the disk full or shared without locks?")
+    return kept

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ABILITIES = {
     "classes": "a distribution over classes",
+    "decisions": "logits (B, C) of classes or labels, each of which can be taken as a yes or no",
     "distributions": "distributions over classes, bins or positions",
     "examples": "one row of logits (B, C) an example",
     "positions": "logits at every position (B, L, ...)",

@@ -87,7 +87,7 @@ class Classification(Head):
 
     name: ClassVar[str] = "classification"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    abilities: ClassVar[frozenset[str]] = frozenset({"classes", "distributions", "examples", "small"})
+    abilities: ClassVar[frozenset[str]] = frozenset({"classes", "decisions", "distributions", "examples", "small"})
 
     def __init__(self, label_names: list[str]) -> None:
         self._label_names = list(label_names)

@@ -57,7 +57,7 @@ class MultiLabel(Head):
 
     name: ClassVar[str] = "multilabel"
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    abilities: ClassVar[frozenset[str]] = frozenset({"examples", "small"})
+    abilities: ClassVar[frozenset[str]] = frozenset({"decisions", "examples", "small"})
 
     def __init__(self, label_names: list[str]) -> None:
         self._label_names = list(label_names)

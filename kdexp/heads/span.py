@@ -37,7 +37,7 @@ class Span(Head):
 
     name: ClassVar[str] = "span"
     auto_class: ClassVar[str] = "AutoModelForQuestionAnswering"
-    abilities: ClassVar[frozenset[str]] = frozenset({"positions", "small"})
+    abilities: ClassVar[frozenset[str]] = frozenset({"distributions", "positions", "small"})
     names: ClassVar[tuple[str, ...]] = ("start_logits", "end_logits")
     weights: ClassVar[str] = "qa_outputs"
 

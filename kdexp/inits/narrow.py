@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -92,7 +92,7 @@ class Narrow(Init):
     shrinks_heads: ClassVar[bool] = False
     """Its heads may be smaller than the teacher's."""
 
-    depth: str | list[Depth] = "spread"
+    depth: Literal["first", "last", "spread"] | list[Depth] = "spread"
 
     def layers(self, student_layers: int, teacher_layers: int) -> list[int] | None:
         """Return the layers that ``depth`` names.

@@ -38,6 +38,17 @@ class WID(Narrow):
         """Always: the stage starts from it."""
         return True
 
+    def problems(self) -> list[str]:
+        """Say what is wrong with the settings themselves."""
+        found = super().problems()
+        if self.head:
+            found.append("init.head=true: the head that init=wid trains with its compactors is not cut; use false.")
+        if not self.pooler:
+            found.append(
+                "init.pooler=false has no effect with init=wid, which trains and cuts the pooler too; use true."
+            )
+        return found
+
 
 def wid_merge(
     weight: Tensor,

@@ -14,6 +14,7 @@ import numpy as np
 from kdexp.common.registry import build
 from kdexp.config import schema
 from kdexp.config.schema import Config, Count
+from kdexp.heads.base import unanswered
 from kdexp.heads.classification import LABEL
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
@@ -38,6 +39,9 @@ class Arriving(Method):
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`."""
         objective, found = config.objective, []
+        lacking = unanswered(("classes", "examples"), build(config.task).head)
+        if lacking:
+            return [f"objective.method=arriving {lacking} (task={config.task.get('name')}): use objective=kd."]
         classes = len(config.task.get("label_names") or [])
         if objective.schedule != "single" or objective.intermediate:
             found.append("objective.method=arriving has one phase for each part of the classes: use schedule=single.")

@@ -9,8 +9,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from kdexp.common.registry import build
 from kdexp.config import schema
 from kdexp.config.schema import Config, Group, Seed, Weight
+from kdexp.heads.base import unanswered
 from kdexp.heads.batch import Batch, Features
 from kdexp.heads.classification import LABEL
 from kdexp.methods import distill
@@ -41,7 +43,10 @@ class Ensemble(Method):
 
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`."""
-        objective, found = config.objective, []
+        objective, found, head = config.objective, [], build(config.task).head
+        lacking = unanswered(("examples",), head)
+        if lacking:
+            found.append(f"objective.method=ensemble {lacking} (task={config.task.get('name')}): use objective=kd.")
         if objective.schedule != "single" or objective.intermediate:
             found.append("objective.method=ensemble combines answers alone: use objective.schedule=single.")
         if not config.teacher.finetune:
@@ -52,6 +57,12 @@ class Ensemble(Method):
         if not isinstance(objective, Settings):
             return found
         asked = objective.teachers
+        one = "classes" in head.abilities or (head.width == 1 and "decisions" not in head.abilities)
+        if asked.combine == "best" and not lacking and not one:
+            found.append(
+                f"objective.teachers.combine=best takes the teacher nearest to an example's class or score, and "
+                f"the head {head.name} (task={config.task.get('name')}) has neither: use mean or weighted."
+            )
         if len(set(asked.seeds)) < len(asked.seeds):
             found.append(f"objective.teachers.seeds={asked.seeds}: the same teacher stands there twice; name others.")
         given = asked.weights

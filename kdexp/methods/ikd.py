@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from kdexp.common.registry import build
 from kdexp.config import schema
 from kdexp.config.schema import Config, Group, Share
 from kdexp.heads.batch import Batch, Features, Targets
@@ -46,8 +47,16 @@ class IKD(Method):
         objective, found = config.objective, []
         if objective.schedule != "single":
             found.append(f"objective.schedule={objective.schedule}: the two views are one phase; use single.")
-        if config.task.get("_target_", "").startswith("kdexp.tasks.") and ".text." not in config.task["_target_"]:
-            found.append(f"objective.method=ikd perturbs tokens, and task={config.task['name']} has none: use kd.")
+        task = build(config.task)
+        if task.reads != "texts":
+            found.append(f"objective.method=ikd perturbs tokens, and task={task.name} has none: use kd.")
+            return found
+        moves = isinstance(objective, Settings) and objective.noise.mode == "delete"
+        if moves and "positions" in task.head.abilities:
+            found.append(
+                f"objective.noise.mode=delete moves what follows, and labels of task={task.name} stand at positions: "
+                "use objective.noise.mode=mask."
+            )
         return found
 
     def plan(self, config: Config, facts: Facts) -> Stage:
@@ -94,7 +103,9 @@ class Views(Dataset):
         """See :meth:`Dataset.collate`; 2B rows."""
         clean = self.whole.collate(index, step_seed, width)
         ids, real = clean.inputs["input_ids"], clean.inputs["attention_mask"]
-        noise = uniform((step_seed or 0) % 65521, torch.zeros((), dtype=torch.long), clean.index, ids.shape[1])
+        texts = len(ids) // len(clean)  # several where answers of a question are texts
+        numbers = (clean.index[:, None] * texts + torch.arange(texts)).flatten()
+        noise = uniform((step_seed or 0) % 65521, torch.zeros((), dtype=torch.long), numbers, ids.shape[1])
         special, drop = torch.isin(ids, torch.tensor(self.special)), noise < self.drop
         never = torch.full_like(ids, -1)
 

@@ -36,9 +36,15 @@ class WID(Method):
 
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`."""
+        found = []
+        if config.objective.method == "wid":
+            found.append(
+                "objective.method=wid lays no run out: use init=wid, which goes with any objective, and leave "
+                "objective.method as the objective has it."
+            )
         if config.student.sharing != "none":
-            return [f"init=wid makes layers of their own, and student.sharing={config.student.sharing}: use none."]
-        return []
+            found.append(f"init=wid makes layers of their own, and student.sharing={config.student.sharing}: use none.")
+        return found
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """There is none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,21 @@ from kdexp.heads.common import choice, wide
 from kdexp.objectives.base import Batch, Features, Pairs
 
 __all__ = ["choice", "wide"]
+
+
+def idle(because: str, settings: Mapping[str, tuple[object, object]]) -> None:
+    """Refuse settings that were given where they have no effect.
+
+    Args:
+        because: the setting that makes them idle, such as ``unbiased.form=pairs``.
+        settings: what was given and the default, by name.
+
+    Raises:
+        ValueError: naming all that differ from their default.
+    """
+    given = [f"{name}={value}" for name, (value, default) in settings.items() if value != default]
+    if given:
+        raise ValueError(f"{' and '.join(given)} has no effect with {because}: leave it out")
 
 
 def exact(x: Tensor) -> torch.autocast:

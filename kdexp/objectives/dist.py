@@ -10,7 +10,7 @@ from torch import Tensor
 from kdexp.config.schema import Temperature, Weight
 from kdexp.heads.base import Head
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import alive, choice, wide
+from kdexp.objectives.common import alive, choice, idle, wide
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class DIST(Objective):
     a constant row or column counts as uncorrelated, without a gradient.
 
     Args:
-        beta, gamma: weights of inter and intra.
+        beta, gamma: weights of inter and intra in ``total``.
         temperature: divides both sides' logits.
         part: ``total``, ``inter`` or ``intra``.
     """
@@ -72,6 +72,8 @@ class DIST(Objective):
     ) -> None:
         super().__init__()
         choice("dist.part", part, PARTS)
+        if part != "total":
+            idle(f"dist.part={part}", {"beta": (beta, 1.0), "gamma": (gamma, 1.0)})
         self.beta, self.gamma, self.temperature, self.part = beta, gamma, temperature, part
         self.batchwise = part == "intra" or (part == "total" and gamma > 0)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kdexp.config.schema import Part, Temperature, Weight
 from kdexp.objectives.base import Batch, Features, Objective
-from kdexp.objectives.common import choice, wide
+from kdexp.objectives.common import choice, idle, wide
 
 REDUCTIONS = ("mean_sides", "as_coded")
 
@@ -83,6 +83,8 @@ class LD(Objective):
         times_T2: bool = True,
     ) -> None:
         super().__init__()
+        if gamma == 0:
+            idle("ld.gamma=0", {"threshold": (threshold, 0.1)})
         self.temperature, self.gamma, self.threshold = temperature, gamma, threshold
         self.weighted, self.times_T2 = weighted, times_T2
 
@@ -93,7 +95,10 @@ class LD(Objective):
         over_positions = len(self.head.names) > 1 and batch.mask is not None
         real = batch.mask if over_positions else torch.ones_like(ours[:, 0], dtype=torch.long)
         assert real is not None
-        weights = wide(ours).softmax(-1).amax((1, 2)).detach() if self.weighted else None
+        weights = None
+        if self.weighted:
+            scores = wide(ours.detach()).masked_fill(~real.bool()[:, None, :], float("-inf"))
+            weights = scores.softmax(-1).amax((1, 2))
         loss = ld(ours, theirs, real, weights, self.temperature, self.times_T2)
         if self.gamma == 0:
             return loss

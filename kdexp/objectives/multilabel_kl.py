@@ -43,7 +43,8 @@ def multilabel_kl(
 class MultilabelKL(Divergence):
     """T^2 * sum over classes of the binary KL between the teacher's and the student's sigmoid.
 
-    For answers of which several may be true; on one label an example it treats the classes apart. Reduction: sum /
+    For answers of which several may be true (``task=multilabel``); on one label an example it treats the classes apart.
+    Reduction: sum /
     sentences by default. Mask: none needed. Power of T: 2 (T itself is ours; the source has none). Units: sentences.
     Source: official code, weight 10. Degenerate: one class is the softmax KL of [0, z]. Settings as in
     :class:`Divergence`, and
@@ -52,7 +53,7 @@ class MultilabelKL(Divergence):
         form: ``kl``, or ``bce`` with the teacher's entropy.
     """
 
-    asks: ClassVar[tuple[str, ...]] = ("classes", "examples")
+    asks: ClassVar[tuple[str, ...]] = ("decisions",)
 
     def __init__(
         self,

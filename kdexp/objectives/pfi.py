@@ -26,7 +26,8 @@ def pfi(
 
     F = mean over D of the squared difference of hidden states (B, L, D), P = mean over C of that of predictions.
     Sentence predictions (B, C): mean over B of P_b * (mean of F over its real tokens); token predictions (B, L, C):
-    mean over real tokens of P * F.
+    mean over real tokens of P * F. Where the texts are the answers of questions, predictions (B/K, K) have one number a
+    text, which is its P.
 
     Args:
         scores: predictions are ``logit`` or ``probability`` (softmax).
@@ -36,7 +37,8 @@ def pfi(
     ours, theirs = wide(student_logits), wide(teacher_logits.detach())
     if scores == "probability":
         ours, theirs = ours.softmax(-1), theirs.softmax(-1)
-    weight = (ours - theirs).square().mean(-1)
+    weight = (ours - theirs).square()
+    weight = weight.mean(-1) if len(weight) == len(student) else weight.flatten()
     weight = weight.detach() if detach_weight else weight
     error = (wide(student) - wide(teacher.detach())).square().mean(-1)
     mask = attention_mask.to(error.dtype)

@@ -11,7 +11,7 @@ from torch import Tensor
 from kdexp.config.schema import Count, Temperature
 from kdexp.heads.base import Head
 from kdexp.objectives.base import Batch, Features, Objective
-from kdexp.objectives.common import choice, wide
+from kdexp.objectives.common import choice, idle, wide
 
 FORMS = ("l2", "kl")
 Factor = Annotated[float, Field(ge=-10, le=10)]
@@ -92,6 +92,8 @@ class Response(Objective):
     ) -> None:
         super().__init__()
         choice("response.form", form, FORMS)
+        if form == "l2":
+            idle("response.form=l2", {"temperature": (temperature, 2.0)})
         self.old_classes, self.factor, self.form, self.temperature = old_classes, factor, form, temperature
 
     def suits(self, head: Head) -> None:

@@ -13,7 +13,7 @@ from kdexp.config.schema import Amount, Count, Seed, Temperature
 from kdexp.heads.base import Head
 from kdexp.heads.classification import LABEL, log_probabilities
 from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import choice, wide
+from kdexp.objectives.common import choice, idle, wide
 from kdexp.objectives.noise import uniform
 
 WEIGHTS = ("uniform", "teacher")
@@ -126,7 +126,7 @@ class Unbiased(Objective):
         self,
         groups: Count = 2,
         form: str = "stratified",
-        temperature: Temperature = 1.0,
+        temperature: Temperature = 2.0,
         weights: str = "uniform",
         with_marginal: bool = False,
         pairs: Count = 10,
@@ -136,8 +136,11 @@ class Unbiased(Objective):
         super().__init__()
         choice("unbiased.form", form, FORMS)
         choice("unbiased.weights", weights, WEIGHTS)
-        if form == "pairs" and with_marginal:
-            raise ValueError("unbiased.with_marginal belongs to form=stratified: set it to false, or take that form")
+        drawing = {"pairs": (pairs, 10), "scale": (scale, 20.0), "seed": (seed, 0)}
+        softening = {
+            "temperature": (temperature, 2.0), "weights": (weights, "uniform"), "with_marginal": (with_marginal, False),
+        }  # fmt: skip
+        idle(f"unbiased.form={form}", drawing if form == "stratified" else softening)
         self.groups, self.form, self.temperature, self.weights = groups, form, temperature, weights
         self.with_marginal, self.draws, self.scale, self.seed = with_marginal, pairs, scale, seed
         self.register_buffer("epoch", torch.zeros((), dtype=torch.long))

@@ -106,7 +106,7 @@ def test_who_teaches_images_that_change(compose, folder, tmp_path, cut):
     assert bool(stored) is not cut
 
 
-@pytest.mark.parametrize("name", ["annealing", "continuation", "pro_kd", "pro_kd_shuffled", "review_maps"])
+@pytest.mark.parametrize("name", ["annealing", "continuation", "pro_kd", "pro_kd_shuffled", "review_maps", "dkd"])
 def test_objectives_on_convolutions(compose, folder, tmp_path, name):
     config = prepared(compose, folder, f"objective={name}", *FEW, models=("resnet20", "resnet8"))
     done, _, _ = carry_out(config, tmp_path)

@@ -8,7 +8,10 @@ import math
 import pytest
 import torch
 
+from kdexp.heads.base import unanswered
+from kdexp.heads.batch import Batch
 from kdexp.heads.classification import logit_kl
+from kdexp.heads.span import Span
 from kdexp.objectives import (
     aid,
     band_mse,
@@ -192,6 +195,24 @@ def test_where_nothing_is_left_is_refused(objective, told, toy):
         toy(classes=2).setup(objective)
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: Unbiased(pairs=3, scale=5.0), "pairs=3 and scale=5.0 has no effect with unbiased.form=stratified"),
+        (lambda: Unbiased(seed=1), "seed=1 has no effect with unbiased.form=stratified"),
+        (lambda: Unbiased(form="pairs", temperature=4.0), "temperature=4.0 has no effect with unbiased.form=pairs"),
+        (lambda: Unbiased(form="pairs", with_marginal=True), "with_marginal=True has no effect"),
+        (lambda: dist.DIST(part="intra", gamma=2.0), "gamma=2.0 has no effect with dist.part=intra"),
+        (lambda: response.Response(temperature=4.0), "temperature=4.0 has no effect with response.form=l2"),
+        (lambda: ld.LD(gamma=0.0, threshold=0.5), "threshold=0.5 has no effect with ld.gamma=0"),
+    ],
+    ids=["pairs", "seed", "temperature", "marginal", "gamma", "l2", "threshold"],
+)
+def test_settings_without_effect_are_refused(make, told):
+    with pytest.raises(ValueError, match=told):
+        make()
+
+
 def test_groups_of_single_classes_are_refused(toy):
     with pytest.raises(ValueError, match="cuts the 3 classes into groups of one class each"):
         toy(classes=3).setup(Unbiased(groups=3))
@@ -231,6 +252,40 @@ def test_valuable_positions_hold_the_best_and_padding_is_none():
     best = teacher.masked_fill(~mask.bool()[:, None], -math.inf).argmax(-1)
     assert valuable.gather(1, best).all() and not (valuable.bool() & ~mask.bool()).any()
     assert torch.equal(ld.valuable_positions(torch.zeros(3, 2, 7), mask), mask)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_ld_of_spans(weighted):
+    """T^2 * (KL over real positions + gamma * KL over the valuable ones), by hand, with numbers at padding ignored."""
+    lengths, temperature, gamma = (5, 3), 2.0, 0.5
+    mask = torch.tensor([[1] * n + [0] * (5 - n) for n in lengths])
+    sides = []
+    for seed in (0, 1):
+        both = logits(2, 2, 5, seed=seed) / 2
+        both[1, :, 3:] = 50.0
+        sides.append(dict(zip(Span.names, both.unbind(1), strict=True)))
+    batch = Batch({}, mask, {}, torch.arange(2))
+    term = ld.LD(temperature=temperature, gamma=gamma, threshold=0.5, weighted=weighted)
+    term.head = Span()
+    assert not unanswered(term.asks, term.head)
+    expected = 0.0
+    for row, n in enumerate(lengths):
+        ours, theirs = ([side[name][row, :n] for name in Span.names] for side in sides)
+        best = [x.softmax(-1) >= 0.5 * x.softmax(-1).max() for x in theirs]
+        weight = max(x.softmax(-1).max() for x in ours) if weighted else 1.0
+        for places, share in ((torch.ones(n, dtype=torch.bool), 1.0), (best[0] | best[1], gamma)):
+            for s, t in zip(ours, theirs, strict=True):
+                p, q = ((x[places] / temperature).softmax(-1) for x in (t, s))
+                expected += weight * share * (p * (p / q).log()).sum() / 4  # two sides, two windows
+    torch.testing.assert_close(term(*sides, batch), expected * temperature**2)
+
+
+def test_pfi_of_answers_weighs_each_text_by_its_own_score():
+    x, y, ours, theirs = logits(6, 3, 4), logits(6, 3, 4, seed=1), logits(2, 3, seed=2), logits(2, 3, seed=3)
+    mask = torch.ones(6, 3, dtype=torch.long)
+    errors = (x - y).square().mean((1, 2))
+    expected = ((ours - theirs).square().reshape(-1) * errors).mean()
+    torch.testing.assert_close(pfi.pfi(x, y, mask, ours, theirs, "logit"), expected)
 
 
 def test_pfi_fades_where_predictions_agree():

@@ -67,15 +67,27 @@ def test_a_batch_is_cut_by_questions(tiny_bert_dir, tmp_path):
     assert Choices(4).outputs(type("Output", (), {"logits": logits}))["logits"].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
 
 
+def test_whole_contexts_are_held_out(tmp_path):
+    rows = [{**row(number), "article": f"text {number // 4}"} for number in range(80)]
+    for split in ("train", "validation"):
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    files = {split: f"{split}.jsonl" for split in ("train", "validation")}
+    cut = ChoiceTask("toy", folder=str(tmp_path), files=files).splits(None, 0.1)
+    assert len(cut["heldout"]) == 8 and len(cut["train"]) == 72
+    assert not set(cut["heldout"].contexts) & set(cut["train"].contexts)
+
+
 def test_a_run_learns_which_answer_is_right(run):
     result = run("objective=kd", "teacher.recipe.epochs=8", "recipe.epochs=8")
     assert result["task"]["kind"] == "choices" and result["task"]["majority"]["validation"]["accuracy"] == 0.25
     assert result["scores"]["validation"]["accuracy"] > 0.6
 
 
-@pytest.mark.parametrize("objective", ["att_kl", "hid_seq", "patience", "annealing"])
+@pytest.mark.parametrize("objective", ["att_kl", "hid_seq", "patience", "annealing", "pfi", "ikd"])
 def test_objectives_see_texts_like_any_others(run, objective):
-    more = ["recipe.accumulation=2"] if objective != "annealing" else ["objective.intermediate.annealing.tau_max=1"]
+    more = ["recipe.accumulation=2"]
+    if objective in ("annealing", "ikd"):
+        more = ["objective.intermediate.annealing.tau_max=1"] if objective == "annealing" else []
     result = run(f"objective={objective}", "teacher.recipe.epochs=1", "recipe.epochs=1", *more)
     assert 0 <= result["scores"]["validation"]["accuracy"] <= 1
 

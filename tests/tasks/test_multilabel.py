@@ -103,7 +103,7 @@ def test_rows_that_cannot_be_used_are_named(compose, tiny_bert_dir, tiny_csv_tas
         spec.make(compose(*words, *mine))
 
 
-@pytest.mark.parametrize("objective", ["kd", "att_kl", "ted"])
+@pytest.mark.parametrize("objective", ["kd", "att_kl", "ted", "multilabel_kl"])
 def test_a_run(compose, tiny_bert_dir, tiny_csv_task, tmp_path, monkeypatch, objective):
     from kdexp.cli import main
 
@@ -130,3 +130,5 @@ def test_objectives_on_classes_are_refused(compose, tiny_bert_dir, tiny_csv_task
     mine = ["task=multilabel", f"task.folder={folder(tmp_path / 'mails')}", f"task.label_names={NAMES}"]
     with pytest.raises(ConfigError, match="clkd needs a distribution over classes"):
         spec.make(compose("objective=clkd", *words, *mine))
+    with pytest.raises(ConfigError, match="combine=best takes the teacher nearest .* head multilabel"):
+        spec.make(compose("objective=ensemble", "objective.teachers.combine=best", *words, *mine))

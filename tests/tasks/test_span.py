@@ -128,6 +128,9 @@ def test_whole_articles_are_held_out_near_the_asked_share(tmp_path):
         made(squads.folder(tmp_path / "one", articles=1)).splits(None, 0.1)
     by_context = made(tmp_path / "one", columns={**COLUMNS, "title": "context"}).splits(None, 0.1)
     assert not set(by_context["heldout"].contexts) & set(by_context["train"].contexts)
+    (tmp_path / "a.json").write_text(json.dumps(squads.official([squads.question(i, articles=1) for i in range(9)])))
+    published = questions.read(tmp_path / "a.json", {**COLUMNS, "title": "context"}, False, True)
+    assert published.titles == published.contexts, "of the published form too"
 
 
 def test_articles_in_two_splits_are_said(tmp_path):
@@ -292,6 +295,19 @@ def test_the_answer_is_the_best_window_and_nothing_is_said_above_the_threshold(t
     assert list(written[".json"]) == rows.ids and written[".null_odds.json"]["q1"] == pytest.approx(1.5)
 
 
+def test_what_questions_contribute_to_a_score_of_some_of_them(tmp_path):
+    """The mean is the metric, and another answer to a question of the other kind changes no share."""
+    names = ["exact_match", "f1", "has_answer_f1", "no_answer_exact_match"]
+    task = SpanTask("toy", folder=str(tmp_path), metrics=names, metric="f1", unanswerable=True)
+    targets = {"context": ["a cat", "a dog", "a cow", "a hen"], "answers": [["cat"], ["dog sat"], [], []]}
+    kept = {"span": [[2, 5]] * 4, "score": [1.0, 1.0, 1.0, -1.0], "null": [0.0] * 4}
+    shares, scores = task.contributions(kept, targets), task.evaluate(kept, targets)
+    assert set(shares) == set(names)
+    assert {name: values.mean() for name, values in shares.items()} == pytest.approx(scores)
+    assert scores["has_answer_f1"] == pytest.approx((1 + 2 / 3) / 2) and scores["no_answer_exact_match"] == 0.5
+    assert shares["has_answer_f1"][2] == shares["has_answer_f1"][3] == scores["has_answer_f1"]
+
+
 # --- whole runs ------------------------------------------------------------------------------------------------------
 
 
@@ -349,7 +365,7 @@ def test_what_the_teacher_answers_is_stored_and_changes_no_number(run):
 
 
 OBJECTIVES = ["finetune", "annealing", "hid_cls", "att_kl_val_kl", "minilm_v2", "ted", "lwd", "pro_kd", "pkd", "review",
-              "dpk"]  # fmt: skip
+              "dpk", "ld", "ikd"]  # fmt: skip
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -364,6 +380,20 @@ def test_objectives_live_on_spans(run, objective):
 def test_objectives_that_cannot_are_refused_before_anything_is_loaded(run, objective, tmp_path):
     with pytest.raises(ConfigError, match=f"{objective} needs .*, which the head span does not have"):
         run(f"objective={objective}")
+    assert not (tmp_path / "multirun").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["objective=ikd", "objective.noise.mode=delete"], "noise.mode=delete moves what follows"),
+        (["objective=ensemble"], "method=ensemble needs one row of logits .*, which the head span does not have"),
+        (["objective=arriving"], "method=arriving needs a distribution over classes"),
+    ],
+)
+def test_methods_that_cannot_are_refused_before_anything_is_loaded(run, words, told, tmp_path):
+    with pytest.raises(ConfigError, match=told):
+        run(*words)
     assert not (tmp_path / "multirun").exists()
 
 

@@ -272,6 +272,17 @@ class ImageTask(TextTask):
             context.say(f"{count} images of the file of {name} were scaled to {self.size} x {self.size} pixels")
         return made
 
+    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """See :meth:`Task.unlabelled`: images are not predicted.
+
+        Raises:
+            ValueError: always.
+        """
+        raise ValueError(
+            f"task={self.name} has images, and predictions are written for texts only: what a run answered on its "
+            "validation images is in its predictions/validation.safetensors"
+        )
+
     def save_preprocessor(self, context: DataContext, folder: Path) -> None:
         """See :meth:`Task.save_preprocessor`: size and normalisation, as transformers' image processors read them."""
         prepared = {

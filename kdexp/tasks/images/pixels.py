@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from kdexp.common import files
+from kdexp.common import files, locks
 from kdexp.tasks.text import values
 from kdexp.tasks.text.files import Table, read
 
@@ -87,20 +87,8 @@ def once(cache: Path | None, state: str, size: int, make: Make) -> Pictures:
     """
     if cache is None:
         return _in_memory(size, make)
-    from filelock import FileLock
-
     entry = Path(cache) / "images" / hashlib.sha256(f"{SCHEMA} {state} {size}".encode()).hexdigest()[:32]
-    kept = load(entry)
-    if kept is None:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
-            kept = load(entry)
-            if kept is None:
-                _fill(entry, size, make)
-                kept = load(entry)
-    if kept is None:
-        raise OSError(f"{entry} cannot be read back: is the disk full or shared without locks?")
-    return kept
+    return locks.once(entry, load, lambda: _fill(entry, size, make))
 
 
 def _in_memory(size: int, make: Make) -> Pictures:

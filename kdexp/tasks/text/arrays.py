@@ -22,27 +22,6 @@ Parts = tuple[Mapping[str, np.ndarray], Mapping[str, int]]
 """What a split is made of: arrays by name, and whole numbers by name."""
 
 
-def once(entry: Path, load: Callable[[Path], T | None], make: Callable[[], None]) -> T:
-    """Return what ``load`` finds at ``entry``, made if it is missing; one process makes it, the others wait.
-
-    Raises:
-        OSError: what was made cannot be read back.
-    """
-    from filelock import FileLock
-
-    found = load(entry)
-    if found is None:
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_suffix(".lock")):
-            found = load(entry)
-            if found is None:
-                make()
-                found = load(entry)
-    if found is None:
-        raise OSError(f"{entry} cannot be read back: is the disk full or shared without locks?")
-    return found
-
-
 def save(folder: Path, splits: Mapping[str, Parts]) -> None:
     """Write an entry aside, flush it, move it into place (of a damaged one, which has just been refused)."""
     meta = {}

@@ -18,7 +18,7 @@ from kdexp.tasks.text import encoding, files, leaderboard, values
 from kdexp.tasks.text.arrays import Parts
 from kdexp.tasks.text.encoding import LABEL, Encoded, of_arrays
 from kdexp.tasks.text.records import Records, RecordTask
-from kdexp.tasks.text.rows import Rows
+from kdexp.tasks.text.rows import Rows, held_groups
 
 COLUMNS = {"context": "article", "question": "question", "answers": "options", "right": "answer"}
 """What each column is called, by what it holds."""
@@ -141,6 +141,17 @@ class ChoiceTask(RecordTask[Choices]):
             if name != "train" and both:
                 lines.append(f"task {self.name}: {len(both)} contexts of {name} are in train too: no clean score")
         return lines
+
+    def apart(self, train: Choices, share: float) -> np.ndarray:
+        """Hold out whole contexts, so that no text stands on both sides; a question without one is by itself.
+
+        Raises:
+            ValueError: there are too few contexts.
+        """
+        groups = [text if text.strip() else f"question {row}" for row, text in enumerate(train.contexts)]
+        if share and len(set(groups)) < 2:
+            raise ValueError(f"data.heldout={share} holds whole contexts out, and train has one: use data.heldout=0")
+        return held_groups(groups, share)
 
     def encoding(self) -> list[Any]:
         """See :meth:`RecordTask.encoding`."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from kdexp.common import files
+from kdexp.common import files, locks
 from kdexp.tasks.base import Batch, Dataset, Targets
 from kdexp.tasks.text import arrays
 from kdexp.tasks.text.rows import Rows
@@ -132,7 +132,7 @@ def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], di
     if cache is None:
         return compute()
     path = _remembered(cache, kind, state)
-    return arrays.once(path, _read, lambda: files.write_record(path, compute()))
+    return locks.once(path, _read, lambda: files.write_record(path, compute()))
 
 
 def recall(cache: Path | None, kind: str, state: str) -> dict | None:
@@ -177,7 +177,7 @@ def encode_once(
     def write() -> None:
         _save(folder, {name: encode(tokenizer, rows, max_length) for name, rows in make().items()})
 
-    return arrays.once(folder, load, write)
+    return locks.once(folder, load, write)
 
 
 def encoded(reader: str, max_length: int, key: str, cache: Path) -> dict[str, Encoded] | None:

@@ -71,7 +71,8 @@ def read(path: Path, columns: dict[str, str], unanswerable: bool, labelled: bool
     """Read a file of questions.
 
     Args:
-        columns: what each of :data:`COLUMNS` is called; of the official form they are known.
+        columns: what each of :data:`COLUMNS` is called; of the official form they are known, and ``title`` may name
+            another of them.
         unanswerable: questions without an answer are let pass.
         labelled: False: answers are not looked at.
 
@@ -80,7 +81,9 @@ def read(path: Path, columns: dict[str, str], unanswerable: bool, labelled: bool
     """
     wanted = [name for name in COLUMNS if labelled or name != "answers"]
     table = _official(path) if is_official(path) else files.read(path, [columns[name] for name in wanted])
-    names = COLUMNS if is_official(path) else columns
+    names = columns
+    if is_official(path):  # its names are known; which of them contexts are grouped by is still a choice
+        names = {**COLUMNS, "title": columns["title"] if columns["title"] in COLUMNS else COLUMNS["title"]}
     for name in ("id", "title", "question", "context"):
         values.texts(table, names[name])
     ids = table.columns[names["id"]]

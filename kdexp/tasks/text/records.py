@@ -15,6 +15,7 @@ from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
 
+from kdexp.common import locks
 from kdexp.common.problems import ConfigError
 from kdexp.config.schema import Count
 from kdexp.tasks.base import DataContext, Dataset
@@ -279,7 +280,7 @@ class RecordTask(Located, Generic[R]):
         parts = [SCHEMA, type(self).__name__, self.fingerprint(root, cache), context.heldout, self.encoding()]
         key = json.dumps([*parts, tokenizer.digest(reader), length])
         folder = Path(cache) / "encoded" / hashlib.sha256(key.encode()).hexdigest()[:32]
-        made = arrays.once(
+        made = locks.once(
             folder,
             lambda entry: arrays.load(entry, lambda values, numbers: (values, numbers)),
             lambda: arrays.save(folder, {name: self.encoded(reader, length, rows) for name, rows in splits.items()}),

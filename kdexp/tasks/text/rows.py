@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,3 +93,27 @@ def hold_out(rows: Rows, share: float, seed: int, classes: bool) -> tuple[Rows, 
     mask = np.zeros(len(rows), dtype=bool)
     mask[chosen] = True
     return rows.take(np.flatnonzero(~mask)), rows.take(chosen)
+
+
+def held_groups(groups: Sequence[str], share: float) -> np.ndarray:
+    """Return which training rows are held out, in whole groups: as many as come nearest to the share of rows.
+
+    Args:
+        groups: the group of each row, at least two different ones.
+
+    Raises:
+        ValueError: as :func:`held`.
+    """
+    wanted = held(len(groups), share)
+    if not wanted:
+        return np.zeros(0, dtype=np.int64)
+    sizes = Counter(groups)
+    names, chosen, count = sorted(sizes), set[str](), 0
+    for place in np.random.default_rng([0, len(names)]).permutation(len(names)):
+        more = count + sizes[names[place]]
+        if abs(more - wanted) < abs(count - wanted) and len(chosen) < len(names) - 1:
+            chosen.add(names[place])
+            count = more
+    if not chosen:
+        chosen = {min(names, key=lambda name: (sizes[name], name))}
+    return np.array([i for i, name in enumerate(groups) if name in chosen], dtype=np.int64)

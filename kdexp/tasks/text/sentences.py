@@ -123,5 +123,9 @@ def _columns(path: Path, columns: tuple[str, str], names: list[str], labelled: b
         tags = table.columns[columns[1]][row] if labelled else []
         if not isinstance(sentence, list) or not isinstance(tags, list):
             raise ValueError(f"{table.at(row)}: a list of words and a list of tags are needed")
+        if not sentence and not labelled:
+            raise ValueError(
+                f"{table.at(row)}: there is no word, and answers are written sentence by sentence: remove it"
+            )
         if sentence:
             yield table.at(row), sentence, tags

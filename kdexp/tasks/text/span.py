@@ -23,7 +23,7 @@ from kdexp.tasks.text.arrays import Parts
 from kdexp.tasks.text.encoding import Encoded, of_arrays
 from kdexp.tasks.text.questions import COLUMNS, Questions
 from kdexp.tasks.text.records import RecordTask
-from kdexp.tasks.text.rows import held
+from kdexp.tasks.text.rows import held_groups
 
 METRICS = ("exact_match", "f1")
 KINDS = ("has_answer", "no_answer")
@@ -134,24 +134,12 @@ class SpanTask(RecordTask[Questions]):
         Raises:
             ValueError: there are too few articles.
         """
-        wanted = held(len(train), share)
-        if not wanted:
-            return np.zeros(0, dtype=np.int64)
-        sizes = Counter(train.titles)
-        if len(sizes) < 2:
+        if share and len(set(train.titles)) < 2:
             raise ValueError(
                 f"data.heldout={share} holds whole articles out, and train has one ({train.titles[0]!r:.60}): use "
                 "task.columns.title=context, which cuts by contexts, or data.heldout=0"
             )
-        names, chosen, count = sorted(sizes), set[str](), 0
-        for place in np.random.default_rng([0, len(names)]).permutation(len(names)):
-            more = count + sizes[names[place]]
-            if abs(more - wanted) < abs(count - wanted) and len(chosen) < len(names) - 1:
-                chosen.add(names[place])
-                count = more
-        if not chosen:
-            chosen = {min(names, key=lambda name: (sizes[name], name))}
-        return np.array([i for i, title in enumerate(train.titles) if title in chosen], dtype=np.int64)
+        return held_groups(train.titles, share)
 
     # --- windows --------------------------------------------------------------------------------------------------
 
@@ -196,8 +184,16 @@ class SpanTask(RecordTask[Questions]):
         return given
 
     def contributions(self, predictions: Predictions, targets: Targets) -> dict[str, np.ndarray]:
-        """Return exact match and F1 of every question."""
-        return self._judged(self.answered(predictions, targets), targets)
+        """Return exact match and F1 of every question; of a metric of some questions the jackknife's share."""
+        shares = self._judged(self.answered(predictions, targets), targets)
+        has = np.array([bool(right) for right in targets["answers"]])
+        for kind, rows in zip(KINDS, (has, ~has), strict=True):
+            for name in METRICS:
+                if f"{kind}_{name}" in self.metrics and rows.any():
+                    mean = shares[name][rows].mean()
+                    gaps = np.where(rows, shares[name] - mean, 0.0)
+                    shares[f"{kind}_{name}"] = mean + gaps * len(rows) / rows.sum()
+        return shares
 
     def _judged(self, given: list[str], targets: Targets) -> dict[str, np.ndarray]:
         pairs = [answers.best(a, right, self.unanswerable) for a, right in zip(given, targets["answers"], strict=True)]
