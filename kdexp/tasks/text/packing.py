@@ -21,9 +21,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from kdexp.common import files
+from kdexp.common.locks import once
 from kdexp.heads.hidden_tokens import COUNTS, PLACES, TOKENS
 from kdexp.tasks.base import Batch, Dataset, Targets
-from kdexp.tasks.text.arrays import once
 from kdexp.tasks.text.masking import Masking
 
 log = logging.getLogger(__name__)
