@@ -13,7 +13,7 @@ import pandas as pd
 from analysis import records
 from kdexp.common import files
 
-VERSION = 4  # raise when the meaning of a row changes
+VERSION = 5  # raise when the meaning of a row changes
 
 
 @dataclass(frozen=True)

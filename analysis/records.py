@@ -63,7 +63,7 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
         "num_labels": _number(task.get("num_labels")),
         "data_hash": task["data_hash"],
         "selection": result["selection"],
-        "rows": _number((task.get("rows") or {}).get("validation")),
+        "rows": _number((task.get("scored") or task.get("rows") or {}).get("validation")),
         "seconds": _number(cost.get("seconds")),
         "train_seconds": _number(cost.get("train_seconds")),
         "steps": _number(cost.get("steps")),

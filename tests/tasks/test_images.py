@@ -234,6 +234,11 @@ def test_one_class_and_strange_folders(folder, tmp_path):
     assert "a folder purple, which is none of the classes" in tree.unusable(context(tmp_path / "cache"))[0]
 
 
+def test_images_are_not_predicted(folder, tmp_path):
+    with pytest.raises(ValueError, match="has images, and predictions are written for texts only"):
+        task(folder).unlabelled(context(tmp_path), "validation")
+
+
 def test_a_teacher_that_has_seen_other_images_is_refused(folder, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"image_size": 224}))
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.1] * 3, "image_std": [0.5] * 3}))

@@ -339,6 +339,7 @@ def test_a_run_learns_and_leaves_what_the_official_evaluation_reads(run, tmp_pat
     result = run("objective=kd", *LEARN, task=task, train=96, words=30)
     assert result["task"]["kind"] == "span" and result["task"]["questions"]["validation"] == 24
     assert result["task"]["rows"]["validation"] > 24, "windows"
+    assert result["task"]["scored"]["validation"] == 24, "questions"
     assert result["scores"]["validation"]["f1"] > result["task"]["majority"]["validation"]["f1"] + 0.25
     folder = tmp_path / result["run"]["folder"] / "predictions"
     texts = json.loads((folder / "validation.json").read_text())
