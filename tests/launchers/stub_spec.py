@@ -14,7 +14,7 @@ from kdexp.store.stage import Stage
 
 MACHINERY = {
     "device": "auto", "store": "multirun/.store", "remote": None, "dtype": "auto", "keep_weights": "final",
-    "cohort": "off",
+    "cohort": "off", "devices": 1,
 }  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from kdexp.run.spec import RunSpec
 
 
 def point(name: str, task: str = "alpha", objective: str = "kd", folder: Path = Path("nowhere")) -> RunSpec:
-    config = SimpleNamespace(runtime=SimpleNamespace(device="auto"), study="s", seed=1)
+    config = SimpleNamespace(runtime=SimpleNamespace(device="auto", devices=1, cohort="off"), study="s", seed=1)
     labels = {"task": task, "objective": objective, "student": "", "teacher": ""}
     return RunSpec(config, name, name, folder / name, labels, {}, ())
 
