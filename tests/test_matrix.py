@@ -17,8 +17,12 @@ from kdexp.train import evaluate
 from tests.test_runs import toy
 from tests.toys import network
 
-OBJECTIVES = [name for name in choices.names(Path(CONFIG_PATH) / "objective") if not name.startswith("agnostic_")]
-"""Those on raw text have the same tests of their own (tests/methods/test_agnostic.py)."""
+OBJECTIVES = [
+    name
+    for name in choices.names(Path(CONFIG_PATH) / "objective")
+    if not name.startswith("agnostic_") and name != "review_maps"
+]
+"""Those on raw text and on maps of images have tests of their own (tests/methods: test_agnostic, test_image_runs)."""
 ONE_FAMILY = {
     "assistant", "ensemble", "ikd",
     "aid", "band_mse", "cka", "dist", "distilbert", "dkd", "embed_distill", "gram", "hidden_cosine", "jsd", "ld",

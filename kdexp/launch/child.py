@@ -79,11 +79,10 @@ class Order:
         from kdexp.run import cohort, spec  # not before: numerical libraries read their threads when loaded
 
         runs = [spec.restore(*told) for told in zip(self.configs, self.overrides, strict=True)]
-        if self.far:
-            for run in runs:
+        try:
+            for run in runs if self.far else ():
                 watched = run.run_dir / STOP, SharedRun(of(run.config), run.run_dir)
                 threading.Thread(target=_watch, args=watched, daemon=True).start()
-        try:
             ends = cohort.carry_out(runs)
         except KeyboardInterrupt as error:  # before anything could listen
             ends = [error for _ in runs]
