@@ -89,12 +89,11 @@ def unreadable(config: Config) -> list[str]:
 
 
 def _lengths(config: Config, folder: Path) -> list[str]:
-    limits = [source.positions(json.loads((folder / "config.json").read_text()))]
+    limits: list[float | None] = [source.positions(json.loads((folder / "config.json").read_text()))]
     path = folder / "tokenizer_config.json"
     if path.is_file():
         try:
-            limits.append(json.loads(path.read_text(encoding="utf-8")).get("model_max_length"))
-            float(limits[-1] or 0)
+            limits.append(_number(json.loads(path.read_text(encoding="utf-8")).get("model_max_length")))
         except (ValueError, TypeError, AttributeError, RecursionError):
             return [f"{path} is damaged, or its model_max_length is no number: save the tokenizer again."]
     most = min((int(limit) for limit in limits if limit is not None), default=None)
@@ -105,6 +104,13 @@ def _lengths(config: Config, folder: Path) -> list[str]:
         for name, length in asked.items()
         if most is not None and length > most
     ]
+
+
+def _number(value: Any) -> float | None:
+    """Return a number as it is, or None where nothing is said; a ValueError for anything else."""
+    if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+        raise ValueError(f"{value!r} is no number")
+    return value
 
 
 def _pooler(config: Config, folder: Path) -> list[str]:

@@ -14,7 +14,7 @@ from kdexp.store.stage import Stage
 
 MACHINERY = {
     "device": "auto", "store": "multirun/.store", "remote": None, "dtype": "auto", "keep_weights": "final",
-    "cohort": "off", "devices": 1,
+    "cohort": "off", "devices": 1, "compile_mode": "default",
 }  # fmt: skip
 
 

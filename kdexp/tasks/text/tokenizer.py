@@ -72,7 +72,10 @@ def of_teacher(context: DataContext) -> Any:
         ValueError: there is none, or it does not fit the teacher or the asked length.
     """
     reader = load(context.model, context.options.get("revision"))
-    reader.model_max_length = min(reader.model_max_length, context.positions or reader.model_max_length)
+    longest = reader.model_max_length
+    if isinstance(longest, bool) or not isinstance(longest, int | float):
+        raise ValueError(f"the tokenizer of {context.model} has model_max_length={longest!r}: save it with a number")
+    reader.model_max_length = min(longest, context.positions or longest)
     wrong = problems(reader, context.vocab_size, "teacher", context.max_length) if context.vocab_size else []
     if wrong:
         raise ValueError(" ".join(wrong))
