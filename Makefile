@@ -39,6 +39,7 @@ $(STAMP):
 	  echo "This torch is a build that needs libraries of its own (CUDA); installing them: see requirements.lock for the alternative"; \
 	  $(PIP) -c requirements.lock "$$(grep '^torch==' requirements.lock)"; \
 	  $(PY) -c 'import torch'; fi
+	@rm -rf kdexp.egg-info  # of an older version, which would be found before what is installed now
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@$(PY) -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true  # templates among them do not compile
 	@touch $(STAMP)
