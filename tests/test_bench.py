@@ -38,6 +38,7 @@ def measured(tmp_path_factory):
     return out, words, there
 
 
+@pytest.mark.slow
 def test_contestants_compute_the_same_and_are_timed(measured):
     out, _, there = measured
     (result,) = json.loads((out / "speed.json").read_text())
@@ -53,6 +54,7 @@ def test_contestants_compute_the_same_and_are_timed(measured):
     assert (out / "speed.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_not_measured_again(measured):
     out, words, _ = measured
     (cell,) = (out / "cells").glob("*.json")
@@ -62,6 +64,7 @@ def test_what_was_measured_is_not_measured_again(measured):
     assert "loading" not in done.stderr and cell.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_the_report_writes_the_table_into_the_page(measured, tmp_path):
     out, _, _ = measured
     page = tmp_path / "performance.md"

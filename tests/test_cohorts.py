@@ -226,6 +226,7 @@ def test_a_second_interrupt_does_not_wait(study, monkeypatch):
 WORDS = ["init=first,last,spread", "objective=att_kl,kd", "hydra.launcher.slots=1", "-m"]
 
 
+@pytest.mark.slow
 def test_a_killed_grid_of_which_some_can_join_goes_on_in_other_groups(
     kdexp, study, tmp_path, tiny_bert_dir, tiny_csv_task
 ):

@@ -192,6 +192,7 @@ def test_a_kill_costs_nothing_but_time(alone, tmp_path):
 # --- what cannot work ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_cannot_work_is_said_first(kdexp, alone, before, tiny_bert_dir, tmp_path):
     for given, words, told in (
         (
