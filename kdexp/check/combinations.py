@@ -208,7 +208,7 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
     objective = config.objective
     try:
         problems = method(objective.method).problems(config)
-    except ValueError:
+    except (ValueError, TypeError):
         if head is not None:
             raise
         problems = []  # it asked the task, of which everything has been said
