@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ import torch.multiprocessing
 from safetensors.torch import load_file, save_file
 
 from kdexp.config.schema import Recipe
+from kdexp.methods import agnostic
 from kdexp.models import capture, precision
 from kdexp.models.families.base import ATTENTION, Shape
 from kdexp.objectives.att_kl import AttKL
@@ -223,3 +225,22 @@ def test_the_others_go_on_from_a_checkpoint_with_nothing_left_to_train(tmp_path)
 def _ready(objective):
     objective.setup(Context(Shape(2, 16, 2), Shape(4, 16, 2), [], HEAD, 30, {"label": np.zeros(30)}))
     return objective
+
+
+def test_a_budget_of_hours_is_timed_by_all_and_decided_by_rank_0(tmp_path, monkeypatch):
+    """Ranks that made different numbers of updates would wait for each other for ever."""
+    timed = []
+    monkeypatch.setattr(agnostic, "_seconds", lambda phase: timed.append(phase) or 2.0)
+
+    class Second(Ranks):
+        def told(self, value=None):
+            return None if value is None else 0.5  # rank 0 has no note of an earlier attempt, and a faster machine
+
+    phase = SimpleNamespace(
+        settings={"budget": {"hours": 1.0}}, recipe=RECIPE, work=tmp_path, stage=SimpleNamespace(name="s"),
+        context=SimpleNamespace(ranks=Second(1, 2), say=print),
+    )  # fmt: skip
+    assert agnostic._budgeted(phase).steps == 7200 and len(timed) == 1
+    assert not list(tmp_path.iterdir()), "only rank 0 writes"
+    phase.context.ranks = ALONE
+    assert agnostic._budgeted(phase).steps == agnostic._budgeted(phase).steps == 1800 and len(timed) == 2

@@ -120,6 +120,21 @@ def test_a_cohort_equals_its_students_alone(tmp_path):
     assert len(calls) == 8, "one teacher forward a batch, however many students"
 
 
+def test_who_has_left_a_cohort_is_answered_for_any_batch(tmp_path):
+    """After its training a student is measured on rows that nobody else asks about."""
+    m, takes = student(tmp_path), Turns(1)
+    want, data = capture.wanted(m.objectives.values(), 1), examples()
+    shared = SharedTeacher(network(4, 99), HEAD, True, None, takes)
+    with takes.taking(0):
+        seat = shared.seat(want, True, 1)
+        seat.turn(0, 0)
+        seat(data.collate(np.arange(8)))
+        seat.leave()
+        other = data.collate(np.arange(8, 13))
+        said, alone = seat(other), teachers.LiveTeacher(network(4, 99), HEAD, want, None)(other)
+    assert said.keys() == alone.keys() and same(said, alone)
+
+
 def test_accumulation_equals_one_batch(tmp_path):
     found = []
     for parts in (1, 2, 4):

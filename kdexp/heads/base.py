@@ -164,3 +164,29 @@ class Head(ABC):
             ValueError: this kind of head has none.
         """
         raise ValueError(f"the head {self.name} has no small form for hidden states of a layer")
+
+
+class Labelled(Head):
+    """A head whose answers have names.
+
+    Args:
+        label_names: of classes, tags or labels, in the order of their ids.
+    """
+
+    def __init__(self, label_names: list[str]) -> None:
+        self._label_names = list(label_names)
+
+    @property
+    def label_names(self) -> list[str]:
+        """The names in the order of their ids."""
+        return self._label_names
+
+    def model_config(self) -> dict[str, Any]:
+        """Return number and names of the answers."""
+        names = self.label_names
+        return {"num_labels": len(names), **numbered(names)}
+
+
+def numbered(names: Sequence[str]) -> dict[str, Any]:
+    """Return a model configuration's ``id2label`` and ``label2id`` of names in the order of their ids."""
+    return {"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}}

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from kdexp.heads.base import Head
+from kdexp.heads.base import Head, numbered
 from kdexp.heads.batch import Batch, Features, Predictions, Targets
 from kdexp.heads.classification import LABEL, soft_labels
 from kdexp.heads.common import FirstToken, wide
@@ -52,9 +52,8 @@ class Bins(Head):
 
     def model_config(self) -> dict[str, Any]:
         """Return n outputs, named by their bins; problem_type is set so that no step recompiles."""
-        names = {i: f"bin {i}" for i in range(self.bins)}
-        known = {"id2label": names, "label2id": {name: i for i, name in names.items()}}
-        return {"num_labels": self.bins, "problem_type": "single_label_classification", **known}
+        named = numbered([f"bin {i}" for i in range(self.bins)])
+        return {"num_labels": self.bins, "problem_type": "single_label_classification", **named}
 
     def loss(self, outputs: Features, batch: Batch, reduction: str = "mean") -> Tensor:
         """Return the :func:`dfl`."""

@@ -8,7 +8,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.heads.base import FORMS, REDUCTIONS, Head
+from kdexp.heads.base import FORMS, REDUCTIONS, Labelled
 from kdexp.heads.batch import Batch, Features, Predictions, Targets
 from kdexp.heads.common import FirstToken, choice, wide
 
@@ -78,7 +78,22 @@ def soft_labels(
     return soft(student_logits, teacher_logits.detach(), temperature, times_T2, reduction)
 
 
-class Classification(Head):
+def divergences(student: Tensor, teacher: Tensor, temperature: float, form: str) -> Tensor:
+    """Sum over the last dimension (..., C) of p log(p/q), or of -p log q (``soft_ce``); the teacher is a constant."""
+    choice("form", form, FORMS)
+    log_q, log_p = log_probabilities(student, teacher.detach(), temperature)
+    return (log_p.exp() * ((log_p - log_q) if form == "kl" else -log_q)).sum(-1)
+
+
+def most_frequent(train: Targets, like: Targets, count: int) -> Predictions:
+    """All weight on the most frequent of ``count`` answers in train; of equally frequent ones, on the lowest id."""
+    counts = np.bincount(np.asarray(train[LABEL], dtype=np.int64), minlength=count)
+    logits = np.zeros((len(like[LABEL]), count), dtype=np.float32)
+    logits[:, int(counts.argmax())] = 1.0
+    return {"logits": logits}
+
+
+class Classification(Labelled):
     """A class of an example, as logits (B, C).
 
     Args:
@@ -89,22 +104,9 @@ class Classification(Head):
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     abilities: ClassVar[frozenset[str]] = frozenset({"classes", "decisions", "distributions", "examples", "small"})
 
-    def __init__(self, label_names: list[str]) -> None:
-        self._label_names = list(label_names)
-
-    @property
-    def label_names(self) -> list[str]:
-        """The classes in the order of their ids."""
-        return self._label_names
-
     def model_config(self) -> dict[str, Any]:
         """Return number and names of the classes; problem_type is set so that no step recompiles."""
-        return {
-            "num_labels": self.width,
-            "problem_type": "single_label_classification",
-            "id2label": dict(enumerate(self.label_names)),
-            "label2id": {name: i for i, name in enumerate(self.label_names)},
-        }
+        return {**super().model_config(), "problem_type": "single_label_classification"}
 
     def loss(self, outputs: Features, batch: Batch, reduction: str = "mean") -> Tensor:
         """Return the :func:`cross_entropy`."""
@@ -125,10 +127,7 @@ class Classification(Head):
 
     def trivial(self, train: Targets, like: Targets) -> Predictions:
         """Return all weight on the most frequent class of train; of equally frequent ones, on the lowest id."""
-        counts = np.bincount(np.asarray(train[LABEL], dtype=np.int64), minlength=self.width)
-        logits = np.zeros((len(like[LABEL]), self.width), dtype=np.float32)
-        logits[:, int(counts.argmax())] = 1.0
-        return {"logits": logits}
+        return most_frequent(train, like, self.width)
 
     def small(self, width: int, dropout: float) -> FirstToken:
         """Make a pooler on the first token with a linear map to the classes."""

@@ -11,8 +11,9 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.heads.base import FORMS, REDUCTIONS, Head
+from kdexp.heads.base import REDUCTIONS, Head
 from kdexp.heads.batch import Batch, Features, Predictions, Targets
+from kdexp.heads.classification import divergences
 from kdexp.heads.common import choice, wide
 from kdexp.heads.hidden_tokens import COUNTS, NOTHING, PLACES, TOKENS
 
@@ -74,11 +75,8 @@ class MaskedLM(Head):
         times_T2: bool = True,
     ) -> Tensor:
         """Return the divergence from the teacher's distributions at hidden tokens."""
-        choice("form", form, FORMS)
-        log_q = (wide(student["logits"]) / temperature).log_softmax(-1)
-        log_p = (wide(teacher["logits"].detach()) / temperature).log_softmax(-1)
-        values = (log_p.exp() * ((log_p - log_q) if form == "kl" else -log_q)).sum(-1)
-        loss = self._reduced(values, batch, reduction, log_q.shape[-1])
+        values = divergences(student["logits"], teacher["logits"], temperature, form)
+        loss = self._reduced(values, batch, reduction, student["logits"].shape[-1])
         return loss * temperature**2 if times_T2 else loss
 
     def squared_error(self, student: Features, teacher: Features, batch: Batch, factor: float | Tensor = 1.0) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdexp.heads.base import FORMS, REDUCTIONS, Head
+from kdexp.heads.base import FORMS, REDUCTIONS, Labelled
 from kdexp.heads.batch import Batch, Features, Predictions, Targets
 from kdexp.heads.classification import LABEL
 from kdexp.heads.common import FirstToken, choice, wide
@@ -48,7 +48,7 @@ def sigmoid_kl(
     return total * temperature**2 if times_T2 else total
 
 
-class MultiLabel(Head):
+class MultiLabel(Labelled):
     """Any number of labels an example, as logits (B, C): above 0 = it is there.
 
     Args:
@@ -59,20 +59,9 @@ class MultiLabel(Head):
     auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
     abilities: ClassVar[frozenset[str]] = frozenset({"decisions", "examples", "small"})
 
-    def __init__(self, label_names: list[str]) -> None:
-        self._label_names = list(label_names)
-
-    @property
-    def label_names(self) -> list[str]:
-        """The labels in the order of their ids."""
-        return self._label_names
-
     def model_config(self) -> dict[str, Any]:
         """Return number and names of the labels, and that each is decided by itself."""
-        names = self.label_names
-        ids = {name: i for i, name in enumerate(names)}
-        named = {"id2label": dict(enumerate(names)), "label2id": ids}
-        return {"num_labels": len(names), "problem_type": "multi_label_classification", **named}
+        return {**super().model_config(), "problem_type": "multi_label_classification"}
 
     def loss(self, outputs: Features, batch: Batch, reduction: str = "mean") -> Tensor:
         """Return the binary cross entropy: over examples and labels, or its sum."""

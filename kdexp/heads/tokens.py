@@ -5,14 +5,15 @@ Legend: B windows, L padded length, C tags.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.heads.base import FORMS, REDUCTIONS, Head
+from kdexp.heads.base import REDUCTIONS, Labelled
 from kdexp.heads.batch import Batch, Features, Predictions, Targets
+from kdexp.heads.classification import divergences
 from kdexp.heads.common import choice, wide
 
 TAGS = "tags"
@@ -21,7 +22,7 @@ ASKED = "asked"
 """Name of the mask (B, L) of positions that answers are asked at: pieces of words, never special tokens or padding."""
 
 
-class Tokens(Head):
+class Tokens(Labelled):
     """Logits (B, L, C), of which those at asked positions count, in every loss.
 
     Args:
@@ -31,20 +32,6 @@ class Tokens(Head):
     name: ClassVar[str] = "tokens"
     auto_class: ClassVar[str] = "AutoModelForTokenClassification"
     abilities: ClassVar[frozenset[str]] = frozenset({"classes", "positions", "small"})
-
-    def __init__(self, label_names: list[str]) -> None:
-        self._label_names = list(label_names)
-
-    @property
-    def label_names(self) -> list[str]:
-        """The tags in the order of their ids."""
-        return self._label_names
-
-    def model_config(self) -> dict[str, Any]:
-        """Return number and names of the tags."""
-        names = self.label_names
-        ids = {name: i for i, name in enumerate(names)}
-        return {"num_labels": len(names), "id2label": dict(enumerate(names)), "label2id": ids}
 
     def loss(self, outputs: Features, batch: Batch, reduction: str = "mean") -> Tensor:
         """Return the cross entropy over asked positions."""
@@ -64,11 +51,8 @@ class Tokens(Head):
         times_T2: bool = True,
     ) -> Tensor:
         """Return the divergence from the teacher's distribution over tags, over asked positions."""
-        choice("form", form, FORMS)
         choice("reduction", reduction, REDUCTIONS)
-        log_q = (wide(student["logits"]) / temperature).log_softmax(-1)
-        log_p = (wide(teacher["logits"].detach()) / temperature).log_softmax(-1)
-        values = (log_p.exp() * ((log_p if form == "kl" else 0.0) - log_q)).sum(-1)
+        values = divergences(student["logits"], teacher["logits"], temperature, form)
         loss = self._over(values, batch, reduction)
         loss = loss / self.width if reduction == "mean" else loss
         return loss * temperature**2 if times_T2 else loss

@@ -35,7 +35,7 @@ from kdexp.train.phase import Phase, Summary
 from kdexp.train.question import PRETRAINED
 from kdexp.train.step import run_step
 from kdexp.train.student import Student
-from kdexp.train.teachers import LiveTeacher, Teacher
+from kdexp.train.teachers import CachedTeacher, Teacher
 
 GROUPS = ("objective", "recipe")
 """Groups of the init that have a type of their own."""
@@ -248,12 +248,13 @@ def _budgeted(phase: Phase) -> Recipe:
         return recipe.model_copy(update={"steps": max(1, budget["tokens"] // (recipe.batch_size * recipe.max_length))})
     if "hours" not in budget:
         return recipe
-    note = phase.work / "budget.json"
-    known = files.read_record(note, {"steps": int})
+    note, ranks = phase.work / "budget.json", phase.context.ranks
+    known = ranks.told(files.read_record(note, {"steps": int}))
     if known is None:
-        seconds = _seconds(phase)
+        seconds = ranks.told(_seconds(phase))  # all time their updates together, and go by the clock of the first
         known = {"steps": max(1, int(budget["hours"] * 3600 / seconds))}
-        files.write_record(note, known)
+        if ranks.first:
+            files.write_record(note, known)
         phase.context.say(
             f"stage {phase.stage.name}: an update takes {seconds:.3f} s here, so {budget['hours']:g} h are "
             f"{known['steps']} updates"
@@ -264,7 +265,9 @@ def _budgeted(phase: Phase) -> Recipe:
 def _seconds(phase: Phase) -> float:
     """Return how long an update of this stage takes on this machine: a few are made and thrown away."""
     context, times = phase.context, list[float]()
-    quiet = replace(context, show=lambda *ignored: None, write=lambda *ignored: None, saved=lambda key: None)
+    quiet = replace(
+        context, show=lambda *ignored: None, write=lambda *ignored: None, saved=lambda key: None, turns=None
+    )  # alone: its teacher is nobody else's
 
     def note(student: Student, step: int) -> None:
         if context.device.type == "cuda":
@@ -282,7 +285,7 @@ def _seconds(phase: Phase) -> float:
 @torch.no_grad()
 def _terms(phase: Phase, student: Student, teacher: Teacher | None, split: Dataset) -> dict[str, float]:
     """Return what each term is on a split that was not trained on: is the loss curve right?"""
-    if teacher is not None and not isinstance(teacher, LiveTeacher):
+    if isinstance(teacher, CachedTeacher):
         return {}  # it knows the training examples only
     step, device = student.step, phase.context.device
     step.eval()

@@ -134,7 +134,8 @@ class Seat:
         self.teacher.turns.give_way(self.place)
 
     def leave(self) -> None:
-        """Listen no longer."""
+        """Listen no longer: nobody is waited for, and what is asked from now on is answered for its own sake."""
+        self.place = None
         self.teacher.seats = {who: seat for who, seat in self.teacher.seats.items() if seat is not self}
 
     def __call__(self, batch: Batch) -> Features:

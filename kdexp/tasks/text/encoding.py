@@ -124,6 +124,28 @@ class Encoded(Dataset):
         return Batch({"input_ids": ids, "attention_mask": mask}, mask, {}, torch.arange(size))
 
 
+class OfEncoded(Dataset):
+    """A split whose items are those of its tokens, ``encoded``, with other labels than a class or a score."""
+
+    encoded: Encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(n,) token counts."""
+        return self.encoded.costs
+
+    def vocabulary(self) -> np.ndarray:
+        """See :meth:`Dataset.vocabulary`."""
+        return self.encoded.vocabulary()
+
+    def specimen(self, size: int, length: int) -> Batch:
+        """See :meth:`Dataset.specimen`."""
+        return self.encoded.specimen(size, length)
+
+
 def remember(cache: Path | None, kind: str, state: str, compute: Callable[[], dict]) -> dict:
     """Return ``compute()``, kept as ``<cache>/<kind>/<sha256 of state>.json``; one process computes, others wait.
 

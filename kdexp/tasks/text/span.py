@@ -20,7 +20,7 @@ from kdexp.heads.base import Head
 from kdexp.tasks.base import Batch, Dataset, Predictions, Targets
 from kdexp.tasks.text import answers, questions, shown, windows
 from kdexp.tasks.text.arrays import Parts
-from kdexp.tasks.text.encoding import Encoded, of_arrays
+from kdexp.tasks.text.encoding import Encoded, OfEncoded, of_arrays
 from kdexp.tasks.text.questions import COLUMNS, Questions
 from kdexp.tasks.text.records import RecordTask
 from kdexp.tasks.text.rows import held_groups
@@ -252,7 +252,7 @@ class SpanTask(RecordTask[Questions]):
 
 
 @dataclass
-class Windows(Dataset):
+class Windows(OfEncoded):
     """The windows of one split's questions.
 
     Attributes:
@@ -271,14 +271,6 @@ class Windows(Dataset):
     characters: np.ndarray
     numbers: dict[str, int]
 
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    @property
-    def costs(self) -> np.ndarray:
-        """(w,) token counts."""
-        return self.encoded.costs
-
     @property
     def targets(self) -> Targets:
         """Positions of an answer's first and last token in each window."""
@@ -295,14 +287,6 @@ class Windows(Dataset):
     def facts(self) -> dict[str, Any]:
         """How many questions the windows are of, how many were cut, and how many answers lie in no window."""
         return {"questions": len(self.rows), **{k: v for k, v in self.numbers.items() if k != "pad"}}
-
-    def vocabulary(self) -> np.ndarray:
-        """See :meth:`Dataset.vocabulary`."""
-        return self.encoded.vocabulary()
-
-    def specimen(self, size: int, length: int) -> Batch:
-        """See :meth:`Dataset.specimen`."""
-        return self.encoded.specimen(size, length)
 
     def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
         """See :meth:`Dataset.collate`; labels are those of :mod:`kdexp.heads.span`."""

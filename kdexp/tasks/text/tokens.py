@@ -15,7 +15,7 @@ from kdexp.tasks import shares as counting
 from kdexp.tasks.base import Batch, Dataset, Predictions, Targets
 from kdexp.tasks.text import entities, sentences, shown
 from kdexp.tasks.text.arrays import Parts
-from kdexp.tasks.text.encoding import Encoded, of_arrays
+from kdexp.tasks.text.encoding import Encoded, OfEncoded, of_arrays
 from kdexp.tasks.text.records import RecordTask
 from kdexp.tasks.text.sentences import Sentences
 
@@ -249,7 +249,7 @@ class TokenTask(RecordTask[Sentences]):
 
 
 @dataclass
-class Pieces(Dataset):
+class Pieces(OfEncoded):
     """The inputs of one split's sentences; a sentence that is too long makes several.
 
     Attributes:
@@ -270,14 +270,6 @@ class Pieces(Dataset):
     asked: np.ndarray
     lost: int
 
-    def __len__(self) -> int:
-        return len(self.encoded)
-
-    @property
-    def costs(self) -> np.ndarray:
-        """(w,) token counts."""
-        return self.encoded.costs
-
     @property
     def targets(self) -> Targets:
         """The tags of each input's pieces."""
@@ -292,14 +284,6 @@ class Pieces(Dataset):
     def facts(self) -> dict[str, Any]:
         """How many sentences, and words that no piece stands for (they count as the first tag)."""
         return {"sentences": len(self.rows), "lost_words": self.lost}
-
-    def vocabulary(self) -> np.ndarray:
-        """See :meth:`Dataset.vocabulary`."""
-        return self.encoded.vocabulary()
-
-    def specimen(self, size: int, length: int) -> Batch:
-        """See :meth:`Dataset.specimen`."""
-        return self.encoded.specimen(size, length)
 
     def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
         """See :meth:`Dataset.collate`; labels are those of :mod:`kdexp.heads.tokens`."""
