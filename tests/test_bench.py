@@ -72,7 +72,11 @@ def test_the_report_writes_the_table_into_the_page(measured, tmp_path):
     assert report.main(["--out", str(out), "--page", str(page)]) == 0
     text = page.read_text()
     table = text.partition("<!-- bench speed -->")[2].partition("<!-- end of bench speed -->")[0]
-    assert "Not measured yet" not in table and "| tiny | att_kl |" in table and "python -m bench --models tiny" in table
+    assert (
+        "Not measured yet" not in table
+        and "| tiny | 4 | att_kl |" in table
+        and "python -m bench --models tiny" in table
+    )
     once = text
     report.main(["--out", str(out), "--page", str(page)])
     assert page.read_text() == once

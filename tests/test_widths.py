@@ -21,6 +21,7 @@ from kdexp.inits.slice import Slice
 from kdexp.inits.svd import SVD
 from kdexp.methods import wid
 from kdexp.models import capture
+from kdexp.models.families import base as families
 from kdexp.models.families.base import ATTENTION
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -291,6 +292,19 @@ def test_students_of_their_own_width_have_heads_of_their_teachers_size():
         if student.hidden_size is not None:
             assert student.hidden_size // student.num_heads == (32 if student.hidden_size == 192 else 64)
             assert student.intermediate_size == 4 * student.hidden_size
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "electra", "distilbert", "modernbert", "vit"])
+def test_every_size_that_is_asked_for_is_the_models(name: str):
+    from transformers import AutoConfig, AutoModel
+
+    config, family = AutoConfig.for_model(name), families.family(name)
+    family.resize(config, {"num_layers": 2, "hidden_size": 24, "num_heads": 4, "intermediate_size": 40})
+    model = AutoModel.from_config(config)
+    blocks = family.layers(model)
+    assert len(blocks) == 2 and config.num_attention_heads == 4
+    assert {size for weight in blocks.parameters() for size in weight.shape} <= {24, 40, 3 * 24, 2 * 40}
+    assert any(40 in weight.shape or 80 in weight.shape for weight in blocks.parameters())
 
 
 def test_copies_leave_the_teacher_alone():

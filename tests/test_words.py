@@ -73,6 +73,8 @@ def test_flags_may_stand_anywhere(line: list[str], expected: tuple[list[str], li
         (["objective=5"], "objective=5: choose one of: agnostic_att_kl"),
         (["teacher=null"], "teacher=null: choose one of: bert_base"),
         (["task=true"], "task=true: choose one of:"),
+        (["objective=[kd]"], "objective=[kd]: choose one of: agnostic_att_kl"),
+        (["objective=[kd,hid_seq]"], "objective=[kd,hid_seq]: choose one of: agnostic_att_kl"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -176,6 +178,9 @@ def test_the_program_says_it_in_one_message_without_a_traceback(kdexp: RunProgra
     assert kdexp(["init=first,last"]).stderr.count("add -m to run each of them") == 1
     asked = kdexp(["init=first,last", "seed=one", "recipe.epoch=3"], env={"HYDRA_FULL_ERROR": "1"})
     assert asked.returncode == 2 and "Traceback" in asked.stderr  # the user wants to see it
+    lone = kdexp(["task=pydocs_kind", "hydra.launcher.slots=0", "hydra/sweeper=optuna", "hydra/launcher=submitit"])
+    assert lone.returncode == 2 and lone.stderr.startswith("3 things must change"), lone.stderr
+    assert "hydra.launcher.slots=0 has no effect: a single run" in lone.stderr and "Add -m" in lone.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.experimental.callback import Callback
 
+from kdexp.cli import words
 from kdexp.cli.errors import report
 from kdexp.common.problems import ConfigError
 
@@ -34,7 +35,8 @@ class Check(Callback):
         try:
             checked = spec.make(config, list(config.hydra.overrides.task))
             runtime = checked.config.runtime
-            problems = [*machine.problems(runtime.device, runtime.devices), *probes.problems([checked.config])]
+            problems = words.of_grids(list(config.hydra.overrides.hydra))
+            problems += [*machine.problems(runtime.device, runtime.devices), *probes.problems([checked.config])]
             if checked.config.scale != "full":
                 problems.append(f"scale={checked.config.scale} has no effect: a single run has no forms, a study has.")
             if problems:

@@ -148,9 +148,21 @@ def _without_effect(word: str, key: str, value: Any) -> str | None:
     if value == {} and isinstance(value, dict):
         return f"{word} changes nothing, since mappings are laid over one another: take a key away with ~{key}.NAME."
     group = Path(CONFIG_PATH) / key.split("@")[0]
-    if group.is_dir() and not isinstance(value, str | list | dict):
+    several = isinstance(value, list) and "/" not in key  # only what is composed of parts takes several
+    if group.is_dir() and (several or not isinstance(value, str | list | dict)):
         return f"{word}: choose one of: {', '.join(choices.names(group))}."
     return None
+
+
+def of_grids(words: list[str]) -> list[str]:
+    """Return a sentence for each setting of a launcher or sweeper, of which a single run has none."""
+    return [
+        f"{word} has no effect: a single run is carried out by this process, without launcher or sweeper. Add -m for a "
+        "grid (a grid of one point is one too), or leave it out."
+        for word in words
+        if word != "hydra/launcher=basic"  # which is what a single run does
+        and word.lstrip("+~").startswith(("hydra.launcher", "hydra/launcher", "hydra.sweeper", "hydra/sweeper"))
+    ]
 
 
 def ambiguous(words: list[str]) -> list[str]:

@@ -71,8 +71,8 @@ def apply(init: Narrow, student: nn.Module, teacher: nn.Module, texts: Sequence[
 
 def sizes(model: Any) -> Sizes:
     """Return a model's width."""
-    config = model.config
-    return Sizes(config.hidden_size, config.num_attention_heads, config.intermediate_size)
+    config, inner = model.config, families.of(model).intermediate_size
+    return Sizes(config.hidden_size, config.num_attention_heads, getattr(config, inner))
 
 
 @torch.no_grad()

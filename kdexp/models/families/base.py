@@ -95,7 +95,7 @@ class Family:
         maps: layers hand out maps of convolutions (B, C, H, W), as features of named modules.
         dropout: the architecture has some.
         batch_norm: an example's answer depends, in training, on those beside it in a micro-batch.
-        hidden_size, num_layers, num_heads: names of the sizes in the model's configuration.
+        hidden_size, num_layers, num_heads, intermediate_size: names of the sizes in the model's configuration.
     """
 
     blocks: tuple[str, ...] = ("encoder.layer", "encoder.layers", "layers", "transformer.layer")
@@ -121,6 +121,7 @@ class Family:
     hidden_size: str = "hidden_size"
     num_layers: str = "num_hidden_layers"
     num_heads: str = "num_attention_heads"
+    intermediate_size: str = "intermediate_size"
 
     def base(self, model: Any) -> nn.Module:
         """Return the part of a model below its head."""
@@ -185,10 +186,9 @@ class Family:
         Args:
             sizes: ``num_layers``, ``hidden_size``, ``num_heads``, ``intermediate_size``; None = as it is.
         """
-        names = {"num_layers": self.num_layers, "hidden_size": self.hidden_size, "num_heads": self.num_heads}
         for key, value in sizes.items():
             if value is not None:
-                setattr(config, names.get(key, key), value)
+                setattr(config, getattr(self, key), value)
         if getattr(config, "layer_types", None) is not None:
             config.layer_types = config.layer_types[: sizes["num_layers"]]
 

@@ -24,4 +24,5 @@ FAMILY = Family(
     stops=True,
     block=TransformerBlock("attention", ("q_lin", "k_lin", "v_lin")),
     first_token=True,
+    intermediate_size="hidden_dim",
 )
