@@ -36,7 +36,7 @@ def classifier(source: Path, folder: Path, outputs: int) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForSequenceClassification.from_pretrained(source, num_labels=outputs)
-    torch.nn.init.normal_(model.classifier.weight, std=2.0)
+        torch.nn.init.normal_(model.classifier.weight, std=2.0)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(source).save_pretrained(folder)
     return folder

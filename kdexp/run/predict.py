@@ -99,14 +99,14 @@ def predict(asked: Asked, show: Callable[[int, int, int], None]) -> tuple[str, s
     wrong = problems(asked)
     if wrong:
         raise ConfigError(wrong)
-    data, head = asked.task.unlabelled(_context(asked), asked.split, asked.file), asked.task.head
+    data, head = asked.task.unlabelled(context(asked), asked.split, asked.file), asked.task.head
     place = _Place(torch.device(machine.decide_device(asked.device)))
     model = models.restore(asked.folder, head).to(place.device)
     answers = evaluate.collect(model, data, head, place, head.predictions, show=show)
     return asked.task.sheet(data.gather(answers), data, asked.split)
 
 
-def _context(asked: Asked) -> DataContext:
+def context(asked: Asked) -> DataContext:
     said = config_json.read(asked.folder)
     path, positions = asked.folder / "tokenizer_config.json", source.positions(said)
     trained = json.loads(path.read_text()).get("model_max_length") if path.is_file() else None

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-import warnings
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdexp.cli.words import CONFIG_PATH
+from kdexp.cli import settings
 from kdexp.common import arguments, files
 from kdexp.common.arguments import Command, Key
-from kdexp.common.problems import ConfigError, near
+from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
-from kdexp.config import choices
+
+RECORD, ENDINGS = "kdexp.json", (".csv", ".jsonl", ".parquet")
+"""What the folder of an exported form says of itself; endings of tables of answers."""
 
 
 def predict(
-    model: str, task: str, split: str, data: str, out: str, root: str, device: str, max_length: int | None
+    model: str, task: str, split: str, data: str, out: str, root: str, device: str, max_length: int | None, threads: int
 ) -> int:
     """Write the file, and say where and in which form.
 
@@ -31,10 +34,17 @@ def predict(
         raise ValueError(f"out={out} is there already: name another file, or a folder")
     if not target.parent.is_dir():
         raise ValueError(f"out={out}: there is no folder {target.parent}")
-    folder, own = prediction.of_run(Path(model).expanduser())
+    given = Path(model).expanduser()
+    record = files.read_record(given / RECORD, {"form": str, "task": dict})
+    folder, own = (given, record["task"]) if record else prediction.of_run(given)
+    chosen, form = settings.task(task, own), record["form"] if record else "pytorch"
+    if target.suffix in ENDINGS:
+        return _table(folder, form, chosen, data, target, threads)
+    if form != "pytorch":
+        raise ValueError(f"out={out}: from the form {form} answers are written as {', '.join(ENDINGS)}")
     asked = prediction.Asked(
         folder=folder,
-        task=build(_settings(task, own)),
+        task=build(chosen),
         split=split,
         file=Path(data).expanduser() if data else None,
         root=root or os.environ.get("KDEXP_DATA"),
@@ -55,26 +65,27 @@ def predict(
     return 0
 
 
-def _settings(task: str, own: dict[str, Any] | None) -> dict[str, Any]:
-    """Return the settings of the task that is meant: the run's own, or those of a choice of ``conf/task``.
+def _table(folder: Path, form: str, task: dict[str, Any], data: str, out: Path, threads: int) -> int:
+    """Write the rows of a file with the answers beside them."""
+    from kdexp.delivery import rows, subject
+    from kdexp.run import predict as prediction
+    from kdexp.run.progress import Display
 
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if own is not None and task in ("", own["name"]):
-        return own
-    known = choices.names(Path(CONFIG_PATH) / "task")
-    if task not in known:
-        said = f"task={task} is unknown.{near(task, known)}" if task else "task= is needed, as the model is no run."
-        raise ValueError(f"{said} Choose one of: {', '.join(known)}")
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    with warnings.catch_warnings(), initialize_config_dir(CONFIG_PATH, version_base="1.3"):
-        warnings.simplefilter("ignore")  # of Hydra, about kdexp's launchers, which are not asked here
-        settings = OmegaConf.to_container(compose(f"task/{task}").task, resolve=True)
-    assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
+    if not data:
+        raise ValueError(f"data= is needed for out={out}: the file whose rows are answered")
+    model = subject.Subject("model", folder, task, None, Path(tempfile.gettempdir()))
+    wrong = prediction.problems(replace(model.asked, file=Path(data).expanduser())) if form == "pytorch" else []
+    if wrong:
+        raise ValueError(" ".join(wrong))
+    with Display("predict", enabled=True) as display:
+        table = rows.answered(
+            model, form, Path(data).expanduser(), threads,
+            lambda done, of, examples: display.show("predict", None, done, of, examples),
+        )  # fmt: skip
+    with files.fresh(out) as aside:
+        rows.write(table, aside, out.suffix)
+    print(f"{out}: {len(table)} rows, answered by {folder} ({form})")
+    return 0
 
 
 def _length(text: str) -> int | None:
@@ -85,17 +96,21 @@ def _length(text: str) -> int | None:
 
 
 VERB = Command(
-    "What a saved model answers on rows without labels, as the leaderboard of its task takes it (GLUE: a TSV; SQuAD: "
-    "the official JSON).",
+    "What a saved model, or an exported form of one, answers on rows without labels: a table with probabilities, or as "
+    "the leaderboard of its task takes it (GLUE: a TSV; SQuAD: the official JSON).",
     predict,
     {
         "model": Key("folder of a run, or of a saved model with its tokenizer", bare=True),
-        "out": Key("file to write; a folder: a file in it, named as the leaderboard names it"),
+        "out": Key(
+            "file to write: .csv, .jsonl, .parquet = the rows of data= with answers and probabilities beside them; "
+            "another one, or a folder: as the leaderboard of the task takes it"
+        ),
         "task": Key("one of conf/task; empty: the run's own", ""),
         "split": Key("name of the rows, as the task's folder or the hub has them", "test"),
         "data": Key("file of the rows; empty: where the task's data are", ""),
         "root": Key("local data root; empty: KDEXP_DATA", ""),
         "device": Key("cpu, cuda, or auto", "auto"),
         "max_length": Key("tokens after which an input is cut; empty: as the model was trained", "", kind=_length),
+        "threads": Key("threads that compute", "1", kind=arguments.whole),
     },
 )

@@ -1,0 +1,92 @@
+"""``python -m kdexp export RUN out=FOLDER``: a student in forms that run without kdexp, checked, timed, with a card."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from kdexp.cli import settings
+from kdexp.common import arguments
+from kdexp.common.arguments import Command, Key
+from kdexp.common.problems import ConfigError
+
+
+def export(
+    model: str, out: str, forms: list[str], task: str, root: str, threads: int, timed: bool, teacher: bool, json: bool
+) -> int:
+    """Write the forms, the table and the card; say what each costs.
+
+    Raises:
+        ValueError: everything that stops it.
+    """
+    from kdexp.common import files
+    from kdexp.delivery import card, subject, table
+    from kdexp.delivery import export as delivery
+
+    folder, target = Path(model).expanduser(), Path(out).expanduser()
+    cache = Path(os.environ.get("KDEXP_STORE", "multirun/.store")) / "cache"
+    own = (folder / "result.json").is_file() and not task
+    chosen = {} if own else settings.task(task, None)
+    subjects = subject.of_run(folder, root or os.environ.get("KDEXP_DATA"), cache, chosen)
+    try:
+        rows = delivery.deliver(subjects if teacher else subjects[:1], forms, target, threads, timed, _say)
+    except ConfigError as error:
+        raise ValueError(" ".join(error.problems)) from error
+    stated, metric = delivery.stated(threads), subjects[0].task.metric
+    table.write(target, rows, metric, stated)
+    told = table.lines(rows, metric, stated)
+    for path in (target / "README.md", target / delivery.PLAIN / "README.md"):
+        files.write_text(path, card.text(subjects[0], rows, told))
+    _report(target, told, json)
+    return int(any(row.failed for row in rows))
+
+
+def _say(line: str) -> None:
+    import sys
+
+    print(line, file=sys.stderr, flush=True)
+
+
+def _report(target: Path, told: list[str], as_json: bool) -> None:
+    if as_json:
+        arguments.print_json(json.loads((target / "table.json").read_text()))
+    else:
+        print("\n".join([*told, "", f"{target}: table.md, table.csv, table.json, README.md, a folder a form"]))
+
+
+def _forms(text: str) -> list[str]:
+    from kdexp.delivery import form
+
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in form.names()]
+    if unknown:
+        raise ValueError(f"names forms that do not exist: {', '.join(unknown)}; there are {', '.join(form.names())}")
+    return asked
+
+
+def _threads(text: str) -> int:
+    threads = arguments.whole(text)
+    if threads < 1:
+        raise ValueError("is below 1")
+    return threads
+
+
+KEYS: dict[str, Any] = {
+    "model": Key("folder of a run, or of a saved model with its tokenizer", bare=True),
+    "out": Key("folder to make; it gets a folder a form, table.md, README.md"),
+    "forms": Key("forms beside pytorch, with commas: bf16, onnx, onnx_int8, ...", "onnx,onnx_int8", kind=_forms),
+    "task": Key("one of conf/task; empty: the run's own", ""),
+    "root": Key("local data root; empty: KDEXP_DATA", ""),
+    "threads": Key("threads of each form while it is timed", "1", kind=_threads),
+    "timed": Key("measure latency, throughput and memory", "true", ("true", "false"), arguments.truth),
+    "teacher": Key("put the teacher's forms into the table too", "true", ("true", "false"), arguments.truth),
+    "json": arguments.JSON,
+}
+
+VERB = Command(
+    "A student in forms that run without kdexp: checked against PyTorch, scored, timed, with a model card.",
+    export,
+    KEYS,
+)

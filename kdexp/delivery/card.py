@@ -1,0 +1,71 @@
+"""The model card: what a student is, what it was made of, how well it does, what is not known of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kdexp.delivery.export import Row
+from kdexp.delivery.subject import Subject
+
+PIPELINES = {
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForTokenClassification": "token-classification",
+    "AutoModelForImageClassification": "image-classification",
+}
+"""Transformers' classes of models -> the pipeline that runs them."""
+
+
+def text(subject: Subject, rows: Sequence[Row], table: Sequence[str]) -> str:
+    """Return README.md for the folder of a student.
+
+    Args:
+        subject: the student.
+        rows: of the table; the student's plain form gives its score.
+        table: the table's lines.
+    """
+    task, head = subject.task, subject.task.head
+    plain = next(row for row in rows if row.who == subject.who and row.form == "pytorch")
+    pipeline = PIPELINES.get(head.auto_class)
+    front = ["---", "library_name: transformers", "tags: [knowledge-distillation, kdexp]"]
+    front += [f"pipeline_tag: {pipeline}"] if pipeline else []
+    made = _made(subject.result) if subject.result else ["Not made by a run that kdexp knows: its origin is unknown."]
+    use = (
+        ["```python", "from transformers import pipeline", "", f'ask = pipeline("{pipeline}", model="pytorch")', "```"]
+        if pipeline
+        else [f"Load it with transformers' `{head.auto_class}`."]
+    )
+    names = head.label_names
+    return "\n".join(
+        [
+            *front, "---", "", f"# {task.name}: a distilled {head.name} model", "", *made, "", "## How well", "",
+            f"{task.metric} {100 * plain.score:.1f} (95 % interval over new examples {100 * plain.low:.1f} to "
+            f"{100 * plain.high:.1f}) on the validation split of {task.name}.", "", *table, "", "## How to use it", "",
+            *use, "", *([f"Classes: {', '.join(names)}.", ""] if names else []), "## Limits", "",
+            "- It was judged on the validation split alone; other kinds of texts, languages, times were not.",
+            "- What its teacher gets wrong or has learned of people, it may repeat.",
+            "- The licence of the teacher and of the data holds for it too. Licence of the teacher: "
+            f"{_licence(subject.result)}.",
+        ]
+    ) + "\n"  # fmt: skip
+
+
+def _made(result: Mapping[str, Any]) -> list[str]:
+    labels, science = result["labels"], result["science"]
+    rows = (result["task"].get("rows") or {}).get("train", "?")
+    return [
+        f"- Teacher: {labels['teacher']} ({science['teacher']['source']})",
+        f"- Student: {labels['student']}, {result['student']['parameters']:,} parameters in "
+        f"{result['student']['layers']} layers of width {result['student']['hidden_size']}",
+        f"- Objective {labels['objective']}, init {labels['init']}, mapping {labels['mapping']}, seed "
+        f"{result['run']['seed']}",
+        f"- Data: {labels['task']}, {rows} training rows (content {str(result['task']['data_hash'])[:12]})",
+        f"- Run: {result['run']['name']} of study {result['run']['study']}, kdexp "
+        f"{result['runtime']['versions'].get('kdexp', '?')}, {result['finished'][:10]}",
+    ]
+
+
+def _licence(result: Mapping[str, Any] | None) -> str:
+    source = str(result["science"]["teacher"]["source"]) if result else ""
+    return f"see the card of {source}" if source else "unknown"

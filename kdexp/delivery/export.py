@@ -1,0 +1,201 @@
+"""A student brought into every form that is asked for: each checked against the plain one before it counts.
+
+A form's folder appears when its answers on validation have been compared with the plain model's and scored; one that
+fails leaves nothing and stops no other.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdexp.common import files, machine
+from kdexp.common.problems import ConfigError
+from kdexp.delivery import form as forms
+from kdexp.delivery import timing
+from kdexp.delivery.form import Form
+from kdexp.delivery.intervals import interval
+from kdexp.delivery.subject import Subject, answers
+from kdexp.models import plain
+from kdexp.run import predict
+
+PLAIN = "pytorch"
+RECORD = "kdexp.json"
+"""What a form's folder says of itself, for ``python -m kdexp predict``."""
+MOST = {1: 200, 32: 40}
+"""Batches that are timed, by examples a batch: texts of validation with their real lengths."""
+
+
+@dataclass
+class Row:
+    """A line of the table: one model in one form.
+
+    Attributes:
+        who: ``student`` or ``teacher``.
+        form: its form.
+        score: on validation, a fraction; ``low`` and ``high`` its interval over new examples.
+        gap: score minus the plain form's, with its interval, example by example; None for the plain one.
+        apart: largest difference of two outputs from the plain form's.
+        size: bytes of the files that hold the weights.
+        times: as :func:`kdexp.delivery.timing.measure` returns them; {} = not timed.
+        failed: why there is no such form; '' = there is.
+    """
+
+    who: str
+    form: str
+    score: float = 0.0
+    low: float = 0.0
+    high: float = 0.0
+    gap: tuple[float, float, float] | None = None
+    apart: float = 0.0
+    size: int = 0
+    times: dict[str, Any] = field(default_factory=dict)
+    failed: str = ""
+
+
+def problems(subjects: Sequence[Subject], names: Sequence[str], out: Path) -> list[str]:
+    """Return everything that stops a delivery, as sentences; nothing is loaded or written."""
+    wrong = [text for subject in subjects for text in predict.problems(subject.asked)]
+    wrong += [f"forms={name} {lacking}" for name in names if (lacking := forms.form(name).missing())]
+    wrong += subjects[0].task.problems(subjects[0].root)
+    if out.exists() and any(out.iterdir()):
+        wrong.append(f"out={out} is there already and not empty: name another folder.")
+    if not out.parent.is_dir():
+        wrong.append(f"out={out}: there is no folder {out.parent}.")
+    elif not wrong:
+        need = (len(names) + 1) * sum(path.stat().st_size for path in forms.form(PLAIN).files(subjects[0].folder))
+        free = shutil.disk_usage(out.parent).free
+        if need > free:
+            wrong.append(
+                f"out={out} needs about {need / 2**20:.0f} MiB and {free / 2**20:.0f} MiB are free: ask for fewer "
+                "forms, or choose another disk."
+            )
+    return wrong
+
+
+def deliver(
+    subjects: Sequence[Subject],
+    names: Sequence[str],
+    out: Path,
+    threads: int,
+    timed: bool,
+    say: Callable[[str], None] = print,
+) -> list[Row]:
+    """Write the student's forms below a folder, and return the table's rows, those of the teacher after its own.
+
+    Args:
+        subjects: the student first.
+        names: forms, beside the plain one.
+        out: the folder; it gets one folder a form.
+        threads: of each form when it is timed.
+        timed: measure latency and memory.
+        say: told what is done.
+
+    Raises:
+        ConfigError: everything that stops it.
+    """
+    chosen = [PLAIN, *(name for name in forms.names() if name in names and name != PLAIN)]
+    wrong = problems(subjects, chosen, out)
+    if wrong:
+        raise ConfigError(wrong)
+    out.mkdir(exist_ok=True)
+    rows = list[Row]()
+    for subject in subjects:
+        with tempfile.TemporaryDirectory(dir=out, prefix=".") as place:
+            made = _forms(subject, chosen, Path(place), say)
+            _time(subject, made, Path(place), threads if timed else 0, say)
+            if subject is subjects[0]:
+                for row in made:
+                    if not row.failed and forms.form(row.form).files(Path(place) / row.form):
+                        (Path(place) / row.form).rename(out / row.form)
+        rows += made
+    return rows
+
+
+def _forms(subject: Subject, names: Sequence[str], place: Path, say: Callable[[str], None]) -> list[Row]:
+    """Make and check every form of a model."""
+    task, split, rows = subject.task, subject.data["validation"], list[Row]()
+    known: dict[str, Any] = {}
+    for name in _ordered(names):
+        say(f"{subject.who}: {name}")
+        form, folder, row = forms.form(name), place / name, Row(subject.who, name)
+        try:
+            _write(form, subject, folder, place)
+            got, flat = answers(form.load(folder, task.head, 1), split, task)
+        except (ValueError, RuntimeError, OSError) as error:
+            row.failed = " ".join(str(error).split())[:500]
+            shutil.rmtree(folder, ignore_errors=True)
+            rows.append(row)
+            if name == PLAIN:
+                raise ValueError(f"{subject.folder}: {row.failed}") from error
+            continue
+        row.score = task.evaluate(got, split.truths)[task.metric]
+        row.low, row.high = interval(task, got, split.truths)
+        if name == PLAIN:
+            known = {"answers": got, "flat": flat, "score": row.score}
+        else:
+            row.gap = (row.score - known["score"], *interval(task, got, split.truths, known["answers"]))
+            row.apart = float(np.abs(flat - known["flat"]).max())
+        row.size = sum(path.stat().st_size for path in form.files(folder))
+        rows.append(row)
+    return [row for name in names for row in rows if row.form == name]
+
+
+def _ordered(names: Sequence[str]) -> list[str]:
+    """Return forms, each after the one that it is made of."""
+    done = list[str]()
+
+    def add(name: str) -> None:
+        before = forms.form(name).made_of
+        if before and before not in done:
+            add(before)
+        if name not in done:
+            done.append(name)
+
+    for name in names:
+        add(name)
+    return done
+
+
+def _write(form: Form, subject: Subject, folder: Path, place: Path) -> None:
+    """Write a form: what it needs beside the weights, then itself."""
+    folder.mkdir()
+    shutil.copy2(subject.folder / "config.json", folder / "config.json")
+    subject.task.save_preprocessor(predict.context(subject.asked), folder)
+    split = "train" if form.calibrated else "validation"
+    source = place / form.made_of if form.made_of else subject.folder
+    model = plain.load(subject.folder, subject.task.head)
+    form.write(model, subject.task.head, folder, source, partial(subject.sample, split))
+    record = {"form": next(name for name in forms.names() if forms.form(name) is form), "task": subject.settings}
+    files.write_record(folder / RECORD, record)
+
+
+def _time(subject: Subject, rows: Sequence[Row], place: Path, threads: int, say: Callable[[str], None]) -> None:
+    """Time every form of a model that there is, one after another."""
+    if not threads:
+        return
+    batches = {
+        size: [
+            {name: value.numpy() for name, value in batch.inputs.items()}
+            for batch, _ in zip(subject.sample("validation", size), range(most), strict=False)
+        ]
+        for size, most in MOST.items()
+    }
+    timing.save(place / "texts.npz", batches)
+    for row in rows:
+        if not row.failed:
+            say(f"{subject.who}: timing {row.form}")
+            row.times = timing.measure(row.form, place / row.form, subject.settings, place / "texts.npz", threads)
+    (place / "texts.npz").unlink()
+
+
+def stated(threads: int) -> dict[str, Any]:
+    """Return where the table was measured."""
+    return {"hardware": machine.hardware("cpu"), "threads": threads, "versions": machine.versions()}

@@ -1,0 +1,66 @@
+"""How sure a score is, and a difference of two scores on the same examples: intervals over new examples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from kdexp.heads.batch import Predictions, Targets
+from kdexp.tasks.base import Task
+
+RESAMPLES = 999
+LEVEL = 0.95
+
+
+def interval(
+    task: Task, predictions: Predictions, truths: Targets, other: Predictions | None = None
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval over examples of the task's metric, 95 %.
+
+    Args:
+        task: says how answers are scored.
+        predictions: of all examples of a split.
+        truths: their labels.
+        other: of another form: the interval is of the difference, ``predictions`` minus these, example by example.
+    """
+    rows = _contributions(task, predictions, truths)
+    if rows is not None:
+        minus = _contributions(task, other, truths) if other is not None else None
+        gaps = rows if minus is None else rows - minus
+
+        def statistic(index: np.ndarray) -> float:
+            return float(gaps[index].mean())
+    else:
+
+        def statistic(index: np.ndarray) -> float:
+            few = _rows(truths, index)
+            score = task.evaluate(_rows(predictions, index), few)[task.metric]
+            return score - (task.evaluate(_rows(other, index), few)[task.metric] if other is not None else 0.0)
+
+    n = len(next(iter(truths.values())))
+    drawn = stats.bootstrap(
+        (np.arange(n),), statistic, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile",
+        vectorized=False, rng=np.random.default_rng(1),
+    )  # fmt: skip
+    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+
+
+def _contributions(task: Task, predictions: Predictions, truths: Targets) -> np.ndarray | None:
+    """Return (n,) what each example contributes to the metric, where it is a mean over examples."""
+    if (
+        task.metric == "accuracy"
+        and task.head.label_names
+        and "examples" in task.head.abilities
+        and "classes" in task.head.abilities
+    ):
+        return (np.asarray(predictions["logits"]).argmax(1) == np.asarray(truths["label"])).astype(float)
+    return task.contributions(predictions, truths).get(task.metric)
+
+
+def _rows(values: Any, index: np.ndarray) -> dict[str, Any]:
+    return {
+        name: some[index] if isinstance(some, np.ndarray) else [some[row] for row in index]
+        for name, some in values.items()
+    }

@@ -1,0 +1,211 @@
+"""A student in other forms: they answer as it does, wherever they are asked; what fails leaves nothing."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kdexp.cli import commands, settings
+from kdexp.delivery import export, form, intervals, subject, timing
+from tests.conftest import sentence
+from tests.test_predict import classifier
+
+FORMS = ["onnx", "onnx_int8", "onnx_int8_static"]
+
+
+@pytest.fixture(scope="module")
+def place(tiny_bert_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a classifier, ``model``, and its data, ``data``."""
+    folder = tmp_path_factory.mktemp("delivery")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        classifier(tiny_bert_dir, folder / "model", 2)
+    (folder / "data").mkdir()
+    for name, rows in (("train", range(64)), ("validation", range(64, 112))):
+        lines = [f"{sentence(row, row % 2)},{'good' if row % 2 else 'bad'}" for row in rows]
+        (folder / "data" / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+    return folder
+
+
+def student(place: Path) -> subject.Subject:
+    task = settings.task("local", None) | {
+        "name": "toy", "folder": str(place / "data"), "columns": ["text"], "label_names": ["bad", "good"],
+    }  # fmt: skip
+    return subject.Subject("student", place / "model", task, None, place / "cache")
+
+
+@pytest.fixture(scope="module")
+def delivered(place: Path) -> tuple[Path, list[export.Row]]:
+    """Every form that is installed here, untimed but for one."""
+    out = place / "out"
+    return out, export.deliver([student(place)], FORMS, out, 1, False, say=lambda line: None)
+
+
+def answer(folder: Path, texts: list[str]) -> np.ndarray:
+    """What a graph answers, by ONNX Runtime and transformers' tokenizer alone."""
+    import onnxruntime
+    from transformers import AutoTokenizer
+
+    tokens = AutoTokenizer.from_pretrained(folder)(texts, padding=True, return_tensors="np")
+    session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
+    return np.asarray(session.run(None, {one.name: tokens[one.name] for one in session.get_inputs()})[0])
+
+
+def test_a_graph_answers_as_the_model_does_to_whoever_reads_the_folder(delivered, place):
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    texts = [sentence(row, row % 2) for row in range(200, 213)] + ["good"]
+    tokens = AutoTokenizer.from_pretrained(place / "model")(texts, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = AutoModelForSequenceClassification.from_pretrained(place / "model")(**tokens).logits.numpy()
+    np.testing.assert_allclose(answer(delivered[0] / "onnx", texts), expected, atol=1e-5)
+    near = answer(delivered[0] / "onnx_int8", texts)
+    assert 0 < np.abs(near - expected).max() < 0.3 * np.abs(expected).max(), "int8 is near, and not the same"
+
+
+def test_each_form_is_compared_with_the_plain_one_and_scored(delivered, place):
+    out, rows = delivered
+    assert [row.form for row in rows] == ["pytorch", *FORMS] and not any(row.failed for row in rows)
+    said = pd.read_csv(place / "data" / "validation.csv")
+    for row in rows:
+        if row.form != "pytorch":
+            chosen = answer(out / row.form, said["text"].tolist()).argmax(1)
+            right = (np.array(["bad", "good"])[chosen] == said["label"]).mean()
+            assert abs(right - row.score) < 1 / 40, "padded another way, one int8 answer may turn"
+            assert row.gap is not None and row.gap[1] <= row.gap[0] <= row.gap[2]
+    plain, onnx = rows[0], rows[1]
+    assert onnx.score == plain.score and onnx.apart < 1e-5 < rows[2].apart
+    import onnx as format
+
+    graph = format.load(out / "onnx_int8" / "model.onnx").graph
+    assert (
+        sum(weight.data_type == format.TensorProto.INT8 and len(weight.dims) == 2 for weight in graph.initializer) > 24
+    )
+    assert b"site-packages" not in (out / "onnx" / "model.onnx").read_bytes(), "nobody's folders are told"
+
+
+def test_a_graph_with_other_weights_is_seen(delivered, place, monkeypatch):
+    """The comparison that is printed would fail for a form that answers something else."""
+    from onnxruntime import quantization
+
+    monkeypatch.setattr(quantization, "quantize_dynamic", lambda source, target, **how: shutil.copy2(noisy, target))
+    import onnx
+
+    graph = onnx.load(delivered[0] / "onnx" / "model.onnx")
+    for weight in graph.graph.initializer:
+        if weight.data_type == onnx.TensorProto.FLOAT and len(weight.dims) == 2:
+            values = onnx.numpy_helper.to_array(weight)
+            weight.CopyFrom(onnx.numpy_helper.from_array(-values, weight.name))
+    noisy = place / "noisy.onnx"
+    onnx.save(graph, noisy)
+    rows = export.deliver([student(place)], ["onnx_int8"], place / "other", 1, False, say=lambda line: None)
+    assert rows[1].form == "onnx_int8" and rows[1].apart > 0.1
+
+
+def test_a_form_that_fails_leaves_nothing_and_stops_no_other(place, monkeypatch):
+    monkeypatch.setattr(
+        type(form.form("onnx_int8")), "write", lambda *ignored: (_ for _ in ()).throw(OSError("no room"))
+    )
+    out = place / "part"
+    rows = export.deliver([student(place)], ["onnx", "onnx_int8"], out, 1, False, say=lambda line: None)
+    assert [(row.form, row.failed) for row in rows] == [("pytorch", ""), ("onnx", ""), ("onnx_int8", "no room")]
+    assert sorted(path.name for path in out.iterdir()) == ["onnx", "pytorch"]
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_new_rows_are_answered_alike_by_every_form(delivered, place, ending, tmp_path, capsys):
+    data = tmp_path / "new.csv"
+    data.write_text("id,text\n" + "".join(f"0{row},{sentence(row, row % 2)}\n" for row in range(300, 320)))
+    tables = {}
+    for name in ("pytorch", "onnx", "onnx_int8"):
+        path = tmp_path / f"{name}.{ending}"
+        words = ["predict", str(delivered[0] / name), f"data={data}", f"out={path}"]
+        assert commands.main(words) == 0, capsys.readouterr().err
+        readers = {"csv": pd.read_csv, "jsonl": lambda p, **k: pd.read_json(p, lines=True, **k), "parquet": None}
+        tables[name] = pd.read_parquet(path) if ending == "parquet" else readers[ending](path, dtype={"id": str})
+    plain = tables["pytorch"]
+    assert list(plain) == ["id", "text", "prediction", "p(bad)", "p(good)"] and plain["id"].iloc[0] == "0300"
+    np.testing.assert_allclose(plain["p(bad)"] + plain["p(good)"], 1, atol=1e-6)
+    assert (plain["prediction"] == np.where(plain["p(good)"] > plain["p(bad)"], "good", "bad")).all()
+    np.testing.assert_allclose(tables["onnx"]["p(good)"], plain["p(good)"], atol=1e-5)
+    assert np.abs(tables["onnx_int8"]["p(good)"] - plain["p(good)"]).max() < 0.2
+    assert (tables["onnx"]["prediction"] == plain["prediction"]).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["forms=onnx,tflite"], "names forms that do not exist: tflite; there are pytorch, bf16, onnx"),
+        (["threads=0"], "is below 1"),
+        (["out=absent/folder"], "there is no folder absent"),
+        (["task="], "task= is needed, as the model is no run."),
+        (["task=sst2", "root=/tmp"], "sst2"),
+    ],
+)
+def test_what_cannot_be_delivered_is_a_sentence(place, words, expected, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = dict(word.split("=", 1) for word in ["out=new", "task=sst2", *words])
+    assert commands.main(["export", str(place / "model"), *(f"{k}={v}" for k, v in given.items())]) == 2
+    said = capsys.readouterr().err
+    assert expected in said and "Traceback" not in said and not list(tmp_path.iterdir())
+
+
+def test_a_column_that_would_be_replaced_is_refused(delivered, tmp_path, capsys):
+    (tmp_path / "new.csv").write_text("text,prediction\ngood,mine\n")
+    words = [str(delivered[0] / "onnx"), f"data={tmp_path / 'new.csv'}", f"out={tmp_path / 'out.csv'}"]
+    assert commands.main(["predict", *words]) == 2
+    assert "has columns prediction already" in capsys.readouterr().err and not (tmp_path / "out.csv").exists()
+
+
+def test_times_are_of_the_form_in_its_own_process(delivered, place, tmp_path):
+    texts = {
+        size: [{k: v.numpy() for k, v in next(student(place).sample("validation", size)).inputs.items()}]
+        for size in (1, 32)
+    }
+    timing.save(tmp_path / "texts.npz", texts)
+    told = timing.measure("onnx", delivered[0] / "onnx", student(place).settings, tmp_path / "texts.npz", 1)
+    assert set(told["latency_ms"]) == {"1", "32"} and 0 < told["latency_ms"]["1"] <= told["p95_ms"]["1"]
+    assert told["memory_mb"] > 50 and told["examples_per_s"] > 0
+    with pytest.raises(RuntimeError, match="timing onnx failed"):
+        timing.measure("onnx", place / "absent", student(place).settings, tmp_path / "texts.npz", 1)
+
+
+def test_intervals_hold_what_they_say():
+    """Of scores drawn around a known truth, about 95 of 100 intervals hold it."""
+    task = student(Path("/nowhere")).task
+    rng, n, held = np.random.default_rng(5), 120, 0
+    for _ in range(100):
+        right = rng.random(n) < 0.8
+        labels = rng.integers(0, 2, n)
+        logits = np.eye(2)[np.where(right, labels, 1 - labels)]
+        low, high = intervals.interval(task, {"logits": logits}, {"label": labels})
+        held += low <= 0.8 <= high
+    assert 87 <= held <= 100
+    same = intervals.interval(task, {"logits": logits}, {"label": labels}, {"logits": 3 * logits})
+    assert same == (0.0, 0.0), "forms that decide alike do not differ, whatever the labels"
+
+
+def test_the_command_writes_table_and_card(place, tmp_path, capsys):
+    run = tmp_path / "run"
+    run.mkdir()
+    words = ["export", str(place / "model"), f"out={tmp_path / 'out'}", "forms=onnx", "timed=false", "json=true"]
+    folder = tmp_path / "data" / "glue" / "sst2"
+    shutil.copytree(place / "data", folder)
+    for name in ("train", "validation"):
+        table = pd.read_csv(folder / f"{name}.csv")
+        table["sentence"], table["label"] = table["text"], (table["label"] == "good").astype(int)
+        table.to_parquet(folder / f"{name}.parquet")
+    assert commands.main([*words, "task=sst2", f"root={tmp_path / 'data'}"]) == 0, capsys.readouterr().err
+    told = json.loads(capsys.readouterr().out)
+    assert [row["form"] for row in told["rows"]] == ["pytorch", "onnx"] and told["metric"] == "accuracy"
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "pipeline_tag: text-classification" in card and "| student | onnx |" in card
+    assert f"accuracy {100 * told['rows'][0]['score']:.1f}" in card
+    assert commands.main([*words, "task=sst2", f"root={tmp_path / 'data'}"]) == 2
+    assert "is there already and not empty" in capsys.readouterr().err
