@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import signal
 import subprocess
@@ -25,7 +24,7 @@ os.environ.update(ENVIRONMENT)
 import pytest  # noqa: E402
 
 from kdexp.cli import main  # noqa: E402
-from tests.warm import Server, Started  # noqa: E402
+from tests.warm import Server, Started, read_once  # noqa: E402
 
 known = {*os.environ}
 main.environment()
@@ -33,33 +32,7 @@ PROGRAMS = {name: None for name in os.environ if name not in known}
 """Variables that the program sets itself: in this process they are set from the start, others do it for themselves."""
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-
-
-def read_once(folder: Path) -> None:
-    """Have Hydra read each configuration file of a folder once in this process, as it does in the program's.
-
-    Hundreds of tests compose the shipped files, and reading YAML is most of that.
-    """
-    from hydra._internal.sources_registry import SourcesRegistry
-    from hydra.core.plugins import Plugins
-
-    Plugins.instance()  # registers the reader
-    reader = SourcesRegistry.instance().types["file"]
-    read, kept = reader.load_config, dict[Path, Any]()
-
-    def load_config(source: Any, config_path: str) -> Any:
-        path = Path(source.path) / source._normalize_file_name(config_path)
-        if not path.is_relative_to(folder):
-            return read(source, config_path)
-        if path not in kept:
-            kept[path] = read(source, config_path)
-        return copy.deepcopy(kept[path])
-
-    reader.load_config = load_config
-
-
-read_once(REPOSITORY / "conf")
-
+read_once(REPOSITORY / "conf")  # hundreds of tests compose the shipped files, and reading them is half of that
 GOOD = ("bright", "warm", "clear", "kind", "fresh", "calm")
 BAD = ("dark", "cold", "vague", "cruel", "stale", "harsh")
 FILLER = ("the", "day", "was", "and", "its", "light", "felt", "so", "quite", "very")

@@ -146,6 +146,33 @@ class Server:
         self.process.wait()
 
 
+def read_once(folder: Path, now: bool = False) -> None:
+    """Have Hydra read each configuration file of a folder once in this process; ``now`` = all of them at once.
+
+    The program does the same for its own files, in each of its processes.
+    """
+    import copy
+
+    from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()  # registers the reader
+    reader: Any = SourcesRegistry.instance().types["file"]
+    read, kept = reader.load_config, dict[Path, Any]()
+
+    def load_config(source: Any, config_path: str) -> Any:
+        path = Path(source.path) / source._normalize_file_name(config_path)
+        if not path.is_relative_to(folder):
+            return read(source, config_path)
+        if path not in kept:
+            kept[path] = read(source, config_path)
+        return copy.deepcopy(kept[path])
+
+    reader.load_config = load_config
+    for path in folder.rglob("*.yaml") if now else ():
+        load_config(reader("tests", f"file://{folder}"), str(path.relative_to(folder)))
+
+
 def serve(control: socket.socket) -> tuple[Any, list[int]]:
     """Fork a process for every request; returns the request in that process, and never in this one."""
     running: dict[int, tuple[int, int]] = {}  # what tells of a process's end -> its number, the pipe that wants to know
@@ -201,6 +228,7 @@ def main() -> None:
     program_variables()  # as the program does before it imports anything heavy
     for name in sys.argv[2:]:
         importlib.import_module(name)
+    read_once(REPOSITORY / "conf", now=True)
     without = dict(vars(forkserver._forkserver))
 
     def fork(_path: Any, arguments: list[Any], passed: list[int]) -> int:
