@@ -1,8 +1,8 @@
 """Processes of the program that start warm: forked from one that has imported the libraries, as those of a grid are.
 
-Importing PyTorch, transformers and Hydra takes a core several seconds, longer than a toy run itself, and the tests start
-the program hundreds of times. A :class:`Server` imports them once a session; every process is then a fork of it: of its
-own session, with its own folder, environment, arguments and pipes, and as fresh as at the server's start.
+Importing PyTorch, transformers and Hydra takes several seconds of a core, more than a toy run itself, and the tests
+start the program hundreds of times. A :class:`Server` imports them once a session; every process is then a fork of it:
+with a session, a folder, an environment, arguments and pipes of its own, and as fresh as the server was at its start.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Started:
         return self.returncode
 
     def _end(self) -> None:
-        self.returncode = int(os.read(self._status, WIDTH))
+        self.returncode = int(os.read(self._status, WIDTH) or -signal.SIGKILL)  # nothing: the server is gone, too
         os.close(self._status)
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
