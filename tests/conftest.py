@@ -24,7 +24,7 @@ os.environ.update(ENVIRONMENT)
 import pytest  # noqa: E402
 
 from kdexp.cli import main  # noqa: E402
-from tests.warm import Server, Started, read_once  # noqa: E402
+from tests.warm import LIBRARIES, Server, Started, read_once  # noqa: E402
 
 known = {*os.environ}
 main.environment()
@@ -135,7 +135,7 @@ def tiny_csv_task(tmp_path: Path) -> Path:
     return folder
 
 
-LIBRARIES = ("kdexp.launch.preload", "kdexp.cli.errors", "kdexp.sweep.plugins", "hydra.main", "kdexp.cli.callbacks")
+MODULES = ("kdexp.launch.preload", "kdexp.cli.errors", "kdexp.sweep.plugins", "hydra.main", "kdexp.cli.callbacks")
 """What every process of the program imports, and what that brings along; further ones take part of a second each."""
 
 
@@ -145,7 +145,7 @@ def server() -> Iterator[Server | None]:
     if not hasattr(os, "pidfd_open"):
         yield None
         return
-    running = Server(program_environment({}), LIBRARIES)
+    running = Server(program_environment({}), MODULES)
     yield running
     running.close()
 
@@ -169,7 +169,7 @@ def begin(tmp_path: Path, server: Server | None) -> Callable[..., Started | subp
         words, folder, variables = [*map(str, args)], cwd or tmp_path, program_environment(env or {})
         shipped = module.partition(".")[0] in ("kdexp", "analysis")
         if server is not None and shipped and not cold and server.fits(variables):
-            return server.start(module, words, folder, variables, grid and server.fits(variables, ("PYTEST_",)))
+            return server.start(module, words, folder, variables, grid and server.fits(variables, LIBRARIES))
         return subprocess.Popen(
             [sys.executable, "-m", module, *words], cwd=folder, env=variables, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,

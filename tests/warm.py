@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-LATE = ("KDEXP_", "PYTEST_", "STUB_", "HYDRA_FULL_ERROR")
-"""Variables (beginnings of their names) that nothing reads before the program is under way."""
+LIBRARIES = ("PYTEST_", "TORCHINDUCTOR_", "GLOO_")
+"""Variables (beginnings of their names) that libraries set in the process of the tests, on their way."""
+LATE = (*LIBRARIES, "KDEXP_", "STUB_", "HYDRA_FULL_ERROR")
+"""Variables that nothing reads before the program is under way."""
 WIDTH = 16
 """Bytes of a number on the pipe that tells of a process."""
 
