@@ -17,7 +17,7 @@ from tests.warm import Server, Started
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
-LIBRARIES = ("hydra.main", "kdexp.cli.errors", "kdexp.sweep.plugins", "kdexp.sweep.study", "kdexp.launch.local")
+MODULES = ("hydra.main", "kdexp.cli.errors", "kdexp.sweep.plugins", "kdexp.sweep.study", "kdexp.launch.local")
 
 
 def environment() -> dict[str, str]:
@@ -32,7 +32,7 @@ def shells() -> Iterator[Server | None]:
     if not hasattr(os, "pidfd_open"):
         yield None
         return
-    running = Server(environment(), LIBRARIES)
+    running = Server(environment(), MODULES)
     yield running
     running.close()
 
