@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,16 @@ os.environ.update(ENVIRONMENT)
 
 import pytest  # noqa: E402
 
+from kdexp.cli import main  # noqa: E402
+from tests.warm import LIBRARIES, Server, Started, read_once  # noqa: E402
+
+known = {*os.environ}
+main.environment()
+PROGRAMS = {name: None for name in os.environ if name not in known}
+"""Variables that the program sets itself: in this process they are set from the start, others do it for themselves."""
+
 REPOSITORY = Path(__file__).resolve().parent.parent
+read_once(REPOSITORY / "conf")  # hundreds of tests compose the shipped files, and reading them is half of that
 GOOD = ("bright", "warm", "clear", "kind", "fresh", "calm")
 BAD = ("dark", "cold", "vague", "cruel", "stale", "harsh")
 FILLER = ("the", "day", "was", "and", "its", "light", "felt", "so", "quite", "very")
@@ -126,14 +135,58 @@ def tiny_csv_task(tmp_path: Path) -> Path:
     return folder
 
 
+MODULES = ("kdexp.launch.preload", "kdexp.cli.errors", "kdexp.sweep.plugins", "hydra.main", "kdexp.cli.callbacks")
+"""What every process of the program imports, and what that brings along; further ones take part of a second each."""
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server | None]:
+    """The process that those of the program are forked from; None on a system without what that takes."""
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
+    running = Server(program_environment({}), MODULES)
+    yield running
+    running.close()
+
+
 @pytest.fixture
-def kdexp(tmp_path: Path) -> RunProgram:
-    """``kdexp(args, cwd=None, env=None, timeout=240, module="kdexp")`` runs ``python -m kdexp *args`` to its end.
+def begin(tmp_path: Path, server: Server | None) -> Callable[..., Started | subprocess.Popen[str]]:
+    """``begin(args, cwd=None, env=None, module="kdexp", cold=False, grid=False)`` starts what :func:`kdexp` runs.
+
+    A warm process where nothing is against it: Python itself is not started anew, and libraries are imported already.
+    ``cold`` asks for one from nothing; ``grid`` is as in :meth:`tests.warm.Server.start`.
+    """
+
+    def start(
+        args: Sequence[str] = (),
+        cwd: Path | None = None,
+        env: Mapping[str, str | None] | None = None,
+        module: str = "kdexp",
+        cold: bool = False,
+        grid: bool = False,
+    ) -> Started | subprocess.Popen[str]:
+        words, folder, variables = [*map(str, args)], cwd or tmp_path, program_environment(env or {})
+        shipped = module.partition(".")[0] in ("kdexp", "analysis")
+        if server is not None and shipped and not cold and server.fits(variables):
+            return server.start(module, words, folder, variables, grid and server.fits(variables, LIBRARIES))
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *words], cwd=folder, env=variables, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    return start
+
+
+@pytest.fixture
+def kdexp(begin: Callable[..., Any]) -> RunProgram:
+    """``kdexp(args, cwd=None, env=None, timeout=240, module="kdexp", cold=False)`` is ``python -m kdexp *args``.
 
     ``cwd`` is the test's own ``tmp_path`` unless given, so nothing is written into the repository. The data root of the
     user's environment is not handed on; ``env`` adds variables, or removes those whose value is None. Returns the
     CompletedProcess with ``stdout`` and ``stderr`` as text; the exit code is the test's to judge. What still runs after
-    ``timeout`` seconds is killed with all its children, and the test fails with what had been printed.
+    ``timeout`` seconds is killed with all its children, and the test fails with what had been printed. ``cold`` starts
+    Python anew instead of forking a warm process (:mod:`tests.warm`).
     """
 
     def run(
@@ -142,26 +195,18 @@ def kdexp(tmp_path: Path) -> RunProgram:
         env: Mapping[str, str | None] | None = None,
         timeout: float = 240,
         module: str = "kdexp",
+        cold: bool = False,
     ) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", module, *map(str, args)]
-        with subprocess.Popen(
-            command,
-            cwd=cwd or tmp_path,
-            env=program_environment(env or {}),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        ) as process:
-            try:
-                out, err = process.communicate(timeout=timeout)
-            except BaseException as stopped:
-                os.killpg(process.pid, signal.SIGKILL)
-                out, err = process.communicate()
-                if isinstance(stopped, subprocess.TimeoutExpired):
-                    pytest.fail(f"{' '.join(command)} ran past {timeout} s\n--- stdout\n{out}\n--- stderr\n{err}")
-                raise
+        process = begin(args, cwd, env, module, cold, grid=True)
+        try:
+            out, err = process.communicate(timeout=timeout)
+        except BaseException as stopped:
+            os.killpg(process.pid, signal.SIGKILL)
+            out, err = process.communicate()
+            if isinstance(stopped, subprocess.TimeoutExpired):
+                pytest.fail(f"{' '.join(command)} ran past {timeout} s\n--- stdout\n{out}\n--- stderr\n{err}")
+            raise
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
     return run
@@ -169,7 +214,8 @@ def kdexp(tmp_path: Path) -> RunProgram:
 
 def program_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
     """The environment of a subprocess: this one, the repository importable from any folder, then ``changes``."""
-    merged: dict[str, str | None] = {**os.environ, **ENVIRONMENT, "KDEXP_DATA": None, "NO_COLOR": "1", "COLUMNS": "160"}
+    merged: dict[str, str | None] = {**os.environ, **PROGRAMS, **ENVIRONMENT}
+    merged |= {"KDEXP_DATA": None, "NO_COLOR": "1", "COLUMNS": "160"}
     merged["PYTHONPATH"] = os.pathsep.join(filter(None, [str(REPOSITORY), os.environ.get("PYTHONPATH")]))
     merged.update(changes)
     return {name: value for name, value in merged.items() if value is not None}
@@ -179,8 +225,6 @@ def program_environment(changes: Mapping[str, str | None]) -> dict[str, str]:
 def compose(registered: None) -> Callable[..., Any]:
     """``compose(*overrides)`` composes a configuration in this process, as the command line does."""
     from hydra import compose, initialize_config_dir
-
-    from kdexp.cli import main
 
     main.resolvers()
 

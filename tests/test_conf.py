@@ -17,6 +17,7 @@ from tests.test_repository import ROOT, expect_none, place
 
 CONF = ROOT / "conf"
 FILES = sorted(CONF.rglob("*.yaml"))
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 Place = tuple[str, ...]
 
 
@@ -50,17 +51,18 @@ def settings(
             yield line + 1, at, explained
 
 
-def written(path: Path) -> Iterator[tuple[int, Place, bool, Any]]:
+@cache
+def written(path: Path) -> list[tuple[int, Place, bool, Any]]:
     """(line, place, explained, value) of the settings in a file."""
     content = path.read_text(encoding="utf-8")
-    node, values = yaml.compose(content, Loader=yaml.SafeLoader), yaml.safe_load(content)
-    for line, at, explained in settings(node, content.splitlines(), path.parent.name in ("experiment", "debug")):
-        yield line, at, explained, reduce(getitem, at, values)
+    node, values = yaml.compose(content, Loader=LOADER), yaml.load(content, Loader=LOADER)
+    found = settings(node, content.splitlines(), path.parent.name in ("experiment", "debug"))
+    return [(line, at, explained, reduce(getitem, at, values)) for line, at, explained in found]
 
 
 def bases(path: Path) -> Iterator[tuple[Path, Place]]:
     """The files that one builds on by its defaults, each with the place where its keys are put."""
-    for entry in (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", []):
+    for entry in (yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER) or {}).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
             name, _, package = entry.partition("@")
             yield path.parent / f"{name}.yaml", tuple(package.split(".")) if package else ()

@@ -62,13 +62,20 @@ def run(tmp_path, monkeypatch, tiny_csv_task, compose):
     return one
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> str:
+    """A store for all cells: they have one teacher a family."""
+    return f"runtime.store={tmp_path_factory.mktemp('matrix')}"
+
+
 @pytest.mark.parametrize(("objective", "family"), CELLS)
-def test_objective(run, request, objective, family):
+def test_objective(run, request, objective, family, store):
+    model, words = request.getfixturevalue(f"tiny_{family}_dir"), [f"objective={objective}", store]
     if objective in REFUSED:
         with pytest.raises(ConfigError, match=REFUSED[objective]):
-            run(request.getfixturevalue(f"tiny_{family}_dir"), f"objective={objective}")
+            run(model, *words)
         return
-    result = run(request.getfixturevalue(f"tiny_{family}_dir"), f"objective={objective}", *EXTRA.get(objective, []))
+    result = run(model, *words, *EXTRA.get(objective, []))
     assert 0 <= result["scores"]["validation"]["accuracy"] <= 1
     assert result["cost"]["steps"] >= 2
 
@@ -134,9 +141,9 @@ EXTRA: dict[str, list[str]] = {
 
 @pytest.mark.parametrize("init", INITS)
 @pytest.mark.parametrize("objective", ["finetune", "kd", "hid_seq", "att_kl"])
-def test_init(run, tiny_bert_dir, objective, init):
+def test_init(run, tiny_bert_dir, objective, init, store):
     extra = ["init.chosen=[1,3]"] if init == "layers" else []
-    result = run(tiny_bert_dir, f"objective={objective}", f"init={init}", *extra)
+    result = run(tiny_bert_dir, f"objective={objective}", f"init={init}", store, *extra)
     expected = {"random": None, "first": [1, 2], "last": [3, 4], "spread": [2, 4], "layers": [1, 3]}[init]
     assert result["init"]["layers"] == expected
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def used(node: ast.AST, meaning: dict[str, str]) -> set[str]:
     return found
 
 
+@cache
 def reached() -> set[str]:
     """Dotted paths of all that training code uses, directly or by way of others."""
     uses: dict[str, set[str]] = defaultdict(set)
@@ -73,24 +75,23 @@ def reached() -> set[str]:
     return seen
 
 
-REACHED = reached()
-
-
 @pytest.mark.parametrize("name", GOLDEN)
 def test_golden_functions_are_what_training_calls(name: str):
     function = vectors.function(name)
     path = f"{function.__module__}.{name}"
     if function.__module__ == reference.__name__:
-        assert path not in REACHED
+        assert path not in reached()
     else:
-        assert path in REACHED, f"nothing that trains calls {path}: use it there, or move it to kdexp/cli/reference.py"
+        assert path in reached(), (
+            f"nothing that trains calls {path}: use it, or move it to kdexp/cli/reference.py"
+        )
 
 
 def test_what_nothing_calls_is_not_reached():
     """The search can fail: it finds a helper of an objective, and neither a reference nor an unused name."""
-    assert "kdexp.objectives.common.over_layers" in REACHED
-    assert not {path for path in REACHED if path.startswith("kdexp.cli")}
-    assert "kdexp.objectives.lgtm.LGTMTeacher" not in REACHED  # a class that no choice names
+    assert "kdexp.objectives.common.over_layers" in reached()
+    assert not {path for path in reached() if path.startswith("kdexp.cli")}
+    assert "kdexp.objectives.lgtm.LGTMTeacher" not in reached()  # a class that no choice names
 
 
 def test_training_knows_no_reference():

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,7 +23,6 @@ from kdexp.store.replicated import Replicated
 from kdexp.store.shared_run import SharedRun
 from kdexp.store.stage import Stage
 from kdexp.store.store import Store
-from tests.conftest import program_environment
 from tests.test_runs import results, toy
 
 SLOW_TRAINING = ["recipe.epochs=60", "runtime.checkpoint_s=0.2", "objective=att_kl"]
@@ -198,30 +198,24 @@ def test_a_run_is_never_repeated_on_another_machine(machines, kdexp, overrides):
     assert [s["reused"] for s in stages] == [True, False, False], "the teacher was fetched"
 
 
-def kill_in_the_middle(
-    cwd: Path, command: list[str], remote: Callable[[], bool], env: dict[str, str] | None = None
-) -> None:
-    """Start a run and kill it without warning when ``remote`` says that enough has been sent."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "kdexp", *command], cwd=cwd, env=program_environment(env or {}), start_new_session=True,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+def kill_in_the_middle(process: Any, remote: Callable[[], bool]) -> None:
+    """Kill a run without warning when ``remote`` says that enough has been sent."""
     end = time.time() + 120
     while not remote() and time.time() < end and process.poll() is None:
         time.sleep(0.02)
     assert process.poll() is None, "it ended before it could be killed"
     os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    process.communicate()
 
 
-def moved(kdexp, machines, overrides, url: str, sent: Callable[[], bool], env: dict[str, str] | None = None) -> None:
+def moved(kdexp, begin, machines, overrides, url: str, sent: Callable[[], bool], env: dict | None = None) -> None:
     """A run killed on one machine continues on another, bit for bit."""
     a, b, _ = machines
     whole = a.parent / "whole"
     whole.mkdir()
     command = [*overrides, *SLOW_TRAINING]
     assert kdexp(command, cwd=whole).returncode == 0
-    kill_in_the_middle(a, [*command, f"runtime.remote={url}"], sent, env)
+    kill_in_the_middle(begin([*command, f"runtime.remote={url}"], a, env), sent)
     assert not results(a, "adhoc")
     done = kdexp([*command, f"runtime.remote={url}"], cwd=b, env=env)
     assert done.returncode == 0, done.stderr
@@ -235,14 +229,14 @@ def moved(kdexp, machines, overrides, url: str, sent: Callable[[], bool], env: d
     assert min(s["step"] for s in steps if s["stage"] == "distill.intermediate") < 40, "what the first machine wrote"
 
 
-def test_a_killed_run_continues_on_another_machine_bit_for_bit(machines, kdexp, overrides):
+def test_a_killed_run_continues_on_another_machine_bit_for_bit(machines, kdexp, begin, overrides):
     remote = machines[0].parent / "remote"
 
     def sent() -> bool:
         """The third checkpoint of a phase after the teacher's."""
         return any(p.parent.name >= "00000003" for p in remote.glob("work/*/*/manifest.json"))
 
-    moved(kdexp, machines, overrides, machines[2], sent)
+    moved(kdexp, begin, machines, overrides, machines[2], sent)
     assert not list(remote.glob("work/*/*/manifest.json")), "nothing unfinished is left behind"
 
 
@@ -291,7 +285,7 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, dict[str, str], C
 
 
 @pytest.mark.slow
-def test_the_same_over_s3(s3, machines, kdexp, overrides):
+def test_the_same_over_s3(s3, machines, kdexp, begin, overrides):
     url, env, fs = s3
 
     def sent() -> bool:
@@ -299,7 +293,7 @@ def test_the_same_over_s3(s3, machines, kdexp, overrides):
         found = fs.glob("bucket/kd/work/*/*/manifest.json")
         return any(p.split("/")[-2] >= "00000003" for p in found)
 
-    moved(kdexp, machines, overrides, url, sent, env)
+    moved(kdexp, begin, machines, overrides, url, sent, env)
     fs.invalidate_cache()
     assert not fs.glob("bucket/kd/work/*/*/manifest.json")
     again = kdexp([*overrides, *SLOW_TRAINING, f"runtime.remote={url}"], cwd=machines[0], env=env)

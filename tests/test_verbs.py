@@ -157,7 +157,7 @@ def test_verbs_are_light_and_leave_analysis_alone(kdexp: RunProgram, tmp_path: P
         "print(sorted({'hydra', 'torch', 'mlflow', 'pandas', 'analysis'} & set(sys.modules)))\n"
     )
     (tmp_path / "program.py").write_text(code)
-    done = kdexp([], module="program")
+    done = kdexp([], module="program", cold=True)
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "[]"), done.stderr
 
 

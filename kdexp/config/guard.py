@@ -79,7 +79,6 @@ PLACES: dict[str, tuple[Callable[[Any], bool], str]] = {
 A store holds compiled code that is loaded, a Ray cluster sends objects that are unpickled, and a tracking server or a
 database is told the passwords that the environment holds for it.
 """
-VARIABLES = {"runtime.store": "KDEXP_STORE", "tracking.uri": "MLFLOW_TRACKING_URI"}
 SLURM = re.compile(r"slurm_(account|partition|qos|constraint|time|comment|mail_type|mail_user|array_parallelism)")
 """Parameters of submitit that hold no command."""
 

@@ -6,23 +6,22 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from kdexp.objectives.base import Batch, Context, Features, Objective
+from kdexp.objectives.base import Batch, Context, Features
 from kdexp.objectives.common import (
-    all_tokens,
+    OfTokens,
     choice,
     layers_of,
     mask_for,
     need_equal_heads,
     over_layers,
     picked,
-    real_tokens,
     scaled_scores,
     some,
     targets,
 )
 
 
-class LayerPairs(Objective):
+class LayerPairs(OfTokens):
     """A loss on each matched layer, summed or averaged over layers; subclasses give :meth:`layer_loss`.
 
     Args:
@@ -46,14 +45,6 @@ class LayerPairs(Objective):
         assert context.teacher is not None
         if self.same_heads:
             need_equal_heads(self, context.student.num_heads, context.teacher.num_heads, self.remedy)
-
-    def reads(self) -> str:
-        """Padding only as coded."""
-        return "real" if self.variant == "pad_aware" else "all"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Rows of attention: real tokens (all tokens as coded)."""
-        return real_tokens(batch) if self.variant == "pad_aware" else all_tokens(batch)
 
     def layer_loss(self, student: dict[str, Tensor], teacher: dict[str, Tensor], mask: Tensor) -> Tensor:
         """Loss of one matched layer.

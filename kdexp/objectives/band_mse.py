@@ -10,7 +10,7 @@ from torch import Tensor
 
 from kdexp.config.schema import Part
 from kdexp.objectives.base import Batch, Features
-from kdexp.objectives.common import choice, exact, mask_for, over_layers, real_tokens, some, wide
+from kdexp.objectives.common import OfTokens, choice, exact, mask_for, over_layers, some, wide
 from kdexp.objectives.projections import Projected
 
 BANDS = ("low", "high")
@@ -36,7 +36,7 @@ def band_mse(student: Tensor, teacher: Tensor, attention_mask: Tensor, keep: flo
     return (torch.where(wanted, energy, 0.0).sum(-1) / n.clamp(min=1)).sum() / (mask.sum() * gap.shape[-1])
 
 
-class BandMSE(Projected):
+class BandMSE(OfTokens, Projected):
     """Sum over matched layers (the last by default) of the squared error in a band of frequencies along the sentence.
 
     The feature part of the **IKD counterpart** (ours): the low band is what changes slowly along the sentence.
@@ -63,14 +63,6 @@ class BandMSE(Projected):
         super().__init__(projection, share_projection, layer_reduce)
         choice("band_mse.band", band, BANDS)
         self.keep, self.band = keep, band
-
-    def reads(self) -> str:
-        """No padding."""
-        return "real"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Real tokens."""
-        return real_tokens(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all matched layers."""

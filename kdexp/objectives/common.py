@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.heads.common import choice, wide
-from kdexp.objectives.base import Batch, Features, Pairs
+from kdexp.objectives.base import Batch, Features, Objective, Pairs
 
 __all__ = ["choice", "wide"]
 
@@ -73,6 +73,20 @@ def real_tokens(batch: Batch) -> Tensor:
 def all_tokens(batch: Batch) -> Tensor:
     """B*L of a batch, padding included, a scalar tensor; B where nothing is padded."""
     return batch.index.new_tensor(len(batch)) if batch.mask is None else torch.ones_like(batch.mask).sum()
+
+
+class OfTokens(Objective):
+    """A loss that averages over real tokens; with another ``variant``, over padding too, as some released code does."""
+
+    variant = "pad_aware"
+
+    def reads(self) -> str:
+        """Padding only as coded."""
+        return "real" if self.variant == "pad_aware" else "all"
+
+    def units(self, batch: Batch) -> Tensor:
+        """Real tokens (all tokens as coded)."""
+        return real_tokens(batch) if self.variant == "pad_aware" else all_tokens(batch)
 
 
 def mask_for(batch: Batch, like: Tensor) -> Tensor:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from kdexp.config.schema import Count, Depth, Part, Seed
-from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import exact, layers_of, mask_for, over_layers, picked, real_tokens, some, targets
+from kdexp.objectives.base import Batch, Context, Features
+from kdexp.objectives.common import OfTokens, exact, layers_of, mask_for, over_layers, picked, some, targets
 from kdexp.objectives.hid_seq import hidden_mse
 from kdexp.objectives.noise import uniform
 
@@ -55,7 +55,7 @@ class Rebuild(nn.Module):
         return self.head(x)
 
 
-class DPK(Objective):
+class DPK(OfTokens):
     """Sum over matched layers of the mean over real tokens times D of (rebuilt - teacher)^2.
 
     A token's state is the teacher's if U(0,1) > ratio, else the student's (mapped to the teacher's width); a small
@@ -94,14 +94,6 @@ class DPK(Objective):
     def begin_epoch(self, epoch: int, epochs: int) -> None:
         """Replace other positions from now on."""
         self.epoch.fill_(epoch)
-
-    def reads(self) -> str:
-        """No padding."""
-        return "real"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Real tokens."""
-        return real_tokens(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all matched layers; in training, also let the ratios follow."""

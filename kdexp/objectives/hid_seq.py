@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features, Pairs
-from kdexp.objectives.common import all_tokens, choice, mask_for, mask_of, over_layers, real_tokens, token_mean, wide
+from kdexp.objectives.common import OfTokens, choice, mask_for, mask_of, over_layers, token_mean, wide
 from kdexp.objectives.projections import Projected
 
 VARIANTS = ("pad_aware", "as_coded")
@@ -46,7 +46,7 @@ def hidden_mse_layers(
     return over_layers(losses, reduce, student[0] if student else teacher[0])
 
 
-class HidSeq(Projected):
+class HidSeq(OfTokens, Projected):
     """Sum over matched layers of the mean over real tokens times D of (W h_student - h_teacher)^2.
 
     Default mapping: uniform over hidden states, embedding output included. Settings as in :class:`Projected`, and
@@ -67,14 +67,6 @@ class HidSeq(Projected):
         super().__init__(projection, share_projection, layer_reduce)
         choice("variant", variant, VARIANTS)
         self.variant = variant
-
-    def reads(self) -> str:
-        """Padding only as coded."""
-        return "real" if self.variant == "pad_aware" else "all"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Real tokens (all tokens as coded)."""
-        return real_tokens(batch) if self.variant == "pad_aware" else all_tokens(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all matched layers."""

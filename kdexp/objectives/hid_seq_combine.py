@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import all_tokens, choice, exact, layers_of, mask_for, picked, real_tokens, targets
+from kdexp.objectives.base import Batch, Context, Features
+from kdexp.objectives.common import OfTokens, choice, exact, layers_of, mask_for, picked, targets
 from kdexp.objectives.hid_seq import VARIANTS, hidden_mse
 
 
@@ -32,7 +32,7 @@ def hidden_combine(
     return hidden_mse(torch.cat(student, -1), mapped, attention_mask, variant)
 
 
-class HidSeqCombine(Objective):
+class HidSeqCombine(OfTokens):
     """Mean squared error between all student states and a learned linear map of all teacher states.
 
     The map is trained with the student (the released task-agnostic code forgot to). It can also collapse towards
@@ -60,14 +60,6 @@ class HidSeqCombine(Objective):
         self.map = nn.Linear(
             len(self.theirs) * context.teacher.hidden_size, len(self.ours) * context.student.hidden_size
         )
-
-    def reads(self) -> str:
-        """Padding only as coded."""
-        return "real" if self.variant == "pad_aware" else "all"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Real tokens (all tokens as coded)."""
-        return real_tokens(batch) if self.variant == "pad_aware" else all_tokens(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over real tokens."""

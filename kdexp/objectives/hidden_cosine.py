@@ -7,7 +7,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from kdexp.objectives.base import Batch, Features
-from kdexp.objectives.common import alive, mask_for, over_layers, real_tokens, some, token_mean, wide
+from kdexp.objectives.common import OfTokens, alive, mask_for, over_layers, some, token_mean, wide
 from kdexp.objectives.projections import Projected
 
 
@@ -22,7 +22,7 @@ def hidden_cosine(student: Tensor, teacher: Tensor, attention_mask: Tensor | Non
     return token_mean((1 - (s * t).sum(-1) / norms.sqrt())[..., None], attention_mask)
 
 
-class HiddenCosine(Projected):
+class HiddenCosine(OfTokens, Projected):
     """Sum over matched layers (the last by default) of the mean over real tokens of 1 - cos(W h_student, h_teacher).
 
     Reduction: mean over real tokens. Mask: padding is left out. Power of T: none. Units: real tokens. Source:
@@ -32,14 +32,6 @@ class HiddenCosine(Projected):
 
     layers: ClassVar[str] = "hidden"
     default_mapping: ClassVar[str] = "last_only"
-
-    def reads(self) -> str:
-        """No padding."""
-        return "real"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Real tokens."""
-        return real_tokens(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all matched layers."""

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdexp.config.schema import Count, NotNegative
-from kdexp.objectives.base import Batch, Context, Features, Objective
-from kdexp.objectives.common import exact, layers_of, mask_for, picked, real_tokens, some, targets, token_mean, wide
+from kdexp.objectives.base import Batch, Context, Features
+from kdexp.objectives.common import OfTokens, exact, layers_of, mask_for, picked, some, targets, token_mean, wide
 
 POOLS = (4, 2, 1)
 
@@ -94,7 +94,7 @@ class Fusion(nn.Module):
         return self.outer(x), x
 
 
-class Review(Objective):
+class Review(OfTokens):
     """Warm-up weight * sum over stages of :func:`hcl` between fused student states and teacher states.
 
     Stages are the matched layers, visited from deep to shallow. A plain mean over real tokens at full size; pooled
@@ -132,14 +132,6 @@ class Review(Objective):
     def undivided(self) -> str:
         """Pooled sizes average over sentences, whatever their lengths."""
         return "averages over sentences and over tokens, of which slices have unequal shares"
-
-    def reads(self) -> str:
-        """No padding."""
-        return "real"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Real tokens."""
-        return real_tokens(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all stages."""

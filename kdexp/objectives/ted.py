@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from kdexp.config.schema import Count, Share
 from kdexp.objectives.base import Batch, Context, Features, Objective
 from kdexp.objectives.common import (
-    all_tokens,
+    OfTokens,
     choice,
     exact,
     layers_of,
     mask_for,
     over_layers,
     picked,
-    real_tokens,
     targets,
 )
 from kdexp.objectives.hid_seq import VARIANTS, hidden_mse
@@ -130,7 +129,7 @@ class TedFilters(Objective):
         return over_layers(losses, "mean", losses[0])
 
 
-class TedMatch(Objective):
+class TedMatch(OfTokens):
     """Stage II's layer term: mean over layers of MSE(student filter output, teacher filter output).
 
     Default mapping: uniform over layers. LWD is ``teacher_filter=identity``: raw teacher states, random linear
@@ -220,14 +219,6 @@ class TedMatch(Objective):
         from safetensors.torch import load_file
 
         self.load_filters(*(load_file(folders[role] / "filters.safetensors") for role in roles))
-
-    def reads(self) -> str:
-        """Padding only as coded."""
-        return "real" if self.variant == "pad_aware" else "all"
-
-    def units(self, batch: Batch) -> Tensor:
-        """Real tokens (all tokens as coded)."""
-        return real_tokens(batch) if self.variant == "pad_aware" else all_tokens(batch)
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the loss over all matched layers."""

@@ -7,33 +7,51 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from kdexp.common.status import state
+from tests.warm import Server, Started
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
+MODULES = ("hydra.main", "kdexp.cli.errors", "kdexp.sweep.plugins", "kdexp.sweep.study", "kdexp.launch.local")
+
+
+def environment() -> dict[str, str]:
+    """What all shells have: this folder is looked into by every Python, for its sitecustomize.py."""
+    paths = f"{ROOT}{os.pathsep}{HERE}"
+    return {k: v for k, v in os.environ.items() if k != "KDEXP_STORE"} | {"PYTHONPATH": paths, "COLUMNS": "200"}
+
+
+@pytest.fixture(scope="session")
+def shells() -> Iterator[Server | None]:
+    """The process that those of the test application are forked from."""
+    if not hasattr(os, "pidfd_open"):
+        yield None
+        return
+    running = Server(environment(), MODULES)
+    yield running
+    running.close()
 
 
 class Shell:
     """Starts the test application in a folder of its own."""
 
-    def __init__(self, where: Path):
-        self.where = where
+    def __init__(self, where: Path, server: Server | None):
+        self.where, self.server = where, server
         self.count = where / "count.txt"
-        self.env = {
-            **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{HERE}", "OMP_NUM_THREADS": "1",
-            "STUB_COUNT": str(self.count), "COLUMNS": "200",
-        }  # fmt: skip
-        self.env.pop("KDEXP_STORE", None)
+        self.env = environment() | {"STUB_COUNT": str(self.count)}
 
-    def start(self, *arguments: str, **env: str) -> subprocess.Popen[str]:
+    def start(self, *arguments: str, **env: str) -> Started | subprocess.Popen[str]:
+        app, variables = str(HERE / "app.py"), {**self.env, **env}
+        if self.server is not None and self.server.fits(variables):
+            return self.server.start(app, arguments, self.where, variables)
         return subprocess.Popen(
-            [sys.executable, str(HERE / "app.py"), *arguments],
-            cwd=self.where, env={**self.env, **env}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            [sys.executable, app, *arguments],
+            cwd=self.where, env=variables, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True,
         )  # fmt: skip
 
@@ -56,8 +74,8 @@ class Shell:
 
 
 @pytest.fixture
-def shell(tmp_path: Path) -> Shell:
-    return Shell(tmp_path)
+def shell(tmp_path: Path, shells: Server | None) -> Shell:
+    return Shell(tmp_path, shells)
 
 
 @pytest.fixture

@@ -6,11 +6,10 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +18,7 @@ from safetensors.torch import load_file
 from kdexp.cli.main import CONFIG_PATH
 from kdexp.config import choices
 from kdexp.run import execute, spec
-from tests.conftest import program_environment, sentence
+from tests.conftest import sentence
 
 OBJECTIVES = [name for name in choices.names(Path(CONFIG_PATH) / "objective") if name.startswith("agnostic_")]
 
@@ -154,15 +153,12 @@ def test_a_teacher_may_be_adapted_to_the_text_first(run, alone, tiny_bert_dir):
     assert result["teacher"]["scores"]["validation"]["mlm_loss"] > 0
 
 
-def test_a_kill_costs_nothing_but_time(alone, tmp_path):
+def test_a_kill_costs_nothing_but_time(alone, begin, tmp_path):
     words = [*alone, "objective=agnostic_kd", "recipe.steps=24", "runtime.checkpoint_s=0"]
 
-    def start(folder: Path) -> subprocess.Popen:
+    def start(folder: Path) -> Any:
         folder.mkdir(exist_ok=True)
-        return subprocess.Popen(
-            [sys.executable, "-m", "kdexp", *words], cwd=folder, env=program_environment({}),
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+        return begin(words, cwd=folder)
 
     def weights(folder: Path) -> dict[str, torch.Tensor]:
         [path] = folder.glob("multirun/.store/*/model.safetensors")
