@@ -84,8 +84,9 @@ def fill(config: dict[str, Any]) -> dict[str, Any]:
     if isinstance(init, dict) and placed(init):
         like = sizes(init)
         init = {**init, "family": init.get("family") or like.get("family")}
-        if student.get("num_layers") is None:
-            student["num_layers"] = like.get("num_layers") or teacher.get("num_layers")  # of a source that is not there
+        if student.get("num_layers") is None:  # of a local folder that is not there anything will do: that is said
+            missing = source_folder(str(init["source"])) is not None
+            student["num_layers"] = like.get("num_layers") or (teacher.get("num_layers") if missing else None)
     for key in ("hidden_size", "num_heads", "intermediate_size", "vocab_size"):
         if student.get(key) is None:
             student[key] = like.get(key)

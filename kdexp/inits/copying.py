@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from kdexp.inits.base import Init
+from kdexp.inits.own import Own
 from kdexp.models import shared_layers
 from kdexp.models import source as contents
 from kdexp.models.families import base as families
@@ -86,27 +87,27 @@ def _complete(init: Init, chosen: list[int], prefix: str, mine: dict[str, Any], 
 
 
 @torch.no_grad()
-def take(init: Init, student: nn.Module, checkpoint: nn.Module, head: bool) -> dict[str, Any]:
+def take(init: Own, student: nn.Module, checkpoint: nn.Module, head: bool) -> dict[str, Any]:
     """Take a checkpoint of the student's own, in place: everything that was in its files, but what the init leaves out.
 
     Args:
         init: leaves the pooler out, or not.
         student: freshly built, of the same architecture and sizes.
         checkpoint: loaded; ``made_up`` names its random weights.
-        head: its head is taken too.
+        head: its head is taken too, if it is there and the init does not say otherwise.
 
     Returns:
         As :func:`apply`.
 
     Raises:
-        ValueError: the head is asked for and not there.
+        ValueError: the init asks for the head, and it is not there.
     """
     made_up: frozenset[str] = getattr(checkpoint, "made_up", frozenset())
     there = dict(checkpoint.named_parameters()) | dict(checkpoint.named_buffers())
     mine = dict(student.named_parameters()) | dict(student.named_buffers())
-    asked = replace(init, head=head)
+    asked = replace(init, head=head if init.head is None else init.head)
     left = [name for name in mine if name in made_up or not wanted(asked, name, student)]
-    lacking = [name for name in left if head and not name.startswith(f"{student.base_model_prefix}.")]
+    lacking = [name for name in left if init.head and not name.startswith(f"{student.base_model_prefix}.")]
     if lacking:
         raise ValueError(
             f"init={init.name}: its files have no head for this task ({', '.join(lacking[:3])}): use init.head=false."

@@ -22,7 +22,7 @@ class Own(Init):
         sha256: of its weights; None = not checked.
         family: of its architecture; None = read from its config.json.
         pooler: take its pooler, where it has one.
-        head: take its head too; None = that of a language model only.
+        head: take its head too; None = that of a language model, where it has one.
     """
 
     copies: ClassVar[bool] = False

@@ -198,10 +198,9 @@ class Phase:
         init, copied = build(self.config.init), None
         own, head = source.own(self.config), self.goal.head
         if own is not None:
-            asked: bool | None = init.head
-            speaks = not (head.of_classifier or head.weights)  # a language model, whose head every checkpoint has
-            taken = copying.take(init, student, models.load_pretrained(own, head), speaks if asked is None else asked)
-            return taken | {"source": own.source, "origin": self.settings["init"]["origin"]}
+            speaks = not (head.of_classifier or head.weights)  # a language model's
+            taken = copying.take(init, student, models.load_pretrained(own, head), speaks)
+            return taken | {"origin": self.settings["init"]["origin"]}
         if init.copies and init.source == "pretrained":
             copied = models.load_pretrained(teacher, head)
         elif init.copies:
