@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from kdexp.common.registry import build, target
-from kdexp.config.schema import Config
+from kdexp.config.schema import Config, Teacher
 from kdexp.methods.base import terms
 from kdexp.models import source
 from kdexp.models.families.base import Family, family
@@ -20,14 +20,20 @@ def problems(config: Config, task: Task | None, layers: bool, objective: bool) -
         layers: the init is sound.
         objective: it is sound.
     """
-    kind = family(str(config.teacher.family))
+    like = source.of_student(config) if layers else config.teacher
+    kind, small = family(str(config.teacher.family)), family(str(like.family))
     found = [] if task is None else inputs(config, task)
-    found += _sizes(config, kind) + _training(config, kind)
+    if task is not None and like is not config.teacher and not task.reads == small.reads == "texts":
+        found.append(
+            f"init={config.init['name']} (family {like.family}) starts from a model of texts, and task={task.name} has "
+            f"{task.reads}: use init=first or init=random."
+        )
+    found += _sizes(config, kind, small) + _training(config, like)
     if source.from_scratch(config.teacher.source):
         found += _from_scratch(config, layers)
     if layers:
         found += _copied(config, kind)
-    return found + (_features(config, kind) if objective else [])
+    return found + (_features(config, kind, small) if objective else [])
 
 
 def inputs(config: Config, task: Task) -> list[str]:
@@ -47,16 +53,17 @@ def inputs(config: Config, task: Task) -> list[str]:
     return []
 
 
-def _sizes(config: Config, kind: Family) -> list[str]:
+def _sizes(config: Config, teacher: Family, student: Family) -> list[str]:
     wrong = []
-    for who, sizes in (("teacher", config.teacher), ("student", config.student)):
+    for who, sizes, kind in (("teacher", config.teacher, teacher), ("student", config.student, student)):
         wrong += [f"{who}.{text}." for text in kind.misfits(sizes.model_dump(include={"num_layers", "hidden_size"}))]
     return wrong
 
 
-def _training(config: Config, kind: Family) -> list[str]:
-    wrong, student = [], config.student
-    of = f"(family {config.teacher.family})"
+def _training(config: Config, like: Teacher) -> list[str]:
+    """Check what is trained; ``like`` has the student's architecture."""
+    wrong, student, kind, big = [], config.student, family(str(like.family)), family(str(config.teacher.family))
+    of = f"(family {like.family})"
     if kind.kinds(student.num_layers) and student.sharing != "none":
         wrong.append(
             f"student.sharing={student.sharing} runs layers again in other places, and the layers of student="
@@ -68,16 +75,16 @@ def _training(config: Config, kind: Family) -> list[str]:
                 f"recipe.{key}={getattr(config.recipe, key)} has no effect: student={student.name} {of} has no "
                 "dropout; set it to null."
             )
-    for name, recipe in (("recipe", config.recipe), ("teacher.recipe", config.teacher.recipe)):
-        if kind.batch_norm and recipe.accumulation > 1:
+    for name, recipe, one in (("recipe", config.recipe, kind), ("teacher.recipe", config.teacher.recipe, big)):
+        if one.batch_norm and recipe.accumulation > 1:
             wrong.append(
                 f"{name}.accumulation={recipe.accumulation}: batch normalisation {of} sees one micro-batch at a time, "
                 f"so several are not the same as one batch; use {name}.accumulation=1."
             )
-    if kind.batch_norm and not config.teacher.evaluation_mode:
+    if big.batch_norm and not config.teacher.evaluation_mode:
         wrong.append(
-            f"teacher.evaluation_mode=false: a teacher with batch normalisation {of} would go on changing while it "
-            "teaches; use true."
+            "teacher.evaluation_mode=false: a teacher with batch normalisation (family "
+            f"{config.teacher.family}) would go on changing while it teaches; use true."
         )
     return wrong
 
@@ -90,7 +97,7 @@ def _from_scratch(config: Config, layers: bool) -> list[str]:
             "teacher.finetune=true, or the source of a trained model."
         )
     init: Any = build(config.init) if layers else None
-    if init is not None and init.copies and init.source == "pretrained":
+    if init is not None and init.copies and init.source == "pretrained" and teacher.pretrain is None:
         wrong.append(
             f"init.source=pretrained with teacher.source={teacher.source}: a teacher from scratch was never "
             "pretrained; use init.source=finetuned or init=random."
@@ -120,12 +127,12 @@ def _copied(config: Config, kind: Family) -> list[str]:
     ]
 
 
-def _features(config: Config, kind: Family) -> list[str]:
+def _features(config: Config, kind: Family, small: Family) -> list[str]:
     wrong = []
     for phase in ("intermediate", "prediction"):
         for name, spec in terms(config, phase).items():
             objective, whose = target(spec), f"teacher={config.teacher.name} (family {config.teacher.family})"
-            if "hidden" in objective.needs and not kind.hidden:
+            if "hidden" in objective.needs and not (kind.hidden and small.hidden):
                 wrong.append(
                     f"objective.{phase}.{name} needs hidden states of tokens, and the layers of {whose} give maps: "
                     "choose an objective on logits (kd, annealing, continuation, ...) or on maps (review_maps)."

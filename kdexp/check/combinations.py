@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdexp.check import architecture, data, devices, settings
+from kdexp.check import architecture, data, devices, reading, settings
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
 from kdexp.config import identity
+from kdexp.config.resolve import placed
 from kdexp.config.schema import Config
 from kdexp.heads.base import Head, unanswered
 from kdexp.inits.base import Init
 from kdexp.inits.narrow import Narrow
+from kdexp.inits.own import Own
+from kdexp.methods import pretraining
 from kdexp.methods.base import epochs, method, pairs, terms
+from kdexp.models import source
 from kdexp.models.families.base import Block, family
 from kdexp.models.shared_layers import sps_plan
 from kdexp.objectives import layer_maps
@@ -37,6 +41,8 @@ def problems(config: Config) -> list[str]:
     head = None if task else build(config.task).head
     init = _init(config, head)
     problems += init
+    if config.teacher.pretrain is not None and not unusable:
+        problems += _pretraining(config)
     if not (init or unusable):
         problems += teachers.unreadable(config) + ([] if task else teachers.other_answers(config))
     mapping = _mapping("mapping", config.mapping)
@@ -46,6 +52,8 @@ def problems(config: Config) -> list[str]:
     problems += architecture.problems(config, sound, layers=not init, objective=not objective)
     if sound is not None and not (unusable or architecture.inputs(config, sound)):
         problems += data.problems(config, sound)
+        if not init:
+            problems += reading.problems(config, sound, not objective)
     return [text for text in problems if text.partition(OWN_STAGE)[2] not in problems]
 
 
@@ -79,7 +87,7 @@ def _sizes(config: Config) -> list[str]:
             f"student.sharing={student.sharing} with student.num_layers={student.num_layers} runs the first layer "
             f"again in a place where family {teacher.family} has another kind: use student.sharing=none, or 6 layers."
         )
-    if student.vocab_size != teacher.vocab_size:
+    if student.vocab_size != teacher.vocab_size and not placed(config.init):
         problems.append(
             f"student.vocab_size={student.vocab_size} differs from teacher.vocab_size={teacher.vocab_size}: "
             "both read the same tokens; leave student.vocab_size=null."
@@ -142,6 +150,8 @@ def _init(config: Config, head: Head | None) -> list[str]:
     lacking = unanswered(init.asks, head) if head is not None else ""
     if lacking:
         problems.append(f"init={init.name} {lacking} (task={config.task.get('name')}): use init=first.")
+    if isinstance(init, Own) and not problems:
+        problems += _checkpoint(config)
     if init.method is not None:
         problems += method(init.method).problems(config)
         problems += _inside(config, method(init.method).inside(config))
@@ -173,6 +183,32 @@ def _init(config: Config, head: Head | None) -> list[str]:
                     f"student.{key}=null."
                 )
     return problems
+
+
+def _pretraining(config: Config) -> list[str]:
+    """Check the stage that makes the teacher's weights."""
+    assert config.teacher.pretrain is not None
+    found = _made(pretraining.NAME, config.teacher.pretrain, Init) or pretraining.problems(config)
+    inner = None if found else pretraining.inside(config)
+    return found if inner is None else [f"{pretraining.NAME}{OWN_STAGE}{text}" for text in problems(inner)]
+
+
+def _checkpoint(config: Config) -> list[str]:
+    """Check the checkpoint that a student is, and what is asked of it."""
+    own, student = source.own(config), config.student
+    if own is None:  # said by its init
+        return []
+    found = teachers.problems(own)
+    if student.sharing != "none":
+        found.append(
+            f"student.sharing={student.sharing} makes layers of a teacher's, and init={own.name} brings layers of its "
+            "own: use student.sharing=none."
+        )
+    if not found:
+        found += teachers.lengths(own, {"recipe": config.recipe.max_length})
+        if config.init.get("head") is True:
+            found += teachers.other_head(own, build(config.task))
+    return found
 
 
 def _inside(config: Config, inner: Config | None) -> list[str]:
@@ -252,11 +288,13 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
 def _needs(config: Config, key: str, spec: dict[str, Any], cls: Any, head: Head | None, layers: bool) -> list[str]:
     """Check what one objective wants against what the models can give."""
     teacher, student, problems = config.teacher, config.student, []
-    if {"query", "key", "value"} & set(cls.needs) and not teacher.attention:
-        problems.append(
-            f"{key} needs queries, keys or values, but teacher={teacher.name} (family {teacher.family}) "
-            "gives logits and hidden states only: choose kd, hid_cls or hid_seq."
-        )
+    own = source.own(config) if layers else None
+    for side in filter(None, (teacher, own)):
+        if {"query", "key", "value"} & set(cls.needs) and not side.attention:
+            problems.append(
+                f"{key} needs queries, keys or values, but {side.who}={side.name} (family {side.family}) "
+                "gives logits and hidden states only: choose kd, hid_cls or hid_seq."
+            )
     if cls.same_heads and student.num_heads != teacher.num_heads:
         problems.append(
             f"{key} compares attention head by head: student.num_heads={student.num_heads} must equal "

@@ -17,7 +17,7 @@ from kdexp.common import network
 from kdexp.common.network import Answer
 from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
-from kdexp.config.resolve import fill
+from kdexp.config.resolve import fill, placed
 from kdexp.config.schema import Config
 from kdexp.models import source, weights
 
@@ -36,39 +36,48 @@ def _looking(dry: Any, plan: Any) -> bool:
     return bool(dry) or plan == "show"
 
 
-def pin_teacher(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """Fill in which commit a teacher of the hub is, and the sizes that its config.json says.
+def pin_models(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Fill in which commits the models of the hub are, and the sizes that their config.json say.
 
     Args:
         raw: a configuration as plain values; it is not changed.
 
     Returns:
-        The configuration, and why the teacher cannot be had.
+        The configuration, and why a model cannot be had.
     """
-    teacher = raw["teacher"] if isinstance(raw.get("teacher"), dict) else {}
-    if teacher.get("commit") is not None:
-        unpinned = {**raw, "teacher": {**teacher, "commit": None}}
-        return unpinned, ["teacher.commit is filled in by kdexp: say teacher.revision=... to choose a commit."]
-    kind, _, name = str(teacher.get("source")).partition(":")
-    revision = teacher.get("revision")
+    raw, found = _pin(raw, "teacher")
+    if placed(raw.get("init")):
+        raw, more = _pin(raw, "init")
+        found += more
+    return raw, found
+
+
+def _pin(raw: dict[str, Any], group: str) -> tuple[dict[str, Any], list[str]]:
+    """Fill in what a group's model is: the teacher, or the student's checkpoint of the group ``init``."""
+    model = raw[group] if isinstance(raw.get(group), dict) else {}
+    if model.get("commit") is not None:
+        unpinned = {**raw, group: {**model, "commit": None}}
+        return unpinned, [f"{group}.commit is filled in by kdexp: say {group}.revision=... to choose a commit."]
+    kind, _, name = str(model.get("source")).partition(":")
+    revision = model.get("revision")
     if kind != "hub" or not isinstance(revision, str | None):
         return raw, []
     if not network.nameable(name):
-        return raw, [f"teacher.source=hub:{name}: models of the hub are called OWNER/NAME (such as hub:org/my-bert)."]
+        return raw, [f"{group}.source=hub:{name}: models of the hub are called OWNER/NAME (such as hub:org/my-bert)."]
     if revision and not network.proper(revision):  # an empty one is named with the other values
-        return raw, [f"teacher.revision={revision}: no branch, tag or commit is called so."]
+        return raw, [f"{group}.revision={revision}: no branch, tag or commit is called so."]
     looking, off, fixed = _looking(raw.get("dry"), raw.get("plan")), network.switched_off(), network.is_commit(revision)
     answer = network.remembered("model", name, revision) if looking or off or fixed else Answer()
     if not (looking or off or (fixed and _whole(name, answer))):
         answer = network.ask("model", name, revision, "config.json", source.DESCRIPTION)
     if looking and "config.json" not in answer.files:
         answer = Answer()
-    label = f"teacher.source=hub:{name}" + (f" (revision {revision})" if revision else "")
-    wrong = _unknown(teacher, label, answer) if looking else _missing(label, answer, off, name, revision)
+    label = f"{group}.source=hub:{name}" + (f" (revision {revision})" if revision else "")
+    wrong = _unknown(raw, group, label, answer) if looking else _missing(group, label, answer, off, name, revision)
     if answer.commit is None or wrong:
         return raw, wrong
     try:
-        return fill({**raw, "teacher": {**teacher, "commit": answer.commit}}), []
+        return fill({**raw, group: {**model, "commit": answer.commit}}), []
     except ConfigError as error:
         return raw, [f"{label}: {text}" for text in error.problems]
 
@@ -78,19 +87,23 @@ def _whole(name: str, answer: Answer) -> bool:
     return answer.commit is not None and not source.lacking(answer.files, network.folder("model", name, answer.commit))
 
 
-def _unknown(teacher: Mapping[str, Any], label: str, answer: Answer) -> list[str]:
+def _unknown(raw: Mapping[str, Any], group: str, label: str, answer: Answer) -> list[str]:
     """Refuse to plan with a model of which nothing is known; its commit alone may stay unknown."""
-    if answer.commit is not None or teacher.get("num_layers") is not None:
+    if answer.commit is not None or raw[group].get("num_layers" if group == "teacher" else "family") is not None:
         return []
+    sizes = "teacher.num_layers, hidden_size, num_heads, vocab_size and family"
+    if group == "init":
+        sizes = "init.family, student.num_layers, hidden_size, num_heads, intermediate_size and vocab_size"
     return [
         f"{label}: its sizes are not in the local cache, and dry=true and plan=show do not ask the hub: give "
-        "teacher.num_layers, hidden_size, num_heads, vocab_size and family, or run it once."
+        f"{sizes}, or run it once."
     ]
 
 
-def _missing(label: str, answer: Answer, off: str | None, name: str, revision: str | None) -> list[str]:
+def _missing(group: str, label: str, answer: Answer, off: str | None, name: str, revision: str | None) -> list[str]:
     """Say that a model cannot be had as a whole."""
     local = "use a local model (teacher=minilm_l6, or teacher=local teacher.source=path:...)"
+    local = local if group == "teacher" else "use a local model (init.source=path:...)"
     switch = str(off).partition("=")[0]
     if answer.commit is None and off:
         begin = f"{label} is not in the local cache and the hub is switched off ({off})"
@@ -108,7 +121,7 @@ def _missing(label: str, answer: Answer, off: str | None, name: str, revision: s
     if lacking == "config.json":
         return [f"{label} has no config.json at commit {answer.commit}: it is no model of transformers; {local}."]
     place = f"{label} at commit {answer.commit}"
-    return [weights.none(sorted(answer.files), place, f"hub:{name}")]
+    return [weights.none(sorted(answer.files), place, f"hub:{name}", group)]
 
 
 def pin_data(config: Config) -> tuple[Config, list[str]]:
@@ -117,15 +130,21 @@ def pin_data(config: Config) -> tuple[Config, list[str]]:
         return config, ["task.hub_commit is filled in by kdexp: say task.hub_revision=... to choose a commit."]
     cache = Path(config.runtime.store).expanduser().absolute() / "cache"
     ask, nodes = not _looking(config.dry, config.plan), {"task": config.task}
+    pretrain = config.teacher.pretrain or {}
     if "task" in config.init:  # the texts of a stage of its own
         nodes["init"] = config.init["task"]
+    if pretrain:
+        nodes["teacher"] = pretrain["task"]
     try:
         pinned = {group: {**node, **build(node).pin(config.data.root, cache, ask)} for group, node in nodes.items()}
     except ValueError as error:
         return config, [f"{error}."]
     if pinned == nodes:
         return config, []
-    changes = {"task": pinned["task"]}
+    changes: dict[str, Any] = {"task": pinned["task"]}
+    if "teacher" in pinned:
+        told = {"pretrain": {**pretrain, "task": pinned["teacher"]}}
+        changes["teacher"] = config.teacher.model_copy(update=told)
     if "init" in pinned:
         changes["init"] = {**config.init, "task": pinned["init"]}
     return config.model_copy(update=changes), []

@@ -9,9 +9,10 @@ from typing import Any
 from kdexp.common import files
 from kdexp.common.registry import build
 from kdexp.common.status import state
-from kdexp.config.schema import Config
+from kdexp.config.schema import Config, Teacher
 from kdexp.methods import base as methods
 from kdexp.models import build as models
+from kdexp.models import source
 from kdexp.objectives import layer_maps
 from kdexp.run import footprint
 from kdexp.run.spec import RunSpec, cache_of, facts, unknown
@@ -25,30 +26,33 @@ def before(spec: RunSpec) -> None:
     config, head = spec.config, build(spec.config.task).head
     for note in spec.notes:
         print(note, file=sys.stderr)
-    small = models.count(config.teacher, head, config.student)
+    own = source.own(config)
+    small = models.count(source.of_student(config), head, config.student)
     big = models.count(config.teacher, head)
     print(f"run      {spec.run_dir}")
-    print(f"teacher  {config.teacher.name}: {config.teacher.num_layers} layers, {big:,} parameters{_state(config)}")
+    teacher = config.teacher
+    print(f"teacher  {teacher.name}: {teacher.num_layers} layers, {big:,} parameters{_state(teacher)}")
     print(
         f"student  {config.student.name}: {config.student.num_layers} layers, {small:,} parameters ({small / big:.0%})"
+        f"{'' if own is None else _state(own)}"
     )
     for line in layer_table(config):
         print(line)
 
 
-def _state(config: Config) -> str:
-    """Return which state of the hub a teacher is; '' for a local one."""
-    return f" ({config.teacher.source} at commit {config.teacher.commit})" if config.teacher.commit else ""
+def _state(model: Teacher) -> str:
+    """Return which state of the hub a model is; '' for a local one."""
+    return f" ({model.source} at commit {model.commit})" if model.commit else ""
 
 
 def layer_table(config: Config) -> list[str]:
     """Return the table ``student layer <- teacher layer``: where weights come from and what is matched."""
-    init = build(config.init)
+    init, own = build(config.init), source.own(config)
     layers = init.layers(config.student.num_layers, config.teacher.num_layers)
-    lines = [
-        f"init     {init.name}: "
-        + ("random weights" if layers is None else f"teacher layers {', '.join(map(str, layers))} ({init.source})")
-    ]
+    copied = "random weights" if own is None else f"weights of its own ({own.source})"
+    if layers is not None:
+        copied = f"teacher layers {', '.join(map(str, layers))} ({init.source})"
+    lines = [f"init     {init.name}: {copied}"]
     for phase in ("intermediate", "prediction"):
         for name, term in methods.terms(config, phase).items():
             pairs = methods.pairs(config, term)
@@ -87,7 +91,7 @@ def stages(spec: RunSpec) -> None:
         return
     if spec.config.teacher.commit:
         name = spec.config.teacher.name
-        print(f"teacher  {name}{_state(spec.config)}, as the local cache has it; the hub was not asked")
+        print(f"teacher  {name}{_state(spec.config.teacher)}, as the local cache has it; the hub was not asked")
     store = open_store(spec.config, spec.run_dir)
     with files.scratch(cache_of(spec.config)) as cache:
         planned = methods.stages(spec.config, facts(spec.config, cache))

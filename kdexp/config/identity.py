@@ -27,7 +27,7 @@ ROOT = "multirun"
 SCIENCE = ("teacher", "student", "init", "mapping", "objective", "task", "recipe", "data", "selection", "seed")
 """Groups that decide what a run is; together with runtime.dtype they are its identity."""
 
-PLACES = {"data": {"root", "cache"}, "teacher": {"commit"}, "task": {"hub_commit"}}
+PLACES = {"data": {"root", "cache"}, "teacher": {"commit"}, "init": {"commit"}, "task": {"hub_commit"}}
 """Keys of those groups that say where something lies, and decide nothing, or that were filled in by asking the hub:
 what a revision stands for is a content, and so in the keys of stages."""
 
@@ -49,10 +49,17 @@ def science(config: dict[str, Any]) -> dict[str, Any]:
     settings = by_name({group: config[group] for group in SCIENCE})
     for group, keys in PLACES.items():
         settings[group] = {key: value for key, value in settings[group].items() if key not in keys}
-    if "task" in settings["init"]:  # the texts of a stage of its own
-        inner = {key: value for key, value in settings["init"]["task"].items() if key not in PLACES["task"]}
-        settings["init"] = {**settings["init"], "task": inner}
+    settings["init"] = _unplaced(settings["init"])
+    if settings["teacher"].get("pretrain"):
+        settings["teacher"] = {**settings["teacher"], "pretrain": _unplaced(settings["teacher"]["pretrain"])}
     return {**settings, "dtype": config["runtime"]["dtype"]}
+
+
+def _unplaced(node: dict[str, Any]) -> dict[str, Any]:
+    """Return the groups of a stage on raw text without what was filled in of its texts, if it has any."""
+    if not isinstance(node.get("task"), dict):
+        return node
+    return {**node, "task": {key: value for key, value in node["task"].items() if key not in PLACES["task"]}}
 
 
 def run_id(science_settings: dict[str, Any]) -> str:

@@ -33,8 +33,8 @@ SIZES = {
 def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     """Return a configuration as a plain dictionary with all dependent values filled in.
 
-    A local teacher's sizes are read from its config.json, and the student's nulls become the teacher's values. What
-    cannot be filled in stays as it is; the checks name it.
+    A local teacher's sizes are read from its config.json, and the student's nulls become the teacher's values, or those
+    of a checkpoint of its own. What cannot be filled in stays as it is; the checks name it.
 
     Args:
         composed: what Hydra composed, with or without its ``hydra`` node, or a dictionary.
@@ -50,6 +50,8 @@ def resolve(composed: DictConfig | dict[str, Any]) -> dict[str, Any]:
     # What is no group of settings gets none filled in: the checks name it.
     groups = {key: value if isinstance(value, dict) else {} for key, value in config.items()}
     recipes = [groups.get("recipe", {}), *(groups.get(group, {}).get("recipe") for group in ("teacher", "init"))]
+    pretrain = groups.get("teacher", {}).get("pretrain")
+    recipes.append(pretrain.get("recipe") if isinstance(pretrain, dict) else None)
     for recipe in recipes:
         if isinstance(recipe, dict):
             recipe.pop("per_task", None)  # looked up by the resolver kdexp.per_task
@@ -69,19 +71,31 @@ def copied(value: Any) -> Any:
 
 
 def fill(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration with the sizes that its teacher's config.json says, where that can be read by now.
+    """Return a configuration with the sizes that the models' config.json say, where those can be read by now.
 
     Args:
-        config: plain values; a teacher of the hub can be read once ``teacher.commit`` is known.
+        config: plain values; a model of the hub can be read once its ``commit`` is known.
     """
     if not all(isinstance(config.get(key), dict) for key in ("teacher", "student")):
         return config  # the checks name what is no group of settings
     teacher, student = dict(config["teacher"]), dict(config["student"])
     teacher |= {key: value for key, value in sizes(teacher).items() if teacher.get(key) is None}
+    like, init = teacher, config.get("init")
+    if isinstance(init, dict) and placed(init):
+        like = sizes(init)
+        init = {**init, "family": init.get("family") or like.get("family")}
+        if student.get("num_layers") is None:  # of a local folder that is not there anything will do: that is said
+            missing = source_folder(str(init["source"])) is not None
+            student["num_layers"] = like.get("num_layers") or (teacher.get("num_layers") if missing else None)
     for key in ("hidden_size", "num_heads", "intermediate_size", "vocab_size"):
         if student.get(key) is None:
-            student[key] = teacher.get(key)
-    return {**config, "teacher": teacher, "student": student}
+            student[key] = like.get(key)
+    return {**config, "teacher": teacher, "student": student, **({"init": init} if "init" in config else {})}
+
+
+def placed(init: Any) -> bool:
+    """Tell whether an init says *where* weights are (``hub:``, ``path:``, ``package:``), not which of the teacher's."""
+    return isinstance(init, dict) and ":" in str(init.get("source"))
 
 
 def source_folder(source: str, commit: str | None = None) -> Path | None:
@@ -109,7 +123,7 @@ def source_folder(source: str, commit: str | None = None) -> Path | None:
 
 
 def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
-    """Return what a teacher's config.json says of :data:`SIZES`, and ``attention``; without a folder only that."""
+    """Return what a model's config.json says of :data:`SIZES`, and ``attention``; without a folder only that."""
     source = teacher.get("source")
     folder = None if source in (None, "???") else source_folder(str(source), teacher.get("commit"))
     said = {} if folder is None else stated(folder)

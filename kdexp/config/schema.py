@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Collection
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     BaseModel,
@@ -142,8 +142,16 @@ class Recipe(Group):
 class Teacher(Group):
     """Group ``teacher``; null sizes are read from the folder's config.json (:mod:`kdexp.config.resolve`).
 
-    ``commit`` is what ``revision`` stands for on the hub; :mod:`kdexp.check.probes` fills it in.
+    ``commit`` is what ``revision`` stands for on the hub; :mod:`kdexp.check.probes` fills it in. ``pretrain`` has the
+    groups of a stage on raw text that makes the weights (:mod:`kdexp.methods.pretraining`); null = it has some.
+
+    Class attributes:
+        who: whose model it is; the group of its sizes.
+        place: the group that says where it is.
     """
+
+    who: ClassVar[str] = "teacher"
+    place: ClassVar[str] = "teacher"
 
     name: Text
     source: Text
@@ -162,10 +170,27 @@ class Teacher(Group):
     floor_margin: Annotated[float, Field(ge=-1, le=1)] = 0.02
     evaluation_mode: bool = True
     recipe: Recipe = Recipe()
+    pretrain: Node | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_later(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a key that came later and has no effect, so that a teacher is what it was before it was there."""
+        given: dict[str, Any] = handler(self)
+        return {key: value for key, value in given.items() if key != "pretrain" or value is not None}
+
+
+class Own(Teacher):
+    """The checkpoint that a student is, where it brings one of its own (``init=own``): read and loaded as a teacher's.
+
+    Where it is stands in the group ``init``, its sizes in the group ``student``.
+    """
+
+    who: ClassVar[str] = "student"
+    place: ClassVar[str] = "init"
 
 
 class Student(Group):
-    """Group ``student``; null sizes have been filled with the teacher's."""
+    """Group ``student``; null sizes have been filled with the teacher's, or those of a checkpoint of its own."""
 
     name: Text
     num_layers: Depth = 3

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Features = dict  # dict[str, Tensor]: the head's outputs by name, and captured features (see kdexp.models.capture)
+MASK = "mask"
+"""Name of a teacher's feature: which of its positions are real, (B, L), where they are not the student's."""
 Targets = Mapping[str, Any]  # label name -> one entry an example: an array (n, ...), or a list where lengths differ
 Predictions = Mapping[str, Any]  # prediction name -> likewise, as numpy arrays
 

@@ -26,7 +26,7 @@ class Init:
     method: ClassVar[str | None] = None
     """Name of the method that makes a stage whose encoder the student starts from (``Method.init_stage``), or None."""
     elsewhere: ClassVar[frozenset[str]] = frozenset()
-    """Settings that decide its stage alone, whose key holds them."""
+    """Settings that are in no key of the run's own stages: a stage of its own, or a content, stands there for them."""
     asks: ClassVar[tuple[str, ...]] = ()
     """What it asks of the task's head, keys of :data:`kdexp.heads.base.ABILITIES`; () = any head will do."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from kdexp.inits.base import Init
+from kdexp.inits.own import Own
 from kdexp.models import shared_layers
 from kdexp.models import source as contents
 from kdexp.models.families import base as families
@@ -82,6 +84,37 @@ def _complete(init: Init, chosen: list[int], prefix: str, mine: dict[str, Any], 
                 f"init={init.name}: teacher layer {layer} has {', '.join(sorted(there - here)[:3])}, student layer "
                 f"{number + 1} has not: the layers of this architecture differ in kind; use init=first or init=random."
             )
+
+
+@torch.no_grad()
+def take(init: Own, student: nn.Module, checkpoint: nn.Module, head: bool) -> dict[str, Any]:
+    """Take a checkpoint of the student's own, in place: everything that was in its files, but what the init leaves out.
+
+    Args:
+        init: leaves the pooler out, or not.
+        student: freshly built, of the same architecture and sizes.
+        checkpoint: loaded; ``made_up`` names its random weights.
+        head: its head is taken too, if it is there and the init does not say otherwise.
+
+    Returns:
+        As :func:`apply`.
+
+    Raises:
+        ValueError: the init asks for the head, and it is not there.
+    """
+    made_up: frozenset[str] = getattr(checkpoint, "made_up", frozenset())
+    there = dict(checkpoint.named_parameters()) | dict(checkpoint.named_buffers())
+    mine = dict(student.named_parameters()) | dict(student.named_buffers())
+    asked = replace(init, head=head if init.head is None else init.head)
+    left = [name for name in mine if name in made_up or not wanted(asked, name, student)]
+    lacking = [name for name in left if init.head and not name.startswith(f"{student.base_model_prefix}.")]
+    if lacking:
+        raise ValueError(
+            f"init={init.name}: its files have no head for this task ({', '.join(lacking[:3])}): use init.head=false."
+        )
+    for name in mine.keys() - set(left):
+        mine[name].copy_(there[name])
+    return {"layers": None, "copied": len(mine) - len(left), "random": len(left), "random_names": left}
 
 
 def adopt(student: nn.Module, folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from kdexp.common import files
 from kdexp.common.registry import build, target
 from kdexp.config import schema
-from kdexp.config.resolve import source_folder
+from kdexp.config.resolve import placed, source_folder
 from kdexp.config.schema import Amount, Config, Count, Data, Group, Recipe
 from kdexp.heads.hidden_tokens import TOKENS, hidden_only
 from kdexp.methods import distill
@@ -132,6 +132,11 @@ def _untyped(init: Mapping[str, Any]) -> list[str]:
                 wrong += schema.sentences(error, _kind(key, init[key]), f"init.{key}")
             except ValueError as error:
                 wrong.append(f"init.{key}: {error}")
+    if placed(init.get("start")):
+        wrong.append(
+            f"init.start.source={init['start']['source']}: a student with weights of its own is distilled on raw text "
+            "by a run of its own (task=mlm init=own), from whose result others start (init=own init.source=path:...)."
+        )
     if init.get("selection", "last") not in ("heldout", "validation", "last"):
         wrong.append(f"init.selection={init['selection']} is unknown; choose one of: heldout, validation, last.")
     return wrong
@@ -194,6 +199,8 @@ def _unfit(config: Config) -> list[str]:
 
 def _speechless(config: Config, answering: list[str]) -> list[str]:
     """Refuse terms that read a pretrained teacher's answers where its files have no head that answers."""
+    if config.teacher.pretrain is not None:  # a stage makes its weights, with a head
+        return []
     folder = source_folder(config.teacher.source, config.teacher.commit)
     head = family(str(config.teacher.family)).language_head
     shapes = weights.shapes(folder) if folder is not None and (folder / "config.json").is_file() else None

@@ -9,6 +9,7 @@ from pydantic import Field
 
 from kdexp.common.registry import build
 from kdexp.config import schema
+from kdexp.config.resolve import placed
 from kdexp.config.schema import Config, Count, Depth, Group
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method
@@ -46,6 +47,11 @@ class AssistantChain(Method):
         if not isinstance(objective, Settings):
             return found
         init, width = build(config.init), config.teacher.hidden_size
+        if placed(config.init):
+            found.append(
+                f"objective.method=assistant makes assistants of other sizes by the student's init, and init="
+                f"{init.name} is one checkpoint: use init=first or init=random."
+            )
         for number, sizes in enumerate(objective.assistants, start=1):
             if init.copies and not init.narrows and sizes.hidden_size not in (None, width):
                 found.append(

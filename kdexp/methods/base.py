@@ -37,12 +37,16 @@ class Facts:
         origin: identity of the teacher's pretrained weights.
         dtype: what the numbers are computed in (``fp32`` or ``bf16``), decided for this machine.
         of: gives the content hash of the data of another configuration: of a stage that is not the run's task's.
+        own: identity of the checkpoint that the student brings; '' = it brings none.
+        before: stages that make what the others are given; the teacher's weights come from the last of them.
     """
 
     data: str
     origin: str
     dtype: str
     of: Callable[[Config], str] = field(default=lambda config: digest([config.task]), compare=False)
+    own: str = ""
+    before: tuple[Stage, ...] = ()
 
 
 class Method(ABC):
@@ -52,10 +56,13 @@ class Method(ABC):
         Settings: type of the group ``objective``; a method with keys of its own names a subclass of
             :class:`kdexp.config.schema.Objective` that holds them.
         auto: the mapping that ``mapping=auto`` stands for; None = each objective's own default.
+        joins: whoever teaches is asked by :meth:`kdexp.train.phase.Phase.teacher` alone, which joins what two models
+            say of an example that each reads in its own tokens.
     """
 
     Settings: ClassVar[type[schema.Objective]] = schema.Objective
     auto: ClassVar[str | None] = None
+    joins: ClassVar[bool] = False
 
     def problems(self, config: Config) -> list[str]:
         """Say what would stop this method, as sentences for people; types and bounds have been checked."""
@@ -124,7 +131,7 @@ def action(name: str) -> Callable[..., Any]:
 
 def stages(config: Config, facts: Facts) -> list[Stage]:
     """Return a run's stages in the order of execution, the last one being the student's."""
-    return order([method(config.objective.method).plan(config, facts)])
+    return order([*facts.before, method(config.objective.method).plan(config, facts)])
 
 
 # --- what methods and checks ask of a configuration ------------------------------------------------------------------

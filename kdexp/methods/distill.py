@@ -6,9 +6,10 @@ intermediate objective alone, then, from its last weights and with a fresh optim
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from kdexp.common.registry import RESERVED, build, target
+from kdexp.config.resolve import placed
 from kdexp.config.schema import Config, Recipe
 from kdexp.methods.base import Facts, Method, method, pairs, terms
 from kdexp.store.stage import Stage
@@ -17,6 +18,8 @@ from kdexp.train.phase import Phase, Summary
 
 class Distill(Method):
     """The ordinary plan."""
+
+    joins: ClassVar[bool] = True
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return the last phase; its parents are the teacher, the student's start and the phase before."""
@@ -161,7 +164,7 @@ def training(
     if start is not None:
         read["start"] = start
     else:
-        settings["init"] = init_settings(config)
+        settings["init"] = init_settings(config) | ({"origin": facts.own} if placed(config.init) else {})
         wanted = build(config.init).method
         if wanted is not None:
             read["init"] = method(wanted).init_stage(config, facts, teacher)

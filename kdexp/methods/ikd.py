@@ -135,7 +135,7 @@ class Views(Dataset):
 def train_student(phase: Phase) -> Summary:
     """Train a student on both views; the teacher sees the same, or the clean one for both."""
     asked = phase.settings["noise"]
-    reader: Any = tokenizer.of_teacher(phase.context.data_context(phase.recipe.max_length))
+    reader: Any = tokenizer.of_teacher(phase.context.data_context(phase.recipe.max_length, phase.config.teacher))
     if asked["mode"] == "mask" and reader.mask_token_id is None:
         raise ValueError("objective.noise.mode=mask: this teacher's tokenizer has no mask token; use mode=delete.")
     ids = {"special": list(reader.all_special_ids), "pad": reader.pad_token_id, "mask": reader.mask_token_id or 0}

@@ -58,7 +58,7 @@ def _one_sentence(teacher: Teacher) -> Iterator[None]:
     except Exception as error:  # of many kinds: what is wrong with other people's files has no end
         told = " ".join(str(error).split())
         raise ValueError(
-            f"teacher={teacher.name}: {teacher.source} cannot be loaded ({type(error).__name__}: {told:.300}): "
+            f"{teacher.who}={teacher.name}: {teacher.source} cannot be loaded ({type(error).__name__}: {told:.300}): "
             "download or save the model again, or choose another one."
         ) from error
 
@@ -83,9 +83,9 @@ def _folder(teacher: Teacher) -> Path:
     with _one_sentence(teacher):
         fetch(teacher, weights=True)
     folder = Path(location(teacher)[0])
-    wrong = weights.problems(folder, teacher.source)
+    wrong = weights.problems(folder, teacher.source, teacher.place)
     if wrong:
-        raise ValueError(f"teacher={teacher.name}: " + " ".join(wrong))
+        raise ValueError(f"{teacher.who}={teacher.name}: " + " ".join(wrong))
     return folder
 
 
@@ -161,17 +161,18 @@ def _made_up(model: Any, info: dict[str, Any], teacher: Teacher) -> set[str]:
     lost = sorted(k for k in info["missing_keys"] if complete or (k.startswith(prefix) and pooler not in k))
     if lost:
         raise ValueError(
-            f"teacher={teacher.name}: {teacher.source} has no weights for {', '.join(lost[:5])}; it is incomplete."
+            f"{teacher.who}={teacher.name}: {teacher.source} has no weights for {', '.join(lost[:5])}; it is "
+            "incomplete."
         )
     for name, (there, here) in sorted(misfits.items()):
         if complete or name.startswith(prefix):
             raise ValueError(
-                f"teacher={teacher.name}: {teacher.source} has {name} of shape {there}, and {here} is needed: its "
-                "config.json and its weights, or its labels and the task's, do not belong together."
+                f"{teacher.who}={teacher.name}: {teacher.source} has {name} of shape {there}, and {here} is needed: "
+                "its config.json and its weights, or its labels and the task's, do not belong together."
             )
     if misfits:
         shown = ", ".join(f"{name} {there} -> {here}" for name, (there, here) in sorted(misfits.items()))
-        log.info("teacher %s: the head it came with has other outputs and starts anew: %s", teacher.name, shown)
+        log.info("%s %s: its former head has other outputs and starts anew: %s", teacher.who, teacher.name, shown)
     return {*info["missing_keys"], *misfits}
 
 
@@ -192,14 +193,15 @@ def build(config: Any, head: Head, teacher: Teacher) -> nn.Module:
         return _auto(head.auto_class).from_config(config, dtype=torch.float32, **_attention(teacher))
 
 
-def build_student(teacher: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:
-    """Make a student with random weights: its teacher's architecture with other sizes.
+def build_student(like: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:
+    """Make a student with random weights: an architecture with other sizes.
 
     Args:
+        like: whose architecture (:func:`kdexp.models.source.of_student`).
         dropout: sets every dropout of the architecture; None = as it is.
         seed: of the random weights.
     """
-    config = configuration(teacher)
+    config = configuration(like)
     sizes = student.model_dump(include=set(SIZED))
     families.family(str(config.model_type)).resize(config, sizes)
     if dropout is not None:
@@ -207,10 +209,16 @@ def build_student(teacher: Teacher, student: Student, head: Head, dropout: float
             if key.endswith(("dropout_prob", "dropout")) and isinstance(getattr(config, key), float):
                 setattr(config, key, dropout)
     torch.manual_seed(seed)
-    model = build(config, head, teacher)
+    model = build(config, head, like)
     if student.sharing != "none":
         shared_layers.share(model, student.sharing)
     return model
+
+
+def as_student(teacher: Teacher) -> Student:
+    """Return a teacher's sizes as those of a student, for the stage that makes a teacher."""
+    sizes = teacher.model_dump(include={*SIZED, "vocab_size"})
+    return Student(name=teacher.name, **{key: value for key, value in sizes.items() if value is not None})
 
 
 def restore(folder: Path, head: Head) -> nn.Module:
@@ -315,8 +323,10 @@ def describe(model: nn.Module) -> dict[str, int]:
 
 
 def count(teacher: Teacher, head: Head, student: Student | None = None) -> int:
-    """Count the parameters of a teacher, or of a student of it, without allocating any."""
+    """Count the parameters of a model, or of a student of that architecture, without allocating any."""
     folder = source_folder(teacher.source, teacher.commit)
+    if student is None and teacher.pretrain is not None:  # its sizes are its own, and not those of the folder
+        student = as_student(teacher)
     resized = None if student is None else student.model_dump(include=set(SIZED))
     counted = None if folder is None else counting.count(stated(folder), head, resized)
     if counted is not None:

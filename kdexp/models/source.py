@@ -11,8 +11,8 @@ from typing import Any
 
 from kdexp.common import network
 from kdexp.common.files import checksum
-from kdexp.config.resolve import source_folder
-from kdexp.config.schema import Teacher
+from kdexp.config.resolve import FAMILIES_WITH_ATTENTION, placed, source_folder
+from kdexp.config.schema import Config, Own, Teacher
 from kdexp.models import weights
 
 KINDS = (".safetensors", ".json", ".txt", ".model")
@@ -40,6 +40,10 @@ COUNTED_FROM_PADDING = {"roberta", "xlm-roberta", "camembert", "mpnet"}
 
 SCRATCH = "scratch:"
 """What a source begins with whose folder gives the architecture alone: the teacher's first weights are random."""
+
+
+STAGE = "stage:"
+"""What the origin of weights begins with that a stage has made; its key follows."""
 
 
 def from_scratch(source: str) -> bool:
@@ -76,6 +80,22 @@ def _shards(folder: Path) -> set[str]:
         return set()
 
 
+def own(config: Config) -> Own | None:
+    """Return the checkpoint that a run's student is, where it brings one of its own; its init has been checked."""
+    init, student = config.init, config.student
+    if not placed(init):
+        return None
+    where = {key: init.get(key) for key in ("name", "source", "revision", "commit", "sha256", "family")}
+    sizes = student.model_dump(exclude={"name", "sharing"})
+    attention = str(where["family"]) in FAMILIES_WITH_ATTENTION
+    return Own.model_validate({**where, **sizes, "attention": attention})
+
+
+def of_student(config: Config) -> Teacher:
+    """Return the model whose architecture a run's student has: its own checkpoint, or its teacher."""
+    return own(config) or config.teacher
+
+
 def location(teacher: Teacher) -> tuple[str, dict[str, Any]]:
     """Return the folder of a teacher and the keyword arguments to load it with; nothing is fetched.
 
@@ -107,46 +127,48 @@ def fetch(teacher: Teacher, weights: bool = False) -> None:
         network.fetch(name, teacher.commit, tuple(sorted(shards)))
 
 
-def origin(source: str, commit: str | None, sha256: str | None) -> str:
+def origin(source: str, commit: str | None, sha256: str | None, place: str = "teacher") -> str:
     """Return hub id and commit, or the content hash of a local folder (weights, configuration, tokenizer).
 
     Args:
         source, commit, sha256: as in the group ``teacher``.
+        place: the group that names it.
 
     Raises:
-        ValueError: the weights are not the ones that ``teacher.sha256`` promises.
+        ValueError: the weights are not the ones that its ``sha256`` promises.
     """
     folder = source_folder(source)
     if folder is None:
         return f"{source}@{commit}"
     contents = {p.name: checksum(p) for p in sorted(folder.glob("*")) if p.suffix in KINDS and p.is_file()}
     if sha256 is not None:
-        wrong = other_weights(folder, sha256, contents.get(weights.SINGLE) or weights.checksum(folder))
+        wrong = other_weights(folder, sha256, contents.get(weights.SINGLE) or weights.checksum(folder), place)
         if wrong:
             raise ValueError(" ".join(wrong))
     lines = "".join(f"{name}:{content}\n" for name, content in contents.items())
     return f"{SCRATCH if from_scratch(source) else ''}sha256:{hashlib.sha256(lines.encode()).hexdigest()}"
 
 
-def other_weights(folder: Path, sha256: str, content: str) -> list[str]:
-    """Say that a folder's weights are not the ones that ``teacher.sha256`` promises; [] = they are.
+def other_weights(folder: Path, sha256: str, content: str, place: str = "teacher") -> list[str]:
+    """Say that a folder's weights are not the ones that ``sha256`` promises; [] = they are.
 
     Args:
         folder: where they are.
         sha256: what was promised.
         content: the sha256 (hex) that they have.
+        place: the group that promised it.
     """
     if content == sha256:
         return []
     return [
-        f"teacher.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
-        "reinstall them, or set teacher.sha256=null if you trust them."
+        f"{place}.sha256={sha256} but the weights in {folder} have {content}: they are not the expected ones; "
+        f"reinstall them, or set {place}.sha256=null if you trust them."
     ]
 
 
 def pinned(said: str) -> bool:
-    """Tell whether an :func:`origin` names one content for good: a hash, or a commit of the hub."""
-    return said.startswith("sha256:") or re.fullmatch(r".+@[0-9a-f]{40}", said) is not None
+    """Tell whether an :func:`origin` names one content for good: a hash, a stage, or a commit of the hub."""
+    return said.startswith(("sha256:", STAGE)) or re.fullmatch(r".+@[0-9a-f]{40}", said) is not None
 
 
 def positions(said: Mapping[str, Any]) -> int | None:

@@ -37,21 +37,22 @@ BITS |= {"I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64"
 AGAIN = "download or save the model again"
 
 
-def problems(folder: Path, source: str | None = None) -> list[str]:
+def problems(folder: Path, source: str | None = None, place: str = "teacher") -> list[str]:
     """Say why the weights of a folder cannot be loaded; [] = nothing speaks against it.
 
     Args:
         folder: of a saved model, or a snapshot in the hub's cache.
         source: as in ``teacher.source``, for the command that converts pickled weights; None = the folder.
+        place: the group that names it.
     """
     try:
-        read(folder, source)
+        read(folder, source, place)
     except ValueError as error:
         return [str(error)]
     return []
 
 
-def read(folder: Path, source: str | None = None) -> Shapes:
+def read(folder: Path, source: str | None = None, place: str = "teacher") -> Shapes:
     """Return name and shape of every weight in a folder's safetensors files; only their headers are read.
 
     Raises:
@@ -63,7 +64,7 @@ def read(folder: Path, source: str | None = None) -> Shapes:
     if os.path.lexists(index):
         return _sharded(index, folder)
     names = sorted(path.name for path in folder.glob("*"))
-    raise ValueError(none(names, str(folder), source or f"path:{folder}"))
+    raise ValueError(none(names, str(folder), source or f"path:{folder}", place))
 
 
 def shapes(folder: Path) -> Shapes | None:
@@ -74,24 +75,25 @@ def shapes(folder: Path) -> Shapes | None:
         return None
 
 
-def none(names: Iterable[str], place: str, source: str) -> str:
+def none(names: Iterable[str], where: str, source: str, place: str = "teacher") -> str:
     """Return the sentence about a model without safetensors.
 
     Args:
         names: its files.
-        place: where they are, for people.
+        where: they are, for people.
         source: as in ``teacher.source``.
+        place: the group that names it.
     """
     pickled = next((name for name in names if name in PICKLED), None)
     if pickled is None:
-        return f"{place} has no weights ({SINGLE}): {AGAIN} (save_pretrained), or name another folder."
+        return f"{where} has no weights ({SINGLE}): {AGAIN} (save_pretrained), or name another folder."
     kind, _, rest = source.partition(":")
     target = f"models/{Path(rest).name or 'model'}-safetensors"
     words = (f"source={source if kind == 'hub' else rest}", f"folder={target}")
     command = f"python -m kdexp convert {shlex.join(words)}"
     return (
-        f"{place}/{pickled} is pickled, and there is no {SINGLE}: pickled weights can hold code and are never loaded. "
-        f"If you trust them, convert them once: {command} (then teacher.source=path:{target})."
+        f"{where}/{pickled} is pickled, and there is no {SINGLE}: pickled weights can hold code and are never loaded. "
+        f"If you trust them, convert them once: {command} (then {place}.source=path:{target})."
     )
 
 

@@ -146,6 +146,14 @@ class Objective(nn.Module):
         """
         return "all"
 
+    def joins(self) -> bool:
+        """Tell whether teacher and student may read a text in other tokens: nothing is compared token by token.
+
+        Answers, and what stands at the first position, belong to the example. One that pools hidden states says so,
+        and pools the teacher's by ``teacher[MASK]`` (:data:`kdexp.heads.batch.MASK`), if that is there.
+        """
+        return not self.needs or (set(self.needs) == {"hidden"} and self.reads() == "first")
+
     def units(self, batch: Batch) -> Tensor | None:
         """Count what :meth:`forward` averages over in this batch, as a scalar tensor.
 

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from kdexp.heads.batch import MASK
 from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice, exact, layers_of, mask_for, over_layers, picked, some, targets
 
@@ -66,6 +67,10 @@ class Relation(Objective):
         """The first position, or no padding."""
         return "first" if self.pool == "cls" else "real"
 
+    def joins(self) -> bool:
+        """Sentences' vectors do, each side pooling its own tokens."""
+        return True
+
     def vectors(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return what is compared of hidden states (B, L, D): (B, D)."""
         return hidden[:, 0] if self.pool == "cls" else mean_pool(hidden, mask_for(batch, hidden))
@@ -79,10 +84,11 @@ class Relation(Objective):
         assert teacher is not None
         ours = picked(student, "hidden", layers_of(self.pairs, 0))
         theirs = targets(teacher, "hidden", layers_of(self.pairs, 1))
+        read = Batch(batch.inputs, teacher[MASK], batch.labels, batch.index) if MASK in teacher else batch
         losses = []
         with exact(some(student)):
             for number, (s, t) in enumerate(zip(ours, theirs, strict=True)):
-                losses.append(self.relation(number, self.vectors(s, batch), self.vectors(t, batch), batch))
+                losses.append(self.relation(number, self.vectors(s, batch), self.vectors(t, read), batch))
         self.note(losses)
         return over_layers(losses, self.layer_reduce, some(student))
 
@@ -105,6 +111,10 @@ class TokenRelation(Relation):
     def reads(self) -> str:
         """No padding, or the first position."""
         return "real" if self.rows == "tokens" else super().reads()
+
+    def joins(self) -> bool:
+        """Sentences' vectors do, tokens do not."""
+        return self.rows == "sentences"
 
     def vectors(self, hidden: Tensor, batch: Batch) -> Tensor:
         """Return (B, D), or all tokens (B, L, D)."""

@@ -8,7 +8,9 @@ from pathlib import Path
 from kdexp.common import files
 from kdexp.common.registry import build
 from kdexp.config.schema import Config
+from kdexp.methods import pretraining
 from kdexp.models import build as models
+from kdexp.models import source
 from kdexp.run.spec import RunSpec
 
 WIDTH = 4
@@ -57,7 +59,7 @@ def needed(todo: Iterable[RunSpec], done: Iterable[RunSpec] = ()) -> tuple[int, 
     stays = meanwhile = 0
     sizes: dict[str, tuple[int, int]] = {}
     for run in todo:
-        name = repr((run.config.teacher, run.config.student, run.config.task))
+        name = repr((run.config.teacher, source.own(run.config), run.config.student, run.config.task))
         if name not in sizes:
             sizes[name] = _models(run.config)
         big, small = sizes[name]
@@ -65,7 +67,7 @@ def needed(todo: Iterable[RunSpec], done: Iterable[RunSpec] = ()) -> tuple[int, 
         known |= {stage.key for stage in fresh}
         way = small * sum(stage.role != "teacher" for stage in run.outline[:-1])  # phases are kept until the run's end
         for stage in fresh:
-            is_teacher = stage.role == "teacher"
+            is_teacher = stage.role == "teacher" or stage.name == pretraining.NAME
             kept = {"all": True, "final": stage is run.outline[-1], "none": False}[run.config.runtime.keep_weights]
             stays += big if is_teacher else small * (kept or stage.shared)
             meanwhile = max(meanwhile, UNDER_WAY * (big if is_teacher else small) + way)
@@ -85,5 +87,6 @@ def in_training_gb(config: Config) -> tuple[float, float]:
 def _models(config: Config) -> tuple[int, int]:
     """Return the bytes of a teacher and of its student."""
     head = build(config.task).head
-    sizes = models.count(config.teacher, head), models.count(config.teacher, head, config.student)
+    small = models.count(source.of_student(config), head, config.student)
+    sizes = models.count(config.teacher, head), small
     return WIDTH * sizes[0], WIDTH * sizes[1]

@@ -12,9 +12,10 @@ from kdexp.common.registry import build
 from kdexp.common.results import LAYOUT
 from kdexp.config.identity import SCHEMA
 from kdexp.config.schema import Config
+from kdexp.methods import pretraining
 from kdexp.methods.base import Facts
 from kdexp.models import build as models
-from kdexp.models import cost
+from kdexp.models import cost, source
 from kdexp.run.spec import RunSpec
 from kdexp.store.stage import Stage
 from kdexp.store.store import Finished
@@ -44,8 +45,8 @@ def assemble(
     task, last = build(config.task), done[stages[-1].key][0].summary
     data = run.data(config.recipe.max_length)
     summaries = [(s, *done[s.key]) for s in stages if s.key in done]
-    students = [(s, f) for s, f, _ in summaries if s.role != "teacher"]
-    efficiency = _efficiency(config, task, summaries, run)
+    students = [(s, f) for s, f, _ in summaries if s.role != "teacher" and s.name != pretraining.NAME]
+    efficiency = _efficiency(run.config, task, summaries, run)
     return {
         "schema": LAYOUT,
         "run": {
@@ -66,7 +67,7 @@ def assemble(
         "scores": last["scores"],
         "predictions": _predictions(done[stages[-1].key][0], _taught(summaries), spec.run_dir),
         "teacher": _teacher(config, summaries, efficiency.get("teacher")),
-        "student": _student(config, last, summaries, efficiency.get("student")),
+        "student": _student(config, last, summaries, efficiency.get("student"), known),
         "mapping": {name: pairs for _, f, _ in summaries for name, pairs in f.summary.get("mapping", {}).items()},
         "init": last["init"],
         "stages": [{"name": s.name, "key": s.key, "reused": reused, **_cost(f.summary)} for s, f, reused in summaries],
@@ -144,10 +145,16 @@ def _teacher(config: Config, summaries: Summaries, efficiency: Any) -> dict[str,
         return None
     key, summary = taught
     measured = {name: summary[name] for name in ("scores", "parameters", "layers")}
+    for stage, finished, _ in summaries:
+        if stage.name == pretraining.NAME:
+            said = {name: finished.summary[name] for name in ("scores", "steps", "tokens", "tokens_per_s", "seconds")}
+            measured["pretrained"] = {"key": stage.key, **said}
     return {"name": config.teacher.name, **measured, "key": key, "efficiency": efficiency}
 
 
-def _student(config: Config, last: dict[str, Any], summaries: Summaries, efficiency: Any) -> dict[str, Any]:
+def _student(
+    config: Config, last: dict[str, Any], summaries: Summaries, efficiency: Any, known: Facts
+) -> dict[str, Any]:
     final = summaries[-1][1]
     kept = config.runtime.keep_weights != "none" and final.whole
     learned = {s.name: f.summary["learned_parts"] for s, f, _ in summaries if f.summary.get("learned_parts")}
@@ -156,6 +163,7 @@ def _student(config: Config, last: dict[str, Any], summaries: Summaries, efficie
         "efficiency": efficiency,
         "weights": str(final.folder) if kept else None,
         "learned_parts": learned,
+        **({"origin": known.own} if known.own else {}),
     }
 
 
@@ -163,13 +171,14 @@ def _efficiency(config: Config, task: Any, summaries: Summaries, run: RunContext
     """Measure the exported student and its teacher where ``runtime.efficiency`` asks for it."""
     if not config.runtime.efficiency:
         return {}
-    split, length = run.data(config.recipe.max_length)["train"], config.recipe.max_length
-    head, measured = task.head, {}
+    length, measured = config.recipe.max_length, dict[str, Any]()
+    head, mine, theirs = task.head, run.data(length)["train"], run.data(length, config.teacher)["train"]
     for stage, folder in [(s, f.folder) for s, f, _ in summaries if "model.safetensors" in f.meta["files"]]:
         if stage.role == "teacher":
             model = models.load_teacher(config.teacher, head, folder)
-            measured["teacher"] = cost.measure(model, run.device, lambda size: split.specimen(size, length))
+            measured["teacher"] = cost.measure(model, run.device, lambda size: theirs.specimen(size, length))
         elif stage is summaries[-1][0]:
-            model = models.load_weights(models.build_student(config.teacher, config.student, head, None, 0), folder)
-            measured["student"] = cost.measure(model, run.device, lambda size: split.specimen(size, length))
+            like = source.of_student(config)
+            model = models.load_weights(models.build_student(like, config.student, head, None, 0), folder)
+            measured["student"] = cost.measure(model, run.device, lambda size: mine.specimen(size, length))
     return measured

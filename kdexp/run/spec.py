@@ -16,8 +16,9 @@ from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
 from kdexp.config import identity, schema
 from kdexp.config.resolve import resolve, source_folder
-from kdexp.config.schema import Config
+from kdexp.config.schema import Config, Teacher
 from kdexp.methods import base as methods
+from kdexp.methods import pretraining
 from kdexp.methods.base import Facts
 from kdexp.models import source
 from kdexp.store.stage import Stage
@@ -82,7 +83,7 @@ def prepare_resolved(
         checked: what the caller's other points were found to have wrong with them, by all that the checks look at; it
             is added to. Points of a grid that differ by their seed alone are checked once.
     """
-    raw, away = probes.pin_teacher(raw)
+    raw, away = probes.pin_models(raw)
     config, problems = typed(raw)
     if config is None:
         return None, problems + _further(raw, problems) + away
@@ -163,9 +164,10 @@ def _spec(config: Config, overrides: tuple[str, ...], trial: int | None) -> RunS
 def said(config: Config) -> Facts:
     """Return stand-ins for contents: what the configuration says of data, weights and arithmetic."""
     data = identity.digest([config.task, config.data.root])
-    return Facts(
-        data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype, lambda other: said(other).data
-    )
+    own, origin = source.own(config), f"{config.teacher.source}@{config.teacher.revision}"
+    mine = "" if own is None else f"{own.source}@{own.revision}"
+    known = Facts(data, origin, config.runtime.dtype, lambda other: said(other).data, mine)
+    return pretraining.first(config, known)
 
 
 def unknown(config: Config) -> list[str]:
@@ -174,8 +176,13 @@ def unknown(config: Config) -> list[str]:
     missing = []
     if source_folder(teacher.source) is None and teacher.commit is None:
         missing.append(f"which commit of {teacher.source} is the teacher")
+    own, pretrain = source.own(config), config.teacher.pretrain
+    if own is not None and source_folder(own.source) is None and own.commit is None:
+        missing.append(f"which commit of {own.source} is the student")
     if not task.here(config.data.root, cache_of(config)):
         missing.append(f"the data of task={task.name}")
+    if pretrain is not None and not build(pretrain["task"]).here(config.data.root, cache_of(config)):
+        missing.append(f"the texts that teacher={teacher.name} is pretrained on")
     if "task" in config.init and not build(config.init["task"]).here(config.data.root, cache_of(config)):
         missing.append(f"the texts of init={config.init['name']}")
     return missing
@@ -187,16 +194,23 @@ def facts(config: Config, cache: Path | None = None) -> Facts:
     Args:
         cache: where the data's fingerprint is remembered; None = beside the store.
     """
-    task, teacher = build(config.task), config.teacher
-    folder = source_folder(teacher.source)
-    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
+    task, own = build(config.task), source.own(config)
     place = cache or cache_of(config)
-    return Facts(
+    known = Facts(
         _fingerprint(task, config.data.root, place),
-        _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp),
+        _weights(config.teacher),
         decide_dtype(config.runtime.dtype, config.runtime.device),
         lambda other: _fingerprint(build(other.task), other.data.root, place),
+        "" if own is None else _weights(own),
     )
+    return pretraining.first(config, known)
+
+
+def _weights(model: Teacher) -> str:
+    """Return what identifies a model's weights."""
+    folder = source_folder(model.source)
+    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
+    return _origin(model.source, model.commit or model.revision, model.sha256, model.place, stamp)
 
 
 def cache_of(config: Config) -> Path:
@@ -205,9 +219,9 @@ def cache_of(config: Config) -> Path:
 
 
 @lru_cache(maxsize=64)
-def _origin(where: str, commit: str | None, sha256: str | None, stamp: tuple[Any, ...]) -> str:
+def _origin(where: str, commit: str | None, sha256: str | None, place: str, stamp: tuple[Any, ...]) -> str:
     """Hash a folder's files once for all runs of a process; ``stamp`` changes with them."""
-    return source.origin(where, commit, sha256)
+    return source.origin(where, commit, sha256, place)
 
 
 _FINGERPRINTS: dict[str, str] = {}

@@ -16,6 +16,7 @@ from kdexp.common import machine, turns
 from kdexp.common.turns import Turns
 from kdexp.config.schema import Runtime
 from kdexp.methods import base as methods
+from kdexp.methods import pretraining
 from kdexp.models import source
 from kdexp.run import crew, progress
 from kdexp.run import result as results
@@ -44,7 +45,9 @@ def carry_out(
     began, config = turns.clock(), spec.config
     device = machine.decide_device(config.runtime.device)
     threads = _threads(config.runtime, device)
-    source.fetch(config.teacher)  # another machine than the one that asked may have another cache
+    own = source.own(config)
+    for model in filter(None, (config.teacher, own)):
+        source.fetch(model)  # another machine than the one that asked may have another cache
     known = facts(config)
     stages = methods.stages(config, known)
     store = open_store(config, spec.run_dir)
@@ -58,6 +61,8 @@ def carry_out(
         )  # fmt: skip
         log.info("run %s: %d stages on %s, %s, %d thread(s)", spec.name, len(stages), device, known.dtype, threads)
         log.info("teacher %s: %s", config.teacher.name, known.origin)
+        if own is not None:
+            log.info("student %s: %s", own.name, known.own)
         if config.task.get("hub_commit"):
             log.info("task %s: read from the hub at commit %s", config.task["name"], config.task["hub_commit"])
         record = config.runtime.keep_weights == "none" and not config.runtime.efficiency
@@ -96,6 +101,7 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
         there = {stage.key: store.seek(stage.key) for stage in stages}
         if all(there.values()):  # a result that lacks what a parent's record says would be another one
             for stage in stages:
+                _taught(stage, there[stage.key], run)
                 _gate(stage, there[stage.key], run)
             return {key: (finished, True) for key, finished in there.items()}
     done: dict[str, tuple[Any, bool]] = {}
@@ -106,6 +112,7 @@ def build(stages: list[Stage], store: Any, run: RunContext, record: bool) -> dic
             done[stage.key] = store.build(
                 stage, lambda work, s=stage, i=inputs: _carried_out(s, i, work, _context(s, run)), run.say, run.stop
             )
+            _taught(stage, done[stage.key][0], run)
             _gate(stage, done[stage.key][0], run)
             run.say(f"stage {stage.name} {stage.key[:12]}: {'in the store already' if done[stage.key][1] else 'done'}")
     return done
@@ -118,7 +125,19 @@ def _carried_out(stage: Stage, inputs: dict[str, Any], work: Path, run: RunConte
 
 def _context(stage: Stage, run: RunContext) -> RunContext:
     """Return the machinery around a stage: the run's, with the stage's own configuration where it has one."""
-    return run if stage.config is None else replace(run, config=stage.config)
+    if stage.config is None:
+        return run
+    config = stage.config
+    if pretraining.wanted(config):  # it has been carried out, and the run's teacher is its result
+        config = config.model_copy(update={"teacher": pretraining.made(config, run.config.teacher.source)})
+    return replace(run, config=config)
+
+
+def _taught(stage: Stage, finished: Any, run: RunContext) -> None:
+    """Let the run's teacher be what the stage has left, if that has pretrained it."""
+    if stage.name == pretraining.NAME:
+        told = {"teacher": pretraining.made(run.config, f"path:{finished.folder}")}
+        run.config = run.config.model_copy(update=told)
 
 
 def _gate(stage: Stage, finished: Any, run: RunContext) -> None:

@@ -27,13 +27,14 @@ def stale(spec: RunSpec, result: dict[str, Any], looked: dict[str, Facts] | None
         looked: what was found below runs of the same data, teacher and machinery; it is added to.
     """
     looked = {} if looked is None else looked
-    below = spec.config.model_dump_json(include={"task", "data", "teacher", "runtime"})
+    below = spec.config.model_dump_json(include={"task", "data", "teacher", "init", "runtime"})
     if below not in looked:
         looked[below] = facts(spec.config)
     now = looked[below]
     pairs = (
         ("data", result["task"].get("data_hash"), now.data),
         ("teacher's weights", result.get("origin"), now.origin),
+        ("student's own weights", result["student"].get("origin"), now.own),
     )
     for what, then, here in pairs:
         if then not in (None, here):
@@ -56,6 +57,9 @@ def _former(what: str, spec: RunSpec, result: dict[str, Any]) -> str:
     """Say how to go on with the commit of the hub that a finished run was made from; '' if there is none to name."""
     if what == "data":
         then, now, key = result["task"].get("hub_commit"), spec.config.task.get("hub_commit"), "task.hub_revision"
+    elif what == "student's own weights":
+        then, now, key = str(result["student"]["origin"]), spec.config.init.get("commit"), "init.revision"
+        then = then.partition("@")[2]
     else:
         then, now, key = str(result["origin"]).partition("@")[2], spec.config.teacher.commit, "teacher.revision"
     if now is None or then == now or not is_commit(then):

@@ -196,7 +196,7 @@ class DataContext:
     """What a task is told when it is asked for its data.
 
     Attributes:
-        model: path or hub id of the teacher, whose folder holds the tokenizer or image processor too.
+        model: path or hub id of the model whose tokenizer or image processor reads the data.
         options: keyword arguments to load from there with (a revision, or local files only).
         vocab_size: ids that the teacher's embeddings know; None where it has none.
         positions: how long an input the teacher can read; None = nothing limits it.
@@ -205,6 +205,8 @@ class DataContext:
         heldout: share of train that is set aside for selection, 0 for none.
         cache: folder for what is costly to make.
         say: writes a line to the run's log.
+        who: whose model it is, for messages.
+        place: the group that says where it is, likewise.
     """
 
     model: str
@@ -216,6 +218,8 @@ class DataContext:
     heldout: float
     cache: Path
     say: Callable[[str], None] = print
+    who: str = "teacher"
+    place: str = "teacher"
 
 
 @dataclass
@@ -277,12 +281,14 @@ class Task(Goal):
         locations: settings that only say *where* the data are. Results are addressed by the data's content instead.
         reads: what a model must be able to read, as families of models say it: ``texts`` or ``images``.
         idle: settings of recipes that mean nothing to its data: they are taken as their defaults.
+        by_example: its examples are the same, under the same ids, whatever tokenizer cuts their texts.
     """
 
     fixed: ClassVar[bool] = True
     locations: ClassVar[tuple[str, ...]] = ()
     reads: ClassVar[str] = "texts"
     idle: ClassVar[tuple[str, ...]] = ()
+    by_example: ClassVar[bool] = False
 
     def shown_name(self, root: str | None) -> str:
         """Name for tables: :attr:`name`, marked when the data behind it are not what the name promises."""

@@ -12,10 +12,11 @@ import torch
 from kdexp.common.registry import build
 from kdexp.common.turns import Turns
 from kdexp.config.resolve import source_folder, stated
-from kdexp.config.schema import Config
+from kdexp.config.schema import Config, Teacher
 from kdexp.models import build as models
 from kdexp.models import source
 from kdexp.tasks.base import DataContext, Dataset, Task
+from kdexp.train import reading
 from kdexp.train.distributed import ALONE, Ranks
 from kdexp.train.student import Student
 
@@ -65,26 +66,31 @@ class RunContext:
         """Make the run's task."""
         return build(self.config.task)
 
-    def data(self, max_length: int) -> dict[str, Dataset]:
-        """Return the task's splits for inputs of at most ``max_length`` (cached on disk, shared by all processes)."""
-        return self.task().datasets(self.data_context(max_length))
+    def data(self, max_length: int, model: Teacher | None = None) -> dict[str, Dataset]:
+        """Return the task's splits for inputs of at most ``max_length`` (cached on disk, shared by all processes).
 
-    def data_context(self, max_length: int) -> DataContext:
-        """Return what the task is told when it is asked for its data."""
-        teacher = self.config.teacher
-        model, options = source.location(teacher)
-        folder = source_folder(teacher.source, teacher.commit)
+        Args:
+            model: whose tokenizer cuts texts; None = the student's (:mod:`kdexp.train.reading`).
+        """
+        return self.task().datasets(self.data_context(max_length, model or reading.of(self.config).student))
+
+    def data_context(self, max_length: int, reader: Teacher) -> DataContext:
+        """Return what the task is told when it is asked for its data, as a model reads them."""
+        model, options = source.location(reader)
+        folder = source_folder(reader.source, reader.commit)
         said = {} if folder is None else stated(folder)
         if not said.keys() >= source.OF_POSITIONS:  # defaults of its family, which transformers knows
-            said = models.configuration(teacher).to_dict()
+            said = models.configuration(reader).to_dict()
         return DataContext(
             model=model,
             options=options,
-            vocab_size=teacher.vocab_size,
+            vocab_size=reader.vocab_size,
             positions=source.positions(said),
             max_length=max_length,
             root=self.config.data.root,
             heldout=self.config.data.heldout,
             cache=self.cache,
             say=self.say,
+            who=reader.who,
+            place=reader.place,
         )

@@ -223,5 +223,5 @@ class _Texts:
                 self.caches[cache] = self.aside.enter_context(files.scratch(cache))
             lent = self.caches[cache]
             context = RunContext(config, torch.device(device), dtype, 1, lent, say=lambda line: None)
-            self.known[name] = context.data(length)["train"]
+            self.known[name] = context.data(length, teacher)["train"]
         return self.known[name]

@@ -42,7 +42,7 @@ from kdexp.store.stage import Stage, order
 from kdexp.store.store import Finished
 from kdexp.tasks.base import Dataset, Goal, Task
 from kdexp.tasks.labels import agreement, check_answers, check_labels
-from kdexp.train import checkpoint, evaluate, loop, optim, shared, teacher_cache, teachers
+from kdexp.train import checkpoint, evaluate, loop, optim, reading, shared, teacher_cache, teachers
 from kdexp.train.batching import multiple_of, padding_share
 from kdexp.train.compiling import GRAPHS, compiled_step, compiled_teacher, flops, new_pass
 from kdexp.train.context import RunContext
@@ -138,6 +138,7 @@ class Phase:
         self.goal: Goal = self.task
         self.summary = Summary()
         self._data: dict[str, Dataset] | None = None
+        self._heard: dict[str, Dataset] | None = None  # the same, as the teacher reads them
         self._judged: tuple[Dataset, Any, Predictions] | None = None  # split, weights' stamp, answers
         self._answered: list[Predictions] = []  # of each evaluation of this attempt
         self._copied_from: tuple[Path | None, nn.Module | None] = None, None  # the teacher's folder, and what it holds
@@ -145,10 +146,28 @@ class Phase:
     # --- data -----------------------------------------------------------------------------------------------------
 
     def data(self) -> dict[str, Dataset]:
-        """Return the task's splits, for inputs as long as the recipe allows."""
+        """Return the task's splits, for inputs as long as the recipe allows, as the model in training reads them."""
         if self._data is None:
-            self._data = self.context.data(self.recipe.max_length)
+            self._data = self.context.data(self.recipe.max_length, self.config.teacher if self._of_teacher else None)
         return self._data
+
+    def heard(self) -> dict[str, Dataset]:
+        """Return the task's splits as the teacher reads them: :meth:`data`, unless the student has a tokenizer too."""
+        if self._heard is None:
+            self._heard = self.data() if not self._reading.joined else self._as_teacher()
+        return self._heard
+
+    def _as_teacher(self) -> dict[str, Dataset]:
+        return self.context.data(self.recipe.max_length, self.config.teacher)
+
+    @property
+    def _of_teacher(self) -> bool:
+        """The teacher itself is what this stage makes."""
+        return self.stage.role == "teacher"
+
+    @property
+    def _reading(self) -> reading.Reading:
+        return reading.Reading(self.config.teacher) if self._of_teacher else reading.of(self.config)
 
     # --- models ---------------------------------------------------------------------------------------------------
 
@@ -159,7 +178,7 @@ class Phase:
     def model(self) -> nn.Module:
         """Build the student, on the device, with its first weights: those of the phase before, or its init."""
         student = models.build_student(
-            self.config.teacher,
+            source.of_student(self.config),
             self.config.student,
             self.goal.head,
             self.recipe.dropout,
@@ -176,17 +195,22 @@ class Phase:
         if "init" in self.inputs:
             parent = self.inputs["init"]
             return copying.adopt(student, parent.folder) | {"layers": parent.summary["init"]["layers"]}
-        init, source = build(self.config.init), None
+        init, copied = build(self.config.init), None
+        own, head = source.own(self.config), self.goal.head
+        if own is not None:
+            speaks = not (head.of_classifier or head.weights)  # a language model's
+            taken = copying.take(init, student, models.load_pretrained(own, head), speaks)
+            return taken | {"origin": self.settings["init"]["origin"]}
         if init.copies and init.source == "pretrained":
-            source = models.load_pretrained(teacher, self.goal.head)
+            copied = models.load_pretrained(teacher, head)
         elif init.copies:
-            source = models.load_teacher(teacher, self.goal.head, self.folder("teacher"))
+            copied = models.load_teacher(teacher, head, self.folder("teacher"))
             if self.goal is self.task:
-                self._copied_from = self.folder("teacher"), source
+                self._copied_from = self.folder("teacher"), copied
         if isinstance(init, Narrow):
-            assert source is not None
-            return narrowing.apply(init, student, source, self._some_texts(getattr(init, "calibration", 0)))
-        return copying.apply(init, student, source)
+            assert copied is not None
+            return narrowing.apply(init, student, copied, self._some_texts(getattr(init, "calibration", 0)))
+        return copying.apply(init, student, copied)
 
     def _some_texts(self, count: int) -> list[Batch]:
         """Return batches of so many training examples, evenly spaced, for an init that looks at what a teacher does."""
@@ -344,6 +368,8 @@ class Phase:
             return None
         train, context, head = (data or self.data())["train"], self.context, self.task.head
         theirs = train is self.data()["train"]
+        if theirs:
+            train = self.heard()["train"]
         question = Question(
             stage=self.stage.name,
             identity=self._identity(folder),
@@ -362,7 +388,7 @@ class Phase:
         context.facts.setdefault("teacher", {})[self.stage.name] = answer.facts
         context.say(f"teacher of {self.stage.name}: {answer.facts['why']}")
         if answer.teacher is not None:
-            return answer.teacher
+            return self._joined(answer.teacher) if answer.teacher.stored else answer.teacher
         run, compiled = capture.forward, context.facts.get("compile", {}).get(self.stage.name, {})
         if compiled.get("decided") and context.device.type == "cuda":  # on a CPU it stays as it is: it gains little
             run = compiled_teacher(str(context.device), self.config.runtime.compile_mode)
@@ -380,7 +406,13 @@ class Phase:
         self._note_reach("teacher", model, head, want, answers)
         if together is not None:
             return together.seat(want, answers, len(order([self.stage])))
-        return LiveTeacher(model, head, want, context.cast, question.quiet, answers, run)
+        return self._joined(LiveTeacher(model, head, want, context.cast, question.quiet, answers, run))
+
+    def _joined(self, teacher: Teacher) -> Teacher:
+        """Return a teacher as a student of another tokenizer hears it."""
+        if not self._reading.joined:
+            return teacher
+        return reading.Joined(teacher, self.heard()["train"], self._reading.alike)
 
     def _together(
         self, question: Question, folder: Path | None, run: Callable[..., Features]
@@ -392,7 +424,7 @@ class Phase:
             run: runs it, perhaps compiled.
         """
         turns, config = self.context.turns, self.config
-        if turns is None or question.data is None:
+        if turns is None or question.data is None or self._reading.joined:
             return None
         alike = {
             "folder": str(folder), "teacher": config.teacher.model_dump(), "task": config.task,
@@ -451,7 +483,8 @@ class Phase:
         """
         train, context, runtime = (data or self.data())["train"], self.context, self.config.runtime
         self._copied_from = None, None
-        if isinstance(teacher, CachedTeacher) and train is not self.data()["train"]:
+        who = reading.asked(teacher)
+        if isinstance(who, CachedTeacher) and train is not self.data()["train"]:
             raise ValueError(
                 f"stage {self.stage.name}: the teacher's stored answers belong to the task's own examples, and the "
                 "stage trains on others: pass the same data to Phase.teacher."
@@ -504,7 +537,7 @@ class Phase:
         live = (
             teacher.paid / max(1, teacher.asked)
             if isinstance(teacher, shared.Seat)
-            else float(isinstance(teacher, LiveTeacher))
+            else float(isinstance(who, LiveTeacher))
         )
         self._note_speed(student.model, train, live, share, progress.seconds)
         summary.peak_memory_mb = evaluate.peak_memory_mb(context.device)
@@ -578,7 +611,7 @@ class Phase:
 
         What an earlier stage has stored beside the teacher's weights is read instead of computed.
         """
-        data, folder, head = self.data()[split], self.folder("teacher"), self.task.head
+        data, folder, head = self.heard()[split], self.folder("teacher"), self.task.head
         if split == "train" and folder is not None and rows is None:
             everything, cpu = np.arange(len(data)), torch.device("cpu")
             cached = CachedTeacher.open(folder, head.names, self.recipe.max_length, cpu, everything)
@@ -594,7 +627,7 @@ class Phase:
             folder: of its weights.
             rows: the examples that are worth it; None = all.
         """
-        train, head = self.data()["train"], self.task.head
+        train, head = self.heard()["train"], self.task.head
         if train.fixed and "examples" in head.abilities:
             stored = evaluate.answers(model, train, head, self.context, rows)
             teachers.keep_features(folder, stored, self.recipe.max_length, rows)
@@ -642,7 +675,8 @@ class Phase:
         target = self.work / "model.safetensors"
         with files.room(target, sum(value.nbytes for value in model.state_dict().values())):
             models.save(model, self.work)
-        self.task.save_preprocessor(self.context.data_context(self.recipe.max_length), self.work)
+        reader = self.config.teacher if self._of_teacher else source.of_student(self.config)
+        self.task.save_preprocessor(self.context.data_context(self.recipe.max_length, reader), self.work)
         for name, value in models.describe(model).items():
             setattr(self.summary, name, value)
         self.summary.size_bytes = target.stat().st_size

@@ -149,7 +149,7 @@ class _Plan:
         ]
         self.builder = Builder(loader, master)
         composed = self.builder.composer.compose(list(self.fixed.values()))
-        self.raw, self._choices = probes.pin_teacher(resolve(composed.config))[0], composed.choices
+        self.raw, self._choices = probes.pin_models(resolve(composed.config))[0], composed.choices
         self.folder = Path(ROOT) / str(self.raw["study"])
         self._check()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
@@ -69,6 +69,8 @@ class ChoiceTask(RecordTask[Choices]):
         choices: answers of every question.
         columns: what the columns are called, by what they hold.
     """
+
+    by_example: ClassVar[bool] = True
 
     choices: Annotated[int, Field(ge=2, le=len(LETTERS))] = 4
     columns: dict[str, str] = field(default_factory=lambda: dict(COLUMNS))

@@ -220,7 +220,7 @@ class RecordTask(Located, Generic[R]):
                 if texts and encoding.recall(context.cache, "tokenizers", self._pair(context)) is None:
                     self._try(reader, context)
             except ValueError as error:
-                _UNUSABLE[asked] = [f"teacher.source: {error}"]
+                _UNUSABLE[asked] = [f"{context.place}.source: {error}"]
         return _UNUSABLE[asked]
 
     def _reader(self, context: DataContext) -> Any:

@@ -6,7 +6,7 @@ import hashlib
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -63,6 +63,8 @@ class SequenceTask(Task):
         limit_train: use only so many training rows (stratified, always the same ones), before the held-out part is
             cut; null = all. A limited task has another content hash.
     """
+
+    by_example: ClassVar[bool] = True
 
     kind: str = "classification"
     label_names: list[str] = field(default_factory=list)
@@ -238,7 +240,7 @@ class SequenceTask(Task):
                     self._try(reader, context)
                 _UNUSABLE[pair] = ""
             except ValueError as error:
-                _UNUSABLE[pair] = f"teacher.source: {error}"
+                _UNUSABLE[pair] = f"{context.place}.source: {error}"
         return [_UNUSABLE[pair]] if _UNUSABLE[pair] else []
 
     def _try(self, reader: Any, context: DataContext) -> dict[str, float]:

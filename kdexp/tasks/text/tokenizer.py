@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -66,17 +69,17 @@ def _line(error: Exception) -> str:
 
 
 def of_teacher(context: DataContext) -> Any:
-    """Load the teacher's tokenizer (teacher and student share it), at most as long as the model's positions.
+    """Load a model's tokenizer (teacher and student share one, or each has its own), no longer than its positions.
 
     Raises:
-        ValueError: there is none, or it does not fit the teacher or the asked length.
+        ValueError: there is none, or it does not fit the model or the asked length.
     """
     reader = load(context.model, context.options.get("revision"))
     longest = reader.model_max_length
     if isinstance(longest, bool) or not isinstance(longest, int | float):
         raise ValueError(f"the tokenizer of {context.model} has model_max_length={longest!r}: save it with a number")
     reader.model_max_length = min(longest, context.positions or longest)
-    wrong = problems(reader, context.vocab_size, "teacher", context.max_length) if context.vocab_size else []
+    wrong = problems(reader, context.vocab_size, context.who, context.max_length) if context.vocab_size else []
     if wrong:
         raise ValueError(" ".join(wrong))
     return reader
@@ -177,6 +180,68 @@ def digest(tokenizer: Any) -> str:
         content = json.dumps([type(tokenizer).__name__, sorted(tokenizer.get_vocab().items())], ensure_ascii=True)
     rest = [tokenizer.pad_token_id, sorted(tokenizer.model_input_names), str(getattr(tokenizer, "padding_side", ""))]
     return hashlib.sha256((content + json.dumps(rest)).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+PROBES = (
+    "The café's naïve résumé cost 1,234.56 € -- twice!", "  two  spaces,\ta tab\nand a line ",
+    "ÀÉÎ Straße ﬁne ½ Ｗｉｄｅ", "日本語 한국어 русский العربية हिन्दी ไทย", "HTML &amp; <b>code</b> [x]",
+    "🙂 don't re-do e-mail_x@y.org #tag http://a.b/c?d=1",
+    "antidisestablishmentarianism XYZZY iPhone 0x1F \u200bzero\u00a0width", "a",
+)  # fmt: skip
+"""Texts on which tokenizers differ: case, accents, spaces, scripts, signs, long words."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two tokenizers beside each other.
+
+    Attributes:
+        teacher, student: what each is, for people.
+        alike: they give the same tokens.
+        typed: which of them give segment ids too.
+    """
+
+    teacher: str
+    student: str
+    alike: bool
+    typed: tuple[bool, bool]
+
+    @property
+    def same(self) -> bool:
+        """They make the same inputs."""
+        return self.alike and self.typed[0] == self.typed[1]
+
+    @property
+    def serves(self) -> bool:
+        """The teacher's makes everything that the student reads."""
+        return self.alike and self.typed[0] >= self.typed[1]
+
+
+@lru_cache(maxsize=64)
+def compared(teacher: str, student: str, stamp: tuple[Any, ...]) -> Compared:
+    """Return how the tokenizers of two folders differ, each pair once a process.
+
+    Args:
+        teacher, student: the folders.
+        stamp: changes with their files.
+
+    Raises:
+        ValueError: one of them cannot be used.
+    """
+    readers = [load(folder) for folder in (teacher, student)]
+    vocabularies = [reader.get_vocab() for reader in readers]
+    alike = vocabularies[0] == vocabularies[1] and _ids(readers[0]) == _ids(readers[1])
+    names = [f"{type(r).__name__} of {len(v)} entries" for r, v in zip(readers, vocabularies, strict=True)]
+    typed = ["token_type_ids" in reader.model_input_names for reader in readers]
+    return Compared(names[0], names[1], alike, (typed[0], typed[1]))
+
+
+def _ids(tokenizer: Any) -> list[Any]:
+    """Return what a tokenizer makes of the texts that tell tokenizers apart, alone and in pairs, and of padding."""
+    plain = {"truncation": False, "padding": False, "verbose": False}
+    alone = [tokenizer(text, **plain)["input_ids"] for text in PROBES]
+    pairs = [tokenizer(*pair, **plain)["input_ids"] for pair in pairwise(PROBES)]
+    return [*alone, *pairs, tokenizer.pad_token_id, tokenizer.mask_token_id, tokenizer.unk_token_id]
 
 
 def problems(tokenizer: Any, vocab_size: int, who: str = "teacher", max_length: int | None = None) -> list[str]:
