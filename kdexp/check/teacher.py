@@ -40,8 +40,6 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
     if kind == "hub" and sha256:
         return ("teacher.sha256 is not checked for hub sources: pin teacher.revision to a commit and set it to null.",)
     values: dict[str, Any] = json.loads(declared)
-    if family(str(values["family"])).unfit:
-        return (f"teacher={name}: family {values['family']} {family(values['family']).unfit}: choose another teacher.",)
     damage = [] if folder is None else config_json.problems(folder, values["family"])
     if folder is not None and not scratch and (kind != "hub" or weights.downloaded(folder)):
         damage += weights.problems(folder, where)

@@ -16,17 +16,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import ValidationError
+from torch import nn
 
 from kdexp.common import files
 from kdexp.common.registry import build, target
 from kdexp.config import schema
 from kdexp.config.resolve import source_folder
 from kdexp.config.schema import Amount, Config, Count, Data, Group, Recipe
+from kdexp.heads.base import LANGUAGE
 from kdexp.heads.hidden_tokens import TOKENS, hidden_only
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method, method, terms
 from kdexp.models import weights
-from kdexp.models.families.base import family
+from kdexp.models.families.base import family, of
 from kdexp.store.stage import Stage
 from kdexp.tasks.base import Dataset
 from kdexp.train import evaluate
@@ -77,10 +79,10 @@ class Agnostic(Method):
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return the one phase; its parents are the init's, and a teacher that was trained on the text before."""
-        config, objective = _plain(config), config.objective
+        config, objective = plain(config), config.objective
         assert isinstance(objective, Settings)
         adapted = objective.teacher == "adapted"
-        teacher = distill.teacher_stage(_adapting(config), facts) if adapted else None
+        teacher = distill.teacher_stage(adapting(config), facts) if adapted else None
         weighted = distill.phase_terms(config, "prediction")
         heard = any(target(spec).uses_teacher for spec in weighted.values())
         budget = {key: value for key, value in objective.budget.model_dump().items() if value is not None}
@@ -97,14 +99,14 @@ class Agnostic(Method):
         return _carried(method(inner.objective.method).plan(inner, known), inner)
 
 
-def _plain(config: Config) -> Config:
+def plain(config: Config) -> Config:
     """Return a configuration without what has no effect here, so that equal stages have equal keys."""
     teacher = config.teacher.model_copy(update={"finetune": True})
     unselected = {"selection": "last"} if config.recipe.keep == "last" else {}
     return config.model_copy(update={"teacher": teacher, **unselected})
 
 
-def _adapting(config: Config) -> Config:
+def adapting(config: Config) -> Config:
     """Return a configuration whose teacher is trained on the text as its student is."""
     return config.model_copy(update={"teacher": config.teacher.model_copy(update={"recipe": config.recipe})})
 
@@ -178,8 +180,31 @@ def _unfit(config: Config) -> list[str]:
     given += [f"recipe.steps={config.recipe.steps}"] if config.recipe.steps is not None else []
     if asked and len(given) > 1:
         wrong.append(f"{' and '.join(given)}: one of them ends the phase; set the others to null.")
-    init = build(config.init)
-    if objective.teacher == "pretrained" and init.needs_teacher and init.method is None:
+    if config.recipe.keep == "best" and config.selection != "last" and _untrained(config):
+        wrong.append(
+            f"recipe.keep=best with selection={config.selection} keeps the weights that answer best, but no term of "
+            f"objective={objective.name} trains the student's head, so its answers are a random head's: use "
+            "recipe.keep=last."
+        )
+    return wrong + unheard(config, objective.teacher)
+
+
+def _untrained(config: Config) -> bool:
+    """Tell whether no term trains the student's language head, and it has weights of its own."""
+    return bool(family(str(config.teacher.family)).language_head) and not any(
+        target(spec).answers for spec in terms(config, "prediction").values()
+    )
+
+
+def unheard(config: Config, taught: str) -> list[str]:
+    """Say what a run on raw text wants of a teacher that nobody trains there.
+
+    Args:
+        config: of the run.
+        taught: ``pretrained`` or ``adapted``.
+    """
+    wrong, init = [], build(config.init)
+    if taught == "pretrained" and init.needs_teacher and init.method is None:
         wrong.append(
             f"init={init.name} with init.source={init.source}: nobody fine-tunes a teacher on raw text; use "
             "init.source=pretrained and init.pooler=false (or objective.teacher=adapted)."
@@ -187,9 +212,7 @@ def _unfit(config: Config) -> list[str]:
     answering = [
         name for name, spec in terms(config, "prediction").items() if target(spec).uses_teacher and target(spec).answers
     ]
-    if answering and objective.teacher == "pretrained":
-        wrong += _speechless(config, answering)
-    return wrong
+    return wrong + (_speechless(config, answering) if answering and taught == "pretrained" else [])
 
 
 def _speechless(config: Config, answering: list[str]) -> list[str]:
@@ -197,7 +220,7 @@ def _speechless(config: Config, answering: list[str]) -> list[str]:
     folder = source_folder(config.teacher.source, config.teacher.commit)
     head = family(str(config.teacher.family)).language_head
     shapes = weights.shapes(folder) if folder is not None and (folder / "config.json").is_file() else None
-    if build(config.task).head.auto_class == "AutoModelForMaskedLM" and (
+    if build(config.task).head.auto_class in LANGUAGE and (
         shapes is None or any(name.startswith(head) for name in shapes)
     ):
         return []  # of the hub, and not here yet: it is looked at when it is loaded
@@ -222,23 +245,32 @@ def pretrain(phase: Phase) -> Summary:
     teacher = phase.teacher(student)
     phase.train(student, teacher)
     phase.save(model)
-    phase.measure(model)
-    if not student.step.answers:
+    head = "trained" if student.step.answers else "random" if _own_head(model) else "embedding"
+    if head != "random":
+        phase.measure(model)
+    else:
+        phase.summary.scores, phase.summary.majority = {}, {}
         phase.context.say(
-            f"stage {phase.stage.name}: no term trains the student's head, so its scores on held-out text are a "
-            "random head's"
+            f"stage {phase.stage.name}: no term trains the student's head, so its answers are a random head's and are "
+            "not scored; heldout_terms in the stage's record say what was learned"
         )
     tokens = phase.recipe.batch_size * (phase.summary.steps or 0) * phase.recipe.max_length
     phase.summary.more = {
         "tokens": tokens,
         "tokens_per_s": round(tokens / max(phase.summary.seconds or 0, 1e-9), 1),
-        "head": "trained" if student.step.answers else "random",
+        "head": head,
         "heldout_terms": {
             name: _terms(phase, student, teacher, split) for name, split in evaluate.measured(phase.data()).items()
         },
-        "agreement": _agreement(phase, student),
+        "agreement": None if head == "random" else _agreement(phase, student),
     }
     return phase.summary
+
+
+def _own_head(model: nn.Module) -> bool:
+    """Tell whether a model's head has weights that are not those of its word embedding."""
+    below = {id(weight) for weight in of(model).base(model).parameters()}
+    return any(id(weight) not in below for weight in model.parameters())
 
 
 def _budgeted(phase: Phase) -> Recipe:
@@ -291,7 +323,7 @@ def _terms(phase: Phase, student: Student, teacher: Teacher | None, split: Datas
     step.eval()
     ones = {name: torch.ones((), device=device) for name in step.objectives}
     sums, units = np.zeros(len(ones)), np.zeros(len(ones))
-    for index in evaluation_batches(split.costs, evaluate.EVALUATION_BATCH):
+    for index in evaluation_batches(split.costs, min(evaluate.EVALUATION_BATCH, step.head.together)):
         batch = split.collate(index).to(device)
         values = run_step(step, batch, teacher(batch) if teacher else None, ones)[1].tolist()
         counts = [objective.units(batch) for objective in step.listeners()]
@@ -302,9 +334,9 @@ def _terms(phase: Phase, student: Student, teacher: Teacher | None, split: Datas
 
 
 def _agreement(phase: Phase, student: Student) -> dict[str, float] | None:
-    """Return by split how often student and teacher give a hidden token the same most probable word; None = no head."""
+    """Return by split how often both give the same most probable token where one is asked for; None = no head."""
     splits = {name: split for name, split in evaluate.measured(phase.data()).items() if TOKENS in split.targets}
-    if not (student.step.answers and splits):
+    if not splits:
         return None
     teacher = phase.teacher_model(phase.folder("teacher"))
     if getattr(teacher, "made_up", None):
