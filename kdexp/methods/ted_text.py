@@ -1,8 +1,8 @@
 """TED on raw text: continual pretraining through task-aware filters (Liang et al. 2023, arXiv 2210.01351).
 
 The task is the language model's own. Stage I trains filters on layers of the pretrained teacher and of the student,
-each with a language head of its own; stage II pretrains the student with the filters of both. No code of this part of the
-paper was released: docs/methods.md says what is known of it, and what is chosen here.
+each with a language head of its own; stage II pretrains the student with the filters of both. No code of this part of
+the paper was released: docs/methods.md says what is known of it, and what is chosen here.
 """
 
 from __future__ import annotations

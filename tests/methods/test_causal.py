@@ -173,7 +173,7 @@ def alone(tiny_gpt2_dir: Path, corpus: Path) -> list[str]:
     return [
         "task=clm", f"task.folder={corpus}", "task.validation_share=0.1", "task.limit_validation=8", "data.heldout=0.1",
         "teacher=local", f"teacher.source=path:{tiny_gpt2_dir}", f"teacher.recipe.max_length={LENGTH}", "student=l2",
-        "init=spread", "init.source=pretrained", "init.pooler=false", "study=raw", "recipe=agnostic", "recipe.steps=4",
+        "init=spread", "init.source=pretrained", "study=raw", "recipe=agnostic", "recipe.steps=4",
         "recipe.batch_size=8", "recipe.accumulation=2", f"recipe.max_length={LENGTH}", "runtime.compile=false",
         "runtime.device=cpu", "runtime.dtype=fp32", "runtime.progress=false", "runtime.log_every=1", "tracking=off",
     ]  # fmt: skip
@@ -216,7 +216,7 @@ def test_a_student_learns_the_next_token_from_a_teacher(run, alone, tmp_path, ti
 
 
 def test_hidden_states_alone_train_a_head_that_is_the_embedding(run, alone, tmp_path):
-    result = run(*alone, "objective=agnostic_hid_seq", "init=last", "init.source=pretrained", "init.pooler=false")
+    result = run(*alone, "objective=agnostic_hid_seq", "init=last", "init.source=pretrained")
     [note] = notes(tmp_path, result).values()
     assert note["head"] == "embedding" and result["scores"]["validation"]["clm_loss"] > 0
     assert result["init"]["layers"] == [3, 4]
