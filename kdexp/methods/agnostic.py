@@ -85,11 +85,10 @@ class Agnostic(Method):
         teacher = distill.teacher_stage(adapting(config), facts) if adapted else None
         weighted = distill.phase_terms(config, "prediction")
         heard = any(target(spec).uses_teacher for spec in weighted.values())
-        budget = {key: value for key, value in objective.budget.model_dump().items() if value is not None}
         return distill.training(
             config, facts, "agnostic", "prediction", weighted, config.recipe, teacher,
             action="agnostic.pretrain", teaches=PRETRAINED if heard and not adapted else None,
-            more={"budget": budget} if budget else None,
+            more=budget(config),
         )  # fmt: skip
 
     def init_stage(self, config: Config, facts: Facts, teacher: Stage | None) -> Stage:
@@ -175,11 +174,7 @@ def _unfit(config: Config) -> list[str]:
         wrong.append(f"objective.schedule={objective.schedule}: a run on raw text has one phase; use single.")
     if objective.start != "raw":
         wrong.append(f"objective.start={objective.start}: raw text has no labels to fine-tune on; use raw.")
-    asked = {name: value for name, value in objective.budget.model_dump().items() if value is not None}
-    given = [f"objective.budget.{name}={value}" for name, value in asked.items()]
-    given += [f"recipe.steps={config.recipe.steps}"] if config.recipe.steps is not None else []
-    if asked and len(given) > 1:
-        wrong.append(f"{' and '.join(given)}: one of them ends the phase; set the others to null.")
+    wrong += doubly_ended(config)
     if config.recipe.keep == "best" and config.selection != "last" and _untrained(config):
         wrong.append(
             f"recipe.keep=best with selection={config.selection} keeps the weights that answer best, but no term of "
@@ -187,6 +182,24 @@ def _unfit(config: Config) -> list[str]:
             "recipe.keep=last."
         )
     return wrong + unheard(config, objective.teacher)
+
+
+def doubly_ended(config: Config) -> list[str]:
+    """Say which settings end the phase, where several do."""
+    given = [f"objective.budget.{name}={value}" for name, value in budget(config).get("budget", {}).items()]
+    asked = len(given)
+    given += [f"recipe.steps={config.recipe.steps}"] if config.recipe.steps is not None else []
+    if asked and len(given) > 1:
+        return [f"{' and '.join(given)}: one of them ends the phase; set the others to null."]
+    return []
+
+
+def budget(config: Config) -> dict[str, Any]:
+    """Return what a stage's settings say of its budget; {} = it has none."""
+    objective = config.objective
+    assert isinstance(objective, Settings)
+    given = {key: value for key, value in objective.budget.model_dump().items() if value is not None}
+    return {"budget": given} if given else {}
 
 
 def _untrained(config: Config) -> bool:

@@ -7,7 +7,7 @@ the paper was released: docs/methods.md says what is known of it, and what is ch
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 
@@ -24,10 +24,8 @@ from kdexp.train.question import PRETRAINED
 LEARNS = "kdexp.objectives.ted_text.TextFilters"
 
 
-class Settings(ted.Settings):
+class Settings(ted.Settings, agnostic.Settings):
     """Group ``objective``."""
-
-    teacher: Literal["pretrained", "adapted"] = "pretrained"
 
 
 class TedText(Method):
@@ -43,7 +41,12 @@ class TedText(Method):
                 f"objective.method=ted_text learns from raw text, and task={config.task['name']} has labels: use "
                 "objective=ted, or task=mlm or clm."
             ]
-        return ted.unfit(config) + agnostic.unheard(config, config.objective.teacher)
+        wrong, stage = agnostic.doubly_ended(config), config.objective.filters
+        if agnostic.budget(config) and stage.steps is None and stage.epochs is None:
+            wrong.append(
+                "objective.budget ends stage II, and nothing says when stage I ends: give objective.filters.steps=..."
+            )
+        return wrong + ted.unfit(config) + agnostic.unheard(config, config.objective.teacher)
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return stage II; its parents are the filters of both, and the student's start and an adapted teacher."""
@@ -58,7 +61,7 @@ class TedText(Method):
         return distill.training(
             config, facts, "ted_text.match", "joint", distill.phase_terms(config, "joint"),
             distill.phase_recipe(config, "joint"), teacher, start, action="agnostic.pretrain",
-            teaches=None if adapted else PRETRAINED, parents=filters,
+            teaches=None if adapted else PRETRAINED, parents=filters, more=agnostic.budget(config),
         )  # fmt: skip
 
 
