@@ -241,6 +241,16 @@ def test_ted_goes_through_filters_that_learned_the_next_token(run, alone, tmp_pa
     assert lwd["mapping"]["lwd"] == [[1, 2], [2, 4]] and lwd["stages"][-1]["name"] == "agnostic"
 
 
+@pytest.mark.slow
+def test_a_compiled_step_is_the_same(run, alone):
+    words = [*alone, "objective=agnostic_distilbert", "recipe.dropout=0"]
+    plain = run(*words)
+    made = run(*words, "study=compiled", "runtime.compile=true", "runtime.store=multirun/.another")
+    assert made["runtime"]["compile"]["agnostic"]["decided"] and not made["stages"][0]["reused"]
+    for split, scores in plain["scores"].items():
+        assert made["scores"][split] == pytest.approx(scores, rel=1e-4)
+
+
 def test_filters_do_not_depend_on_what_was_drawn_before(run, alone, tmp_path):
     words = [*alone, "objective=continual_ted", "objective.filters.steps=2"]
     first = run(*words)
