@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 from pydantic import ValidationError
-from torch import nn
 
 from kdexp.common import files
 from kdexp.common.registry import build, target
@@ -203,10 +202,10 @@ def budget(config: Config) -> dict[str, Any]:
 
 
 def _untrained(config: Config) -> bool:
-    """Tell whether no term trains the student's language head, and it has weights of its own."""
-    return bool(family(str(config.teacher.family)).language_head) and not any(
-        target(spec).answers for spec in terms(config, "prediction").values()
-    )
+    """Tell whether no term trains the student's language head, which starts at random and has weights of its own."""
+    if build(config.init).head or not family(str(config.teacher.family)).language_head:
+        return False
+    return not any(target(spec).answers for spec in terms(config, "prediction").values())
 
 
 def unheard(config: Config, taught: str) -> list[str]:
@@ -258,7 +257,7 @@ def pretrain(phase: Phase) -> Summary:
     teacher = phase.teacher(student)
     phase.train(student, teacher)
     phase.save(model)
-    head = "trained" if student.step.answers else "random" if _own_head(model) else "embedding"
+    head = _head(phase, student)
     if head != "random":
         phase.measure(model)
     else:
@@ -280,10 +279,15 @@ def pretrain(phase: Phase) -> Summary:
     return phase.summary
 
 
-def _own_head(model: nn.Module) -> bool:
-    """Tell whether a model's head has weights that are not those of its word embedding."""
+def _head(phase: Phase, student: Student) -> str:
+    """Say what a student's head knows: ``trained``, ``embedding`` (it has no other weights), ``copied`` or ``random``."""
+    model, first = student.model, phase.summary.init or {}
     below = {id(weight) for weight in of(model).base(model).parameters()}
-    return any(id(weight) not in below for weight in model.parameters())
+    if student.step.answers:
+        return "trained"
+    if all(id(weight) in below for weight in model.parameters()):
+        return "embedding"
+    return "copied" if first.get("copied") and not first.get("random_names") else "random"
 
 
 def _budgeted(phase: Phase) -> Recipe:
