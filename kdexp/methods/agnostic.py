@@ -280,7 +280,7 @@ def pretrain(phase: Phase) -> Summary:
 
 
 def _head(phase: Phase, student: Student) -> str:
-    """Say what a student's head knows: ``trained``, ``embedding`` (it has no other weights), ``copied`` or ``random``."""
+    """Say what a student's head is: ``trained``, ``embedding`` (it has no other weights), ``copied`` or ``random``."""
     model, first = student.model, phase.summary.init or {}
     below = {id(weight) for weight in of(model).base(model).parameters()}
     if student.step.answers:
