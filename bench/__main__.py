@@ -1,12 +1,12 @@
-"""``python -m bench [grid | report] ...``: see ``--help`` of each."""
+"""``python -m bench [grid | tokens | report] ...``: see ``--help`` of each."""
 
 from __future__ import annotations
 
 import sys
 
-from bench import grid, report, speed
+from bench import grid, report, speed, tokens
 
-VERBS = {"grid": grid.main, "report": report.main}
+VERBS = {"grid": grid.main, "tokens": tokens.main, "report": report.main}
 
 
 def main(arguments: list[str] | None = None) -> int:

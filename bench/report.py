@@ -208,15 +208,40 @@ def grid(results: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def tokens(results: list[dict[str, Any]]) -> list[str]:
+    """Return the table of tokens a second on raw text as lines of Markdown."""
+    (result,) = results
+    sizes, names = result["sizes"], list(result["rows"][0]["loss"])
+    others = [name for name in names if name != "needed"]
+    lines = [
+        f"Measured {result['machine']['date']} on {result['machine']['hardware']}, {sizes['threads']} thread(s), "
+        f"{sizes['device']}; {', '.join(f'{k} {v}' for k, v in result['machine']['versions'].items())}; models "
+        f"{sizes['teacher']}-{sizes['student']}x{sizes['width']}, vocabulary {sizes['vocabulary']:,}, sequences of "
+        f"{sizes['length']}, {sizes['batch']} an update.", "", f"Command: `{result['command']}`", "",
+        _row(["objective", *names, *[f"needed : {name}" for name in others], "largest spread"]),
+        _row(["---", *["---:"] * (len(names) + len(others) + 1)]),
+    ]  # fmt: skip
+    for row in result["rows"]:
+        speeds = row.get("tokens_per_s")
+        if speeds is None:
+            lines.append(_row([row["objective"], "another computation", *[""] * (len(names) + len(others))]))
+            continue
+        cells = [f"{speeds[name]:,.0f}" for name in names]
+        cells += [f"{speeds['needed'] / speeds[name]:.2f} x" for name in others]
+        lines.append(_row([row["objective"], *cells, f"{max(row['spread'].values()):.0%}"]))
+    return lines
+
+
 def _cells(out: Path) -> list[Path]:
     """Return the files of all cells that are measured, large models first."""
     return sorted((out / "cells").glob("*.json"), key=lambda path: [*path.name.split("-")[2:0:-1], path.name])
 
 
-TABLES = {"speed": speed, "grid": grid}
+TABLES = {"speed": speed, "grid": grid, "tokens": tokens}
 """Names of tables -> who makes their lines of results."""
 KEPT: dict[str, Callable[[Path], list[Path]]] = {
     "speed": _cells,
     "grid": lambda out: [path for path in [out / "grid.json"] if path.is_file()],
+    "tokens": lambda out: [path for path in [out / "tokens.json"] if path.is_file()],
 }
 """Names of tables -> the files of their results in a folder."""

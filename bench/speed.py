@@ -42,7 +42,7 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="python -m bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    made.epilog = "Other verbs: python -m bench grid --help, python -m bench report --help."
+    made.epilog = "Other verbs: python -m bench grid, tokens or report, each with --help."
     for name, known, usual in (
         ("tasks", QUANTILES, TASKS),
         ("objectives", OBJECTIVES, OBJECTIVES),

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
-from bench import report
+from bench import report, tokens
 from bench.speed import _compare
 from tests.conftest import REPOSITORY, program_environment
 
@@ -112,3 +112,40 @@ def test_the_devices_benchmark_compares_three_ways():
     rows = [line.split() for line in done.stdout.splitlines()[3:]]
     assert [row[0] for row in rows] == ["textbook", "live", "cached", "GEMM"]
     assert all(float(row[1]) > 0 for row in rows)
+
+
+TINY = ["--teacher", "4", "--student", "2", "--width", "16", "--heads", "2", "--vocabulary", "200", "--length", "16"]
+
+
+@pytest.mark.parametrize("objective", ["kd", "att_mse"])
+def test_what_is_needed_is_less_work_for_the_same_loss(objective):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    asked = tokens.parser().parse_args([*TINY, "--batch", "4"])
+    work, losses = {}, []
+    for name, spared in tokens.WAYS.items():
+        way = tokens._way(objective, asked, *spared)
+        losses.append(way.loss)
+        with FlopCounterMode(display=False) as counter:
+            way.update(0)
+        work[name] = counter.get_total_flops()
+    assert losses[0] > 0 and losses == pytest.approx([losses[0]] * 4, rel=1e-5)
+    assert work["needed"] < work["head everywhere"] <= work["both"]
+    above = work["all layers"] > work["needed"]
+    assert above == (objective == "att_mse"), "answers hang on all layers"
+
+
+def test_tokens_a_second_become_a_table(tmp_path, capsys):
+    words = ["--objectives", "mlm", "minilm_v2", "--batch", "2", "--updates", "1", "--out", str(tmp_path)]
+    assert tokens.main([*TINY, *words]) == 0
+    rows = json.loads((tmp_path / "tokens.json").read_text())["rows"]
+    assert [row["objective"] for row in rows] == ["mlm", "minilm_v2"]
+    assert all(min(row["tokens_per_s"].values()) > 0 and set(row["loss"]) == set(tokens.WAYS) for row in rows)
+    page = tmp_path / "performance.md"
+    page.write_text((REPOSITORY / "docs" / "performance.md").read_text())
+    assert report.main(["--out", str(tmp_path), "--page", str(page)]) == 0
+    table = page.read_text().partition("<!-- bench tokens -->")[2].partition("<!-- end of bench tokens -->")[0]
+    assert "Not measured yet" not in table and "| mlm |" in table and "python -m bench tokens --teacher 4" in table
+    with pytest.raises(SystemExit):
+        tokens.main([*TINY, "--student", "5"])
+    assert "--student is at most --teacher" in capsys.readouterr().err

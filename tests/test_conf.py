@@ -132,6 +132,7 @@ OTHER_TERMS = {
     "att_kl_hid_seq": {"att_kl", "hid_seq"},
     "att_kl_val_kl": {"att_kl", "val_kl"},
     "att_mse_hid_seq": {"att_mse", "hid_seq"},
+    "continual_ted": {"ted"},
     "distilbert": {"hidden_cosine"},
     "ernie_tiny": {"att_mse", "hid_seq"},
     "pkd": {"patience"},
@@ -147,8 +148,8 @@ def test_mappings_inherit_no_entries():
     with initialize_config_dir(str(CONF), version_base="1.3"):
         for name in choices.names(CONF / "objective"):
             found = set(compose(f"objective/{name}").objective.intermediate)
-            none = name in NO_TERMS or name.startswith("agnostic_")  # those have all theirs under prediction
-            expected = set() if none else OTHER_TERMS.get(name, {re.sub("pro_kd_.*", "pro_kd", name)})
+            none = name in NO_TERMS or name.startswith(("agnostic_", "continual_"))  # all theirs under prediction
+            expected = OTHER_TERMS.get(name, set() if none else {re.sub("pro_kd_.*", "pro_kd", name)})
             assert found == expected, name
         for name in choices.names(CONF / "task"):
             more = {"validation_mismatched"} if name == "mnli" else set()

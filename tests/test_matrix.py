@@ -20,7 +20,7 @@ from tests.toys import network
 OBJECTIVES = [
     name
     for name in choices.names(Path(CONFIG_PATH) / "objective")
-    if not name.startswith("agnostic_") and name != "review_maps"
+    if not name.startswith(("agnostic_", "continual_")) and name != "review_maps"
 ]
 """Those on raw text and on maps of images have tests of their own (tests/methods: test_agnostic, test_image_runs)."""
 ONE_FAMILY = {

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from kdexp.common.registry import build, target
+from kdexp.common.registry import RESERVED, build, target
 from kdexp.config.schema import Config, Teacher
 from kdexp.methods.base import terms
 from kdexp.models import source
 from kdexp.models.families.base import Family, family
+from kdexp.objectives.base import Objective
 from kdexp.tasks.base import Task
 
 
@@ -28,6 +29,12 @@ def problems(config: Config, task: Task | None, layers: bool, objective: bool) -
             f"init={config.init['name']} (family {like.family}) starts from a model of texts, and task={task.name} has "
             f"{task.reads}: use init=first or init=random."
         )
+    if task is not None and like is not config.teacher and small.causal != task.head.causal:
+        way = "from left to right" if small.causal else "both ways"
+        found.append(
+            f"init={config.init['name']} (family {like.family}) starts from a model that reads {way}, and task={task.name} "
+            f"{'asks for the next token' if task.head.causal else 'wants an encoder'}: use init=first or init=random."
+        )
     found += _sizes(config, kind, small) + _training(config, like)
     if source.from_scratch(config.teacher.source):
         found += _from_scratch(config, layers)
@@ -44,6 +51,17 @@ def inputs(config: Config, task: Task) -> list[str]:
         return [
             f"task={task.name} has {task.reads}, and teacher={teacher.name} (family {teacher.family}) reads "
             f"{kind.reads}: choose another teacher, such as teacher={example}."
+        ]
+    if kind.causal and not task.head.causal:
+        return [
+            f"teacher={teacher.name} (family {teacher.family}) reads from left to right, each token without those "
+            f"after it, and task={task.name} wants an encoder, which reads both ways: choose another teacher, such as "
+            "teacher=minilm_l6, or task=clm."
+        ]
+    if task.head.causal and not kind.causal:
+        return [
+            f"task={task.name} asks for the next token, which teacher={teacher.name} (family {teacher.family}) would "
+            "see, for it reads both ways: choose one that reads from left to right, such as teacher=gpt2, or task=mlm."
         ]
     if task.reads != "texts" and teacher.vocab_size is not None:
         return [
@@ -137,9 +155,22 @@ def _features(config: Config, kind: Family, small: Family) -> list[str]:
                     f"objective.{phase}.{name} needs hidden states of tokens, and the layers of {whose} give maps: "
                     "choose an objective on logits (kd, annealing, continuation, ...) or on maps (review_maps)."
                 )
+            wrong += _looking_ahead(f"objective.{phase}.{name}", spec, config) if kind.causal else []
             if objective.needs_maps and not kind.maps:
                 wrong.append(
                     f"objective.{phase}.{name} needs maps of convolutions, and the layers of {whose} give none: choose "
                     "an objective on hidden states, such as review."
                 )
     return wrong
+
+
+def _looking_ahead(key: str, spec: dict[str, Any], config: Config) -> list[str]:
+    """Refuse an objective whose tensors mean nothing where a token is read without those after it."""
+    remedy = "choose one on answers (kd, finetune) or on all hidden states (hid_seq, hidden_cosine, ted, lwd)."
+    whose = f"the models (family {config.teacher.family}) read from left to right"
+    if {"query", "key", "value"} & set(target(spec).needs):
+        return [f"{key} compares how all tokens of a text attend to one another, and {whose}: {remedy}"]
+    objective: Objective = build(spec, RESERVED)
+    if objective.reads() == "first":
+        return [f"{key} takes the first token's vector for the text's; as {whose}, it has seen itself only: {remedy}"]
+    return []

@@ -48,8 +48,6 @@ def _problems(
     if kind == "hub" and sha256:
         return (f"{place}.sha256 is not checked for hub sources: pin {place}.revision to a commit and set it to null.",)
     values: dict[str, Any] = json.loads(declared)
-    if family(str(values["family"])).unfit:
-        return (f"{who}={name}: family {values['family']} {family(values['family']).unfit}: choose another {who}.",)
     damage = [] if folder is None else config_json.problems(folder, values["family"])
     if folder is not None and not scratch and (kind != "hub" or weights.downloaded(folder)):
         damage += weights.problems(folder, where, place)

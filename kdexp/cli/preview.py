@@ -65,11 +65,14 @@ def layer_table(config: Config) -> list[str]:
 def after(result: dict[str, Any]) -> None:
     """Print a run's scores beside the trivial answer and the teacher."""
     metric = result["task"]["metric"]
-    mine = result["scores"]["validation"][metric]
-    trivial = result["task"]["majority"]["validation"][metric]
-    teacher = (result["teacher"] or {}).get("scores", {}).get("validation", {}).get(metric)
-    others = "" if teacher is None else f"   teacher {100 * teacher:.1f}"
-    print(f"result   {metric} {100 * mine:.1f} on validation   majority {100 * trivial:.1f}{others}")
+    if result["scores"]:
+        mine = result["scores"]["validation"][metric]
+        trivial = result["task"]["majority"]["validation"][metric]
+        teacher = (result["teacher"] or {}).get("scores", {}).get("validation", {}).get(metric)
+        others = "" if teacher is None else f"   teacher {100 * teacher:.1f}"
+        print(f"result   {metric} {100 * mine:.1f} on validation   majority {100 * trivial:.1f}{others}")
+    else:
+        print("result   not scored: no term of the objective trains the student's head")
     print(f"         {result['run']['folder']}/result.json   {result['cost']['seconds']:.1f} s")
     if result["student"]["weights"]:
         print(f"         student: {result['student']['weights']}")

@@ -16,15 +16,17 @@ from omegaconf import DictConfig, OmegaConf
 from kdexp.common import network
 from kdexp.common.problems import ConfigError
 
-FAMILIES_WITH_ATTENTION = {"bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert", "vit"}
+FAMILIES_WITH_ATTENTION = {
+    "bert", "roberta", "electra", "distilbert", "modernbert", "xlm-roberta", "camembert", "vit", "gpt2",
+}  # fmt: skip
 """Families of transformers whose attention passes through its attention interface."""
 
 SIZES = {
     "family": ("model_type",),
-    "num_layers": ("num_hidden_layers", "n_layers"),
-    "hidden_size": ("hidden_size", "dim"),
-    "num_heads": ("num_attention_heads", "n_heads"),
-    "intermediate_size": ("intermediate_size", "hidden_dim"),
+    "num_layers": ("num_hidden_layers", "n_layers", "n_layer"),
+    "hidden_size": ("hidden_size", "dim", "n_embd"),
+    "num_heads": ("num_attention_heads", "n_heads", "n_head"),
+    "intermediate_size": ("intermediate_size", "hidden_dim", "n_inner"),
     "vocab_size": ("vocab_size",),
 }
 """Keys of the group ``teacher`` -> their names in a model's config.json, by family."""
@@ -131,6 +133,8 @@ def sizes(teacher: dict[str, Any]) -> dict[str, Any]:
         family = teacher.get("family")
         return {"attention": None if family is None else str(family) in FAMILIES_WITH_ATTENTION}
     values = {key: next((said[a] for a in aliases if a in said), None) for key, aliases in SIZES.items()}
+    if values["intermediate_size"] is None and isinstance(said.get("n_embd"), int):
+        values["intermediate_size"] = 4 * said["n_embd"]  # what GPT-2 takes where nothing is said
     family = teacher.get("family") or values["family"]
     return {**values, "attention": str(family) in FAMILIES_WITH_ATTENTION}
 

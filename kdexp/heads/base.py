@@ -6,7 +6,7 @@ Legend: B examples, C classes, N units (what a loss averages over: examples, tok
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from kdexp.common.registry import kind
@@ -28,6 +28,8 @@ ABILITIES = {
 
 CLASSIFIER = "AutoModelForSequenceClassification"
 """Transformers' class of models that answer with one row of logits a text."""
+LANGUAGE = ("AutoModelForMaskedLM", "AutoModelForCausalLM")
+"""Transformers' classes of models that answer with the head that they were pretrained with."""
 
 REDUCTIONS = ("batchmean", "mean", "sum")
 FORMS = ("kl", "soft_ce")
@@ -55,6 +57,9 @@ class Head(ABC):
         unused: arguments of :meth:`soft_loss` that have no meaning for its answers.
         names: the outputs that it reads from a model, keys of :meth:`outputs`.
         weights: path of its weights in a model; '' = where the family keeps its classifier.
+        causal: it asks for what comes next, which a model that reads both ways would see.
+        switches: further arguments of a model's forward pass.
+        together: examples that are scored at once, at most.
     """
 
     name: ClassVar[str]
@@ -63,6 +68,9 @@ class Head(ABC):
     unused: ClassVar[frozenset[str]] = frozenset()
     names: ClassVar[tuple[str, ...]] = ("logits",)
     weights: ClassVar[str] = ""
+    causal: ClassVar[bool] = False
+    switches: ClassVar[Mapping[str, Any]] = {}
+    together: ClassVar[int] = 64
 
     @property
     def label_names(self) -> list[str]:

@@ -29,19 +29,20 @@ def hidden_only(values: Any, hidden: Any) -> np.ndarray:
     return np.concatenate([np.asarray(row)[:count] for row, count in zip(values, counts, strict=True)])
 
 
-def scores(predictions: Mapping[str, Any], targets: Mapping[str, Any]) -> dict[str, float]:
-    """Return ``accuracy`` at hidden tokens, ``mlm_loss`` (nats a token), ``perplexity`` and ``log_likelihood``.
+def scores(predictions: Mapping[str, Any], targets: Mapping[str, Any], name: str = "mlm_loss") -> dict[str, float]:
+    """Return ``accuracy`` at hidden tokens, the loss (nats a token), ``perplexity`` and ``log_likelihood``.
 
     Args:
         predictions: ``token`` and ``loss`` at each place.
         targets: :data:`TOKENS` of the split.
+        name: of the loss.
     """
     hidden = np.asarray(targets[TOKENS])
     loss = float(np.mean(hidden_only(predictions["loss"], hidden), dtype=np.float64))
     right = hidden_only(predictions["token"], hidden) == hidden_only(hidden, hidden)
     return {
         "accuracy": float(np.mean(right)),
-        "mlm_loss": loss,
+        name: loss,
         "perplexity": float(np.exp(min(loss, 700.0))),
         "log_likelihood": -loss,
     }

@@ -22,11 +22,12 @@ from kdexp.common.registry import build, target
 from kdexp.config import schema
 from kdexp.config.resolve import placed, source_folder
 from kdexp.config.schema import Amount, Config, Count, Data, Group, Recipe
+from kdexp.heads.base import LANGUAGE
 from kdexp.heads.hidden_tokens import TOKENS, hidden_only
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method, method, terms
 from kdexp.models import weights
-from kdexp.models.families.base import family
+from kdexp.models.families.base import family, of
 from kdexp.store.stage import Stage
 from kdexp.tasks.base import Dataset
 from kdexp.train import evaluate
@@ -77,17 +78,16 @@ class Agnostic(Method):
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return the one phase; its parents are the init's, and a teacher that was trained on the text before."""
-        config, objective = _plain(config), config.objective
+        config, objective = plain(config), config.objective
         assert isinstance(objective, Settings)
         adapted = objective.teacher == "adapted"
-        teacher = distill.teacher_stage(_adapting(config), facts) if adapted else None
+        teacher = distill.teacher_stage(adapting(config), facts) if adapted else None
         weighted = distill.phase_terms(config, "prediction")
         heard = any(target(spec).uses_teacher for spec in weighted.values())
-        budget = {key: value for key, value in objective.budget.model_dump().items() if value is not None}
         return distill.training(
             config, facts, "agnostic", "prediction", weighted, config.recipe, teacher,
             action="agnostic.pretrain", teaches=PRETRAINED if heard and not adapted else None,
-            more={"budget": budget} if budget else None,
+            more=budget(config),
         )  # fmt: skip
 
     def init_stage(self, config: Config, facts: Facts, teacher: Stage | None) -> Stage:
@@ -97,14 +97,14 @@ class Agnostic(Method):
         return _carried(method(inner.objective.method).plan(inner, known), inner)
 
 
-def _plain(config: Config) -> Config:
+def plain(config: Config) -> Config:
     """Return a configuration without what has no effect here, so that equal stages have equal keys."""
     teacher = config.teacher.model_copy(update={"finetune": True})
     unselected = {"selection": "last"} if config.recipe.keep == "last" else {}
     return config.model_copy(update={"teacher": teacher, **unselected})
 
 
-def _adapting(config: Config) -> Config:
+def adapting(config: Config) -> Config:
     """Return a configuration whose teacher is trained on the text as its student is."""
     return config.model_copy(update={"teacher": config.teacher.model_copy(update={"recipe": config.recipe})})
 
@@ -178,13 +178,50 @@ def _unfit(config: Config) -> list[str]:
         wrong.append(f"objective.schedule={objective.schedule}: a run on raw text has one phase; use single.")
     if objective.start != "raw":
         wrong.append(f"objective.start={objective.start}: raw text has no labels to fine-tune on; use raw.")
-    asked = {name: value for name, value in objective.budget.model_dump().items() if value is not None}
-    given = [f"objective.budget.{name}={value}" for name, value in asked.items()]
+    wrong += doubly_ended(config)
+    if config.recipe.keep == "best" and config.selection != "last" and _untrained(config):
+        wrong.append(
+            f"recipe.keep=best with selection={config.selection} keeps the weights that answer best, but no term of "
+            f"objective={objective.name} trains the student's head, so its answers are a random head's: use "
+            "recipe.keep=last."
+        )
+    return wrong + unheard(config, objective.teacher)
+
+
+def doubly_ended(config: Config) -> list[str]:
+    """Say which settings end the phase, where several do."""
+    given = [f"objective.budget.{name}={value}" for name, value in budget(config).get("budget", {}).items()]
+    asked = len(given)
     given += [f"recipe.steps={config.recipe.steps}"] if config.recipe.steps is not None else []
     if asked and len(given) > 1:
-        wrong.append(f"{' and '.join(given)}: one of them ends the phase; set the others to null.")
-    init = build(config.init)
-    if objective.teacher == "pretrained" and init.needs_teacher and init.method is None:
+        return [f"{' and '.join(given)}: one of them ends the phase; set the others to null."]
+    return []
+
+
+def budget(config: Config) -> dict[str, Any]:
+    """Return what a stage's settings say of its budget; {} = it has none."""
+    objective = config.objective
+    assert isinstance(objective, Settings)
+    given = {key: value for key, value in objective.budget.model_dump().items() if value is not None}
+    return {"budget": given} if given else {}
+
+
+def _untrained(config: Config) -> bool:
+    """Tell whether no term trains the student's language head, which starts at random and has weights of its own."""
+    if build(config.init).head or not family(str(config.teacher.family)).language_head:
+        return False
+    return not any(target(spec).answers for spec in terms(config, "prediction").values())
+
+
+def unheard(config: Config, taught: str) -> list[str]:
+    """Say what a run on raw text wants of a teacher that nobody trains there.
+
+    Args:
+        config: of the run.
+        taught: ``pretrained`` or ``adapted``.
+    """
+    wrong, init = [], build(config.init)
+    if taught == "pretrained" and init.needs_teacher and init.method is None:
         wrong.append(
             f"init={init.name} with init.source={init.source}: nobody fine-tunes a teacher on raw text; use "
             "init.source=pretrained and init.pooler=false (or objective.teacher=adapted)."
@@ -192,9 +229,7 @@ def _unfit(config: Config) -> list[str]:
     answering = [
         name for name, spec in terms(config, "prediction").items() if target(spec).uses_teacher and target(spec).answers
     ]
-    if answering and objective.teacher == "pretrained":
-        wrong += _speechless(config, answering)
-    return wrong
+    return wrong + (_speechless(config, answering) if answering and taught == "pretrained" else [])
 
 
 def _speechless(config: Config, answering: list[str]) -> list[str]:
@@ -204,7 +239,7 @@ def _speechless(config: Config, answering: list[str]) -> list[str]:
     folder = source_folder(config.teacher.source, config.teacher.commit)
     head = family(str(config.teacher.family)).language_head
     shapes = weights.shapes(folder) if folder is not None and (folder / "config.json").is_file() else None
-    if build(config.task).head.auto_class == "AutoModelForMaskedLM" and (
+    if build(config.task).head.auto_class in LANGUAGE and (
         shapes is None or any(name.startswith(head) for name in shapes)
     ):
         return []  # of the hub, and not here yet: it is looked at when it is loaded
@@ -229,23 +264,37 @@ def pretrain(phase: Phase) -> Summary:
     teacher = phase.teacher(student)
     phase.train(student, teacher)
     phase.save(model)
-    phase.measure(model)
-    if not student.step.answers:
+    head = _head(phase, student)
+    if head != "random":
+        phase.measure(model)
+    else:
+        phase.summary.scores, phase.summary.majority = {}, {}
         phase.context.say(
-            f"stage {phase.stage.name}: no term trains the student's head, so its scores on held-out text are a "
-            "random head's"
+            f"stage {phase.stage.name}: no term trains the student's head, so its answers are a random head's and are "
+            "not scored; heldout_terms in the stage's record say what was learned"
         )
     tokens = phase.recipe.batch_size * (phase.summary.steps or 0) * phase.recipe.max_length
     phase.summary.more = {
         "tokens": tokens,
         "tokens_per_s": round(tokens / max(phase.summary.seconds or 0, 1e-9), 1),
-        "head": "trained" if student.step.answers else "random",
+        "head": head,
         "heldout_terms": {
             name: _terms(phase, student, teacher, split) for name, split in evaluate.measured(phase.data()).items()
         },
-        "agreement": _agreement(phase, student),
+        "agreement": None if head == "random" else _agreement(phase, student),
     }
     return phase.summary
+
+
+def _head(phase: Phase, student: Student) -> str:
+    """Say what a student's head is: ``trained``, ``embedding`` (it has no other weights), ``copied`` or ``random``."""
+    model, first = student.model, phase.summary.init or {}
+    below = {id(weight) for weight in of(model).base(model).parameters()}
+    if student.step.answers:
+        return "trained"
+    if all(id(weight) in below for weight in model.parameters()):
+        return "embedding"
+    return "copied" if first.get("copied") and not first.get("random_names") else "random"
 
 
 def _budgeted(phase: Phase) -> Recipe:
@@ -298,7 +347,7 @@ def _terms(phase: Phase, student: Student, teacher: Teacher | None, split: Datas
     step.eval()
     ones = {name: torch.ones((), device=device) for name in step.objectives}
     sums, units = np.zeros(len(ones)), np.zeros(len(ones))
-    for index in evaluation_batches(split.costs, evaluate.EVALUATION_BATCH):
+    for index in evaluation_batches(split.costs, min(evaluate.EVALUATION_BATCH, step.head.together)):
         batch = split.collate(index).to(device)
         values = run_step(step, batch, teacher(batch) if teacher else None, ones)[1].tolist()
         counts = [objective.units(batch) for objective in step.listeners()]
@@ -309,9 +358,9 @@ def _terms(phase: Phase, student: Student, teacher: Teacher | None, split: Datas
 
 
 def _agreement(phase: Phase, student: Student) -> dict[str, float] | None:
-    """Return by split how often student and teacher give a hidden token the same most probable word; None = no head."""
+    """Return by split how often both give the same most probable token where one is asked for; None = no head."""
     splits = {name: split for name, split in evaluate.measured(phase.data()).items() if TOKENS in split.targets}
-    if not (student.step.answers and splits):
+    if not splits:
         return None
     teacher = phase.teacher_model(phase.folder("teacher"))
     if getattr(teacher, "made_up", None):

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from kdexp.common.registry import build, target
 from kdexp.config import schema
 from kdexp.config.schema import Config, Count, Epochs, Group, NotNegative, Rate, Share
+from kdexp.heads.base import unanswered
 from kdexp.methods import distill
 from kdexp.methods.base import Facts, Method, pairs
 from kdexp.store.stage import Stage
 from kdexp.train.phase import Phase, Summary
 
 FILTERS = "filters.safetensors"
+LEARNS = "kdexp.objectives.ted.TedFilters"
 
 
 class Filters(Group):
@@ -44,14 +47,10 @@ class Ted(Method):
 
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`."""
-        problems = []
-        if config.objective.schedule != "joint":
-            problems.append(f"objective.schedule={config.objective.schedule}: TED's stage II is one phase; use joint.")
-        if len(_matched(config)) != 1:
-            problems.append(
-                "objective.method=ted needs one term under objective.intermediate with teacher_filter=trained."
-            )
-        return problems
+        lacking = unanswered(target({"_target_": LEARNS}).asks, build(config.task).head)
+        if lacking:
+            return [f"objective.method=ted {lacking} (task={config.task['name']}); on raw text use continual_ted."]
+        return unfit(config)
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return stage II; its parents are the teacher, the student's start and the filters of both."""
@@ -63,22 +62,46 @@ class Ted(Method):
         return distill.training(config, facts, "ted.match", "joint", terms, recipe, teacher, start, parents=parents)
 
 
+def unfit(config: Config) -> list[str]:
+    """Say what of an objective is not TED's."""
+    problems, objective = [], config.objective
+    if objective.schedule != "joint":
+        problems.append(f"objective.schedule={objective.schedule}: TED's stage II is one phase; use joint.")
+    if len(_matched(config)) != 1:
+        problems.append(
+            f"objective.method={objective.method} needs one term under objective.intermediate with "
+            "teacher_filter=trained."
+        )
+    return problems
+
+
 def _matched(config: Config) -> list[dict[str, Any]]:
     """Return the terms that match filters of stage I."""
     return [spec for spec in config.objective.intermediate.values() if spec.get("teacher_filter") == "trained"]
 
 
-def filter_stage(config: Config, facts: Facts, side: str, teacher: Stage, start: Stage | None) -> Stage:
+def filter_stage(
+    config: Config, facts: Facts, side: str, teacher: Stage | None, start: Stage | None,
+    learns: str = LEARNS, action: str = "ted.filters",
+) -> Stage:  # fmt: skip
     """Return stage I of one side: same recipe as that model's fine-tuning, but for what ``objective.filters`` says.
 
     The filters' width is that of stage II: the term's ``output``, or the teacher's width.
+
+    Args:
+        config, facts: of the run.
+        side: ``teacher`` or ``student``.
+        teacher: the stage of the fine-tuned one; None = it is as it was pretrained.
+        start: of the student; None = its init.
+        learns: the objective of the stage.
+        action: what carries it out.
     """
     assert isinstance(config.objective, Settings)
     spec, own = _matched(config)[0], config.objective.filters
     base = config.teacher.recipe if side == "teacher" else config.recipe
     changed = own.model_dump(exclude={"dropout", "backbone"}, exclude_none=True)
     term = {
-        "_target_": "kdexp.objectives.ted.TedFilters",
+        "_target_": learns,
         "output": spec.get("output") or config.teacher.hidden_size,
         "nonlinear": spec.get("nonlinear", False),
         "dropout": own.dropout,
@@ -91,7 +114,7 @@ def filter_stage(config: Config, facts: Facts, side: str, teacher: Stage, start:
     if side == "student":
         first = distill.first_teacher(config, teacher) if start is None else None
         return distill.training(
-            config, facts, name, "filters", terms, recipe, first, start, action="ted.filters", shared=True, more=more
+            config, facts, name, "filters", terms, recipe, first, start, action=action, shared=True, more=more
         )
     settings = {
         **distill.common(config, facts),
@@ -100,7 +123,7 @@ def filter_stage(config: Config, facts: Facts, side: str, teacher: Stage, start:
         "seed": config.teacher.seed,
         **more,
     }
-    return Stage(name, "ted.filters", settings, {"teacher": teacher}, shared=True)
+    return Stage(name, action, settings, {} if teacher is None else {"teacher": teacher}, shared=True)
 
 
 def filters(phase: Phase) -> Summary:

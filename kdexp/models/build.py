@@ -206,7 +206,7 @@ def build_student(like: Teacher, student: Student, head: Head, dropout: float | 
     families.family(str(config.model_type)).resize(config, sizes)
     if dropout is not None:
         for key in vars(config):
-            if key.endswith(("dropout_prob", "dropout")) and isinstance(getattr(config, key), float):
+            if key.endswith(("dropout_prob", "dropout", "_pdrop")) and isinstance(getattr(config, key), float):
                 setattr(config, key, dropout)
     torch.manual_seed(seed)
     model = build(config, head, like)

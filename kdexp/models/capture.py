@@ -56,7 +56,7 @@ def tapped_attention(
     Layers are counted by calls, from 1, so a layer that is used twice counts twice.
 
     Args:
-        module: the attention module (unused).
+        module: the attention module; says whether tokens see those before them only.
         query, key, value: (B, H, L, d).
         attention_mask: broadcastable to (B, H, L, L), or None.
         scaling: factor on the scores; None = 1/sqrt(d).
@@ -74,8 +74,9 @@ def tapped_attention(
             label = f"{name}.{taps['layer']}"
             if label in taps["want"]:
                 taps["got"][label] = tensor
+    causal = attention_mask is None and getattr(module, "is_causal", False)  # then nobody has made a mask of it
     context = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+        query, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling, is_causal=causal
     )
     return context.transpose(1, 2).contiguous(), None
 
@@ -144,7 +145,7 @@ def forward(
         The head's outputs by name, first, if they are wanted, and exactly the wanted features.
     """
     reach.limit(model, head, want, answers)
-    inputs: dict[str, Any] = dict(batch.inputs)
+    inputs: dict[str, Any] = {**batch.inputs, **head.switches}
     hidden = any(name.startswith("hidden.") for name in want)
     if hidden:
         inputs["output_hidden_states"] = True

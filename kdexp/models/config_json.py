@@ -17,7 +17,7 @@ MOST = 100_000_000
 
 KNOWN = {
     "bert", "roberta", "electra", "deberta", "deberta-v2", "distilbert", "modernbert", "xlm-roberta", "camembert",
-    "vit", "cifar_resnet",
+    "vit", "gpt2", "cifar_resnet",
 }  # fmt: skip
 """Some of transformers' types of models, and kdexp's own: for others it is asked, which takes seconds."""
 
@@ -26,18 +26,20 @@ ACTIVATIONS = {"gelu", "gelu_new", "relu", "silu", "swish", "tanh"}
 
 SIZES = (
     "num_hidden_layers", "n_layers", "hidden_size", "dim", "embedding_size", "num_attention_heads", "n_heads",
-    "intermediate_size", "hidden_dim", "vocab_size", "max_position_embeddings",
+    "intermediate_size", "hidden_dim", "vocab_size", "max_position_embeddings", "n_layer", "n_embd", "n_head",
+    "n_inner", "n_positions",
 )  # fmt: skip
-WIDTHS = ("hidden_size", "dim", "embedding_size", "intermediate_size", "hidden_dim")
+WIDTHS = ("hidden_size", "dim", "embedding_size", "intermediate_size", "hidden_dim", "n_embd", "n_inner")
 """Sizes that are rows or columns of some weight."""
 
-LAYERS = ("num_hidden_layers", "n_layers")
+LAYERS = ("num_hidden_layers", "n_layers", "n_layer")
 TABLES = {
-    "vocab_size": "word_embeddings.weight",
-    "max_position_embeddings": "position_embeddings.weight",
-    "type_vocab_size": "token_type_embeddings.weight",
+    "vocab_size": ("word_embeddings.weight", "wte.weight"),
+    "max_position_embeddings": ("position_embeddings.weight",),
+    "n_positions": ("wpe.weight",),
+    "type_vocab_size": ("token_type_embeddings.weight",),
 }
-"""Sizes that are the rows of a table, and how its name ends."""
+"""Sizes that are the rows of a table, and how its name ends, by family."""
 
 
 DECODING = ("is_decoder", "add_cross_attention")
@@ -87,7 +89,7 @@ def _type(said: Mapping[str, Any], path: Path, declared: str | None) -> list[str
             f'{path} has no model_type, so its architecture is unknown: add "model_type": "{example}" '
             f"{'(as teacher.family says)' if declared else '(or roberta, electra, ...)'} to it."
         ]
-    if kind not in KNOWN and not family(kind).unfit:
+    if kind not in KNOWN:
         from transformers import CONFIG_MAPPING
 
         if kind not in CONFIG_MAPPING:
@@ -107,9 +109,9 @@ def _rules(said: Mapping[str, Any]) -> dict[str, tuple[Callable[[Any], bool], st
     rows = said.get("vocab_size")
     last = rows - 1 if type(rows) is int else MOST
     rules["pad_token_id"] = (lambda v: type(v) is int and 0 <= v <= last, f"a whole number from 0 to {last} is needed")
-    rules |= {key: share for key in said if key.endswith(("dropout", "dropout_prob"))}
-    rules |= dict.fromkeys(("layer_norm_eps", "norm_eps", "initializer_range"), positive)
-    rules |= dict.fromkeys(("hidden_act", "hidden_activation", "activation"), named)
+    rules |= {key: share for key in said if key.endswith(("dropout", "dropout_prob", "_pdrop"))}
+    rules |= dict.fromkeys(("layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range"), positive)
+    rules |= dict.fromkeys(("hidden_act", "hidden_activation", "activation", "activation_function"), named)
     rules |= {key: (lambda v: not v, "must be false: an encoder is distilled") for key in DECODING}
     rules |= {key: (lambda v: "/" not in str(v), "no repository is named here: its code would run") for key in KERNELS}
     rules["return_dict"] = (lambda v: v is True, "true is needed: answers are asked for by name")
@@ -148,8 +150,8 @@ def _against(said: Mapping[str, Any], path: Path, shapes: Shapes) -> list[str]:
     deep = max(depths, default=0)
     sides = {side for shape in shapes.values() for side in shape}
     tables = {
-        key: {shape[0] for name, shape in shapes.items() if f".{name}".endswith(f".{end}") and len(shape) == 2}
-        for key, end in TABLES.items()
+        key: {shape[0] for name, shape in shapes.items() if f".{name}".endswith(ends) and len(shape) == 2}
+        for key, ends in ((key, tuple(f".{end}" for end in ends)) for key, ends in TABLES.items())
     }
     for key in (*SIZES, "type_vocab_size"):
         value = said.get(key)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from kdexp.models.families import base as families
 
+LANGUAGE = ("ForMaskedLM", "ForCausalLM", "LMHeadModel")
+"""How the names of language models' classes end."""
 HOLDER = "_kdexp_places"
 """Attribute of a model whose head can be run at some places."""
 
@@ -28,8 +30,8 @@ class Places:
 
 
 def install(model: nn.Module) -> None:
-    """Let a masked language model's head be run at some places, once; until some are named, it is run everywhere."""
-    if hasattr(model, HOLDER) or not type(model).__name__.endswith("ForMaskedLM"):
+    """Let a language model's head be run at some places, once; until some are named, it is run everywhere."""
+    if hasattr(model, HOLDER) or not type(model).__name__.endswith(LANGUAGE):
         return
     below = families.of(model).base(model)
     holder = Places()

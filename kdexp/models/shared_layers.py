@@ -149,8 +149,9 @@ def unroll(model: nn.Module) -> nn.Module:
 def _exchanged(state: dict[str, Any], family: families.Family) -> dict[str, Any]:
     """Exchange the query and key projections in a layer's state dict."""
     if family.fused:
-        parts = {name: tensor.chunk(3) for name, tensor in state.items() if name.startswith(family.fused)}
-        return state | {name: torch.cat([key, query, value]) for name, (query, key, value) in parts.items()}
+        along = family.fused_along
+        parts = {name: tensor.chunk(3, along) for name, tensor in state.items() if name.startswith(family.fused)}
+        return state | {name: torch.cat([key, query, value], along) for name, (query, key, value) in parts.items()}
     for query, key in family.projections:
         if any(name.startswith(query) for name in state):
             there = {query: key, key: query}

@@ -173,7 +173,7 @@ def pinned(said: str) -> bool:
 
 def positions(said: Mapping[str, Any]) -> int | None:
     """Return how many tokens a model can read, by its config.json; None if nothing limits it, or nothing is said."""
-    most = said.get("max_position_embeddings")
+    most = said.get("max_position_embeddings", said.get("n_positions"))
     if most is None or said.get("position_biased_input") is False:  # DeBERTa-v3 knows distances only
         return None
     taken = int(said.get("pad_token_id") or 0) + 1 if said.get("model_type") in COUNTED_FROM_PADDING else 0

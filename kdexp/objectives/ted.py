@@ -114,7 +114,15 @@ class TedFilters(Objective):
         width = context.student.hidden_size
         out = self.output or width
         self.filters = nn.ModuleList(Filter(width, out, self.nonlinear) for _ in self.where)
-        self.heads = nn.ModuleList(context.head.small(out, self.dropout) for _ in self.where)
+        self.heads = nn.ModuleList(self.small(context, out) for _ in self.where)
+
+    def small(self, context: Context, width: int) -> nn.Module:
+        """Make the head of one filter."""
+        return context.head.small(width, self.dropout)
+
+    def asked(self, hidden: Tensor, batch: Batch) -> Tensor:
+        """Return the hidden states that a filter reads."""
+        return hidden
 
     def units(self, batch: Batch) -> Tensor:
         """Units of the head."""
@@ -122,7 +130,7 @@ class TedFilters(Objective):
 
     def forward(self, student: Features, teacher: Features | None, batch: Batch) -> Tensor:
         """Return the mean over filters of the task loss."""
-        hidden = targets(student, "hidden", self.where)
+        hidden = [self.asked(x, batch) for x in targets(student, "hidden", self.where)]
         with exact(hidden[0]):
             answers = [head(f(x)) for head, f, x in zip(self.heads, self.filters, hidden, strict=True)]
         losses = [self.head.loss(answer, batch) for answer in answers]

@@ -66,7 +66,7 @@ def collect(
     model.eval()
     rows = np.arange(len(data)) if rows is None else rows
     kept: dict[str, list[Any]] = {}
-    batches = evaluation_batches(data.costs[rows], EVALUATION_BATCH)
+    batches = evaluation_batches(data.costs[rows], min(EVALUATION_BATCH, head.together))
     cast = torch.autocast(context.device.type, dtype=context.cast, enabled=context.cast is not None)
     with cast:  # around all batches, so that each weight is cast once
         for number, index in enumerate(batches, 1):

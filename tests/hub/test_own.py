@@ -76,7 +76,9 @@ def test_a_student_of_the_hub_is_pinned_and_must_be_safe(
         commit, environment = repository.at("main").sha, hub.environment(tmp_path)
         words = [*toy(tiny_bert_dir, tiny_csv_task), "student=own", "init=own", "recipe.steps=2", "study=pinned"]
         refused = kdexp([*words, f"init.source=hub:{pickled.id}"], env=environment)
-        assert refused.returncode == 2 and "is pickled" in refused.stderr and "(then init.source=path:" in refused.stderr
+        assert (
+            refused.returncode == 2 and "is pickled" in refused.stderr and "(then init.source=path:" in refused.stderr
+        )
         done = kdexp([*words, f"init.source=hub:{repository.id}"], env=environment)
         assert done.returncode == 0, done.stderr
         assert f"(hub:{repository.id} at commit {commit})" in done.stdout

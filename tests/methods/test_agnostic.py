@@ -93,7 +93,11 @@ def test_every_objective_learns_from_text(run, alone, objective, tmp_path):
     assert set(note["heldout_terms"]) == {"heldout", "validation"}
     assert all(value > 0 for terms in note["heldout_terms"].values() for value in terms.values())
     assert set(note["agreement"] or {}) == ({"heldout", "validation"} if objective in reads else set())
-    assert set(result["scores"]["validation"]) == {"accuracy", "log_likelihood", "mlm_loss", "perplexity"}
+    scored = {"accuracy", "log_likelihood", "mlm_loss", "perplexity"}
+    assert {name: set(scores) for name, scores in result["scores"].items()} == (
+        {"heldout": scored, "validation": scored} if objective in reads else {}
+    ), "a random head is not scored"
+    assert set(result["task"]["majority"]) == set(result["scores"])
     assert result["init"]["layers"] == [1, 2] and result["task"]["tokens"]["train"] > 1000
     reach = result["runtime"]["reach"]["agnostic"]
     if objective == "agnostic_att_mse":
@@ -200,6 +204,7 @@ def test_what_cannot_work_is_said_first(kdexp, alone, before, tiny_bert_dir, tmp
         (alone, ["objective=agnostic_mlm", "objective.budget.hours=2"], "recipe.steps=4: one of them ends the phase"),
         (alone, ["objective=agnostic_mlm", "objective.start=fine_tuned"], "raw text has no labels"),
         (alone, ["objective=agnostic_mlm", "objective/prediction=clkd"], "needs"),
+        (alone, ["objective=agnostic_att_mse", "recipe.keep=best"], "so its answers are a random head's: use recipe"),
         (
             before,
             ["init.task.column=words", "init.task.files.train=*.csv"],

@@ -83,13 +83,14 @@ class Family:
         reads_pooler: the sequence classifier reads the pooler (so that a copied student needs its weights).
         projections: (query, key) prefixes of the projections' names inside a block.
         fused: prefix of the one projection that gives queries, keys and values, in this order; '' = there is none.
+        fused_along: the dimension of its weight along which they stand.
         head: path of the classifier's last part, outside the base model.
-        language_head: what the names of a masked language model's head begin with in published files.
+        language_head: what the names of a language head begin with in published files; '' = it is the word embedding.
+        causal: a token is read without those after it.
         uniform: all blocks are of one kind, so that any may be copied into any place.
         stops: a block maps hidden states (B, L, D) to hidden states, so that a forward pass may stop below any.
         block: how one is taken apart; None = it is run whole or not at all.
         first_token: the sequence classifier reads the last block at the first token only.
-        unfit: why models of this family can be neither teacher nor student; '' = they can.
         reads: what they take: ``texts`` or ``images``.
         hidden: layers hand out hidden states (B, L, D).
         maps: layers hand out maps of convolutions (B, C, H, W), as features of named modules.
@@ -106,13 +107,14 @@ class Family:
         ("attention.q_lin.", "attention.k_lin."),
     )
     fused: str = ""
+    fused_along: int = 0
     head: str = "classifier"
     language_head: str = "cls."
+    causal: bool = False
     uniform: bool = True
     stops: bool = False
     block: Block | None = None
     first_token: bool = False
-    unfit: str = ""
     reads: str = "texts"
     hidden: bool = True
     maps: bool = False

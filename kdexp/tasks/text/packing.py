@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from kdexp.common import files
 from kdexp.common.locks import once
 from kdexp.heads.hidden_tokens import COUNTS, PLACES, TOKENS
 from kdexp.tasks.base import Batch, Dataset, Targets
-from kdexp.tasks.text.masking import Masking
 
 log = logging.getLogger(__name__)
 
@@ -70,15 +69,29 @@ class Cut:
         return np.uint16 if self.entries <= 2**16 else np.uint32
 
 
+class Asking(Protocol):
+    """What is asked of sequences; a pure function of a seed and of an example's number."""
+
+    def hide(self, ids_BL: np.ndarray, real_BL: np.ndarray, seed: int, examples: np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return ids as a model sees them (B, L), places where it is asked (B, M), and the ids that are right (B, M).
+
+        Args:
+            ids_BL: int64 ids.
+            real_BL: bool, False = padding.
+            seed: of what is drawn.
+            examples: (B,) numbers of the sequences.
+        """
+
+
 @dataclass
 class Packed(Dataset):
-    """One split: sequences of which some tokens are hidden whenever they are asked for.
+    """One split: sequences of which some tokens are asked for.
 
     Attributes:
         tokens: (n, L) ids, memory-mapped.
         lengths: (n,) tokens of each that are not padding.
         counts: (V,) how often each id stands there, special ones left out.
-        masking: how tokens are hidden.
+        masking: what is asked, such as hidden tokens.
         pad: id of the padding token.
         documents: texts that the sequences were made of.
     """
@@ -86,7 +99,7 @@ class Packed(Dataset):
     tokens: np.ndarray
     lengths: np.ndarray
     counts: np.ndarray
-    masking: Masking
+    masking: Asking
     pad: int
     documents: int
 
@@ -275,14 +288,14 @@ _SOUND: set[tuple[str, int, int]] = set()
 """Files whose checksums this process has compared: (path, size, time)."""
 
 
-def packed_once(cache: Path, key: str, cut: Cut, masking: Masking, make: Callable[[Path], None]) -> dict[str, Packed]:
+def packed_once(cache: Path, key: str, cut: Cut, masking: Asking, make: Callable[[Path], None]) -> dict[str, Packed]:
     """Return the splits of an entry, made if it is missing or damaged; one process makes it, the others wait.
 
     Args:
         cache: folder.
         key: what decides the texts and the ids.
         cut: how texts become sequences.
-        masking: how tokens are hidden.
+        masking: what is asked, such as hidden tokens.
         make: writes the entry into the folder that it is given.
     """
     parts = f"{SCHEMA} {key} {cut}"
@@ -290,7 +303,7 @@ def packed_once(cache: Path, key: str, cut: Cut, masking: Masking, make: Callabl
     return once(folder, lambda entry: load(entry, cut, masking), lambda: make(folder))
 
 
-def load(folder: Path, cut: Cut, masking: Masking) -> dict[str, Packed] | None:
+def load(folder: Path, cut: Cut, masking: Asking) -> dict[str, Packed] | None:
     """Read an entry, memory-mapped; None where there is none, or a damaged one (then with a warning)."""
     if not folder.is_dir():
         return None
@@ -317,7 +330,7 @@ def _compare(path: Path, expected: str) -> None:
     _SOUND.add(stamp)
 
 
-def _split(folder: Path, name: str, said: Mapping[str, int], cut: Cut, masking: Masking) -> Packed:
+def _split(folder: Path, name: str, said: Mapping[str, int], cut: Cut, masking: Asking) -> Packed:
     rows = said["sequences"]
     tokens: Any = np.memmap(folder / f"{name}.{TOKENS}", dtype=cut.dtype, mode="r", shape=(rows, cut.length))
     lengths = np.fromfile(folder / f"{name}.lengths", dtype=np.int32).astype(np.int64)

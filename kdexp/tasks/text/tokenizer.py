@@ -32,11 +32,16 @@ BAKED = ("max_length", "stride", "truncation_strategy", "pad_to_multiple_of")
 """Settings of earlier calls that tokenizers carry in their configuration."""
 
 
-def load(folder: str | Path, revision: str | None = None) -> Any:
+def load(folder: str | Path, revision: str | None = None, pads: bool = True) -> Any:
     """Load the (fast, where there is one) tokenizer of a local folder or a hub id. No code of the folder is run.
 
     The environment variable TOKENIZERS_PARALLELISM is respected; unset, threads are off when this process may use
     one core only (OMP_NUM_THREADS=1), as in a grid of many processes.
+
+    Args:
+        folder: or the id.
+        revision: of the hub's.
+        pads: it needs a padding token.
 
     Raises:
         ValueError: there is no usable tokenizer.
@@ -58,7 +63,7 @@ def load(folder: str | Path, revision: str | None = None) -> Any:
         raise ValueError(f"no tokenizer can be loaded from {folder}: {_line(error)}. {remedy}") from error
     if set(tokenizer.get_vocab()) <= set(tokenizer.all_special_tokens):  # transformers makes one up without files
         raise ValueError(f"no tokenizer can be loaded from {folder}: it has no vocabulary. {remedy}")
-    if tokenizer.pad_token_id is None:
+    if pads and tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer of {folder} has no padding token: batches cannot be made; add pad_token to it")
     return tokenizer
 
@@ -68,13 +73,17 @@ def _line(error: Exception) -> str:
     return (text if len(text) <= 200 else f"{text[:197]}...").rstrip(".")
 
 
-def of_teacher(context: DataContext) -> Any:
+def of_teacher(context: DataContext, pads: bool = True) -> Any:
     """Load a model's tokenizer (teacher and student share one, or each has its own), no longer than its positions.
+
+    Args:
+        context: names the teacher.
+        pads: it needs a padding token.
 
     Raises:
         ValueError: there is none, or it does not fit the model or the asked length.
     """
-    reader = load(context.model, context.options.get("revision"))
+    reader = load(context.model, context.options.get("revision"), pads)
     longest = reader.model_max_length
     if isinstance(longest, bool) or not isinstance(longest, int | float):
         raise ValueError(f"the tokenizer of {context.model} has model_max_length={longest!r}: save it with a number")
