@@ -19,6 +19,7 @@ from jinja2 import Environment
 from analysis import predictions
 from analysis.collect import Collected
 from kdexp.common.redact import one_line
+from kdexp.tasks.text.rows import stratified
 
 SHOWN = 12
 """Images a run."""
@@ -77,9 +78,10 @@ def _row(objective: str, folder: Path, result: dict[str, Any], pixels: Path) -> 
         student = predictions.read(folder)
         teacher = predictions.read(store / result["teacher"]["key"])
         values = np.load(pixels / "pixels.npy", mmap_mode="r")
+        rows = scored(result, pixels, len(values))
     except (OSError, ValueError) as error:
         return Row(objective, f"its images cannot be shown: {one_line(str(error))}", [])
-    if not np.array_equal(student.ids, teacher.ids) or student.ids.max() >= len(values):
+    if not np.array_equal(student.ids, teacher.ids) or student.ids.max() >= len(rows):
         return Row(objective, "its images cannot be shown: teacher, student and pixels are of different examples", [])
     labels = student.labels.astype(np.int64)
     right, answered = teacher.logits.argmax(1) == labels, student.logits.argmax(1)
@@ -92,10 +94,18 @@ def _row(objective: str, folder: Path, result: dict[str, Any], pixels: Path) -> 
     first = np.flatnonzero(lost)[np.argsort(-sure[lost], kind="stable")[:SHOWN]]
     names = result["science"]["task"]["label_names"]
     images = [
-        {"source": thumbnail(values[student.ids[i]]), "label": names[labels[i]], "answer": names[answered[i]]}
+        {"source": thumbnail(values[rows[student.ids[i]]]), "label": names[labels[i]], "answer": names[answered[i]]}
         for i in first
     ]
     return Row(objective, said, images)
+
+
+def scored(result: dict[str, Any], pixels: Path, count: int) -> np.ndarray:
+    """Rows of ``count`` images that a run was scored on, in its order: all, or what ``task.limit_validation`` chose."""
+    limit = result["science"]["task"].get("limit_validation")
+    if limit is None or limit >= count:
+        return np.arange(count)
+    return stratified(np.load(pixels / "labels.npy"), limit, 0, classes=True)
 
 
 def thumbnail(values: np.ndarray) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdexp.check import architecture, data, devices, settings
+from kdexp.check import architecture, data, devices, settings, unlabelled
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
@@ -46,6 +46,8 @@ def problems(config: Config) -> list[str]:
     problems += architecture.problems(config, sound, layers=not init, objective=not objective)
     if sound is not None and not (unusable or architecture.inputs(config, sound)):
         problems += data.problems(config, sound)
+    if sound is not None and not (objective or init):
+        problems += unlabelled.problems(config, sound)
     return [text for text in problems if text.partition(OWN_STAGE)[2] not in problems]
 
 

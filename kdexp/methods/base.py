@@ -36,12 +36,14 @@ class Facts:
         data: content hash of the task's data.
         origin: identity of the teacher's pretrained weights.
         dtype: what the numbers are computed in (``fp32`` or ``bf16``), decided for this machine.
+        further: content hash of training rows that nobody has labelled, beside labelled ones; None = there are none.
         of: gives the content hash of the data of another configuration: of a stage that is not the run's task's.
     """
 
     data: str
     origin: str
     dtype: str
+    further: str | None = field(default=None, kw_only=True)
     of: Callable[[Config], str] = field(default=lambda config: digest([config.task]), compare=False)
 
 
@@ -52,10 +54,12 @@ class Method(ABC):
         Settings: type of the group ``objective``; a method with keys of its own names a subclass of
             :class:`kdexp.config.schema.Objective` that holds them.
         auto: the mapping that ``mapping=auto`` stands for; None = each objective's own default.
+        unlabelled: its students may learn from rows that the teacher has labelled (``task.unlabelled``).
     """
 
     Settings: ClassVar[type[schema.Objective]] = schema.Objective
     auto: ClassVar[str | None] = None
+    unlabelled: ClassVar[bool] = False
 
     def problems(self, config: Config) -> list[str]:
         """Say what would stop this method, as sentences for people; types and bounds have been checked."""
@@ -135,6 +139,11 @@ def terms(config: Config, phase: str) -> dict[str, dict[str, Any]]:
     objective = config.objective
     both = {**objective.intermediate, **objective.prediction}
     return {"intermediate": objective.intermediate, "prediction": objective.prediction, "joint": both}[phase]
+
+
+def listens(config: Config) -> bool:
+    """Tell whether a term of a run's objective hears a teacher."""
+    return any(target(spec).uses_teacher for spec in terms(config, "joint").values())
 
 
 def epochs(config: Config, phase: str) -> int:

@@ -163,9 +163,11 @@ def _spec(config: Config, overrides: tuple[str, ...], trial: int | None) -> RunS
 def said(config: Config) -> Facts:
     """Return stand-ins for contents: what the configuration says of data, weights and arithmetic."""
     data = identity.digest([config.task, config.data.root])
+    further = str(config.task["unlabelled"]) if build(config.task).has_further else None
     return Facts(
-        data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype, lambda other: said(other).data
-    )
+        data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype,
+        lambda other: said(other).data, further=further,
+    )  # fmt: skip
 
 
 def unknown(config: Config) -> list[str]:
@@ -196,6 +198,7 @@ def facts(config: Config, cache: Path | None = None) -> Facts:
         _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp),
         decide_dtype(config.runtime.dtype, config.runtime.device),
         lambda other: _fingerprint(build(other.task), other.data.root, place),
+        further=task.further(config.data.root, place),
     )
 
 

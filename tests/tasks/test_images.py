@@ -236,7 +236,7 @@ def test_one_class_and_strange_folders(folder, tmp_path):
 
 def test_images_are_not_predicted(folder, tmp_path):
     with pytest.raises(ValueError, match="has images, and predictions are written for texts only"):
-        task(folder).unlabelled(context(tmp_path), "validation")
+        task(folder).unseen(context(tmp_path), "validation")
 
 
 def test_a_teacher_that_has_seen_other_images_is_refused(folder, tmp_path):

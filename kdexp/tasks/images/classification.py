@@ -21,6 +21,7 @@ from kdexp.tasks.images import augment, pixels
 from kdexp.tasks.images.pixels import Pictures
 from kdexp.tasks.text import encoding
 from kdexp.tasks.text.encoding import LABEL
+from kdexp.tasks.text.place import Located
 from kdexp.tasks.text.table import TextTask
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ class ImageTask(TextTask):
         head: Head = build({"_target_": HEAD, "label_names": list(self.label_names)})
         return head
 
+    unlabelled_rows = Located.unlabelled_rows  # of labelled images only
+
     # --- files ----------------------------------------------------------------------------------------------------
 
     def _in(self, folder: str | None, root: str | None) -> tuple[dict[str, Path], list[str]]:
@@ -164,8 +167,8 @@ class ImageTask(TextTask):
         needed = [split for split in self.files if split not in found and split not in self.optional]
         return found, missing if needed else []
 
-    def _column_problems(self, path: Path) -> list[str]:
-        return [] if path.is_dir() else super()._column_problems(path)
+    def _column_problems(self, path: Path, labelled: bool = True) -> list[str]:
+        return [] if path.is_dir() else super()._column_problems(path, labelled)
 
     def source_state(self, root: str | None, cache: Path | None) -> str:
         """See :meth:`SequenceTask.source_state`; of a folder, all its files count."""
@@ -272,8 +275,8 @@ class ImageTask(TextTask):
             context.say(f"{count} images of the file of {name} were scaled to {self.size} x {self.size} pixels")
         return made
 
-    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
-        """See :meth:`Task.unlabelled`: images are not predicted.
+    def unseen(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """See :meth:`Task.unseen`: images are not predicted.
 
         Raises:
             ValueError: always.
