@@ -20,6 +20,7 @@ from kdexp.heads.span import Span
 from kdexp.run import execute, spec
 from kdexp.tasks.base import Answered, Joined, Subset
 from tests.conftest import sentence
+from tests.tasks import squads, test_choices
 from tests.test_runs import toy
 from tests.toys import examples
 
@@ -124,7 +125,7 @@ def test_leaks_are_counted_and_the_content_is_in_the_keys(compose, words, few):
     ("change", "message"),
     [
         (["task.unlabelled=./nowhere"], "nowhere is neither a file nor a folder with"),
-        (["task.unlabelled=more.csv"], "lies below data.root, which is unset"),
+        (["task.unlabelled=more.csv", "data.root=null"], "lies below data.root, which is unset"),
         (["task.unlabelled=FEW/more.csv", "objective=lgtm"], "objective.method=lgtm learns from labelled rows only"),
         (["task.unlabelled=FEW/odd.csv"], "odd.csv has no column text"),
         (["task.unlabelled=FEW/empty.csv"], "empty.csv has no rows"),
@@ -203,3 +204,37 @@ def test_what_answers_stand_for():
     asked = Batch({}, None, {"context": context, "null": torch.zeros(2, dtype=torch.long)}, torch.arange(2))
     found = Span().decided({"start_logits": start, "end_logits": end}, asked)
     assert found["start"].tolist() == [2, 0] and found["end"].tolist() == [3, 0]
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("squad", ["objective=pro_kd", "task.stride=8"]),
+        ("multiple_choice", ["objective=att_kl", "objective.schedule=joint"]),
+    ],
+)
+def test_questions_are_learned_from_without_their_answers(
+    compose, tiny_bert_dir, tiny_csv_task, tmp_path, monkeypatch, kind, more
+):
+    from kdexp.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    main.environment()
+    place = tmp_path / "data"
+    if kind == "squad":
+        squads.folder(place, train=24, validation=8)
+        further = [{k: v for k, v in squads.question(row).items() if k != "answers"} for row in range(100, 120)]
+    else:
+        test_choices.folder(place)
+        further = [{k: v for k, v in test_choices.row(n).items() if k != "answer"} for n in range(100, 120)]
+    (place / "further.jsonl").write_text("\n".join(map(json.dumps, further)))
+    words = [w for w in toy(tiny_bert_dir, tiny_csv_task) if not w.startswith("task")]
+    mine = [f"task={kind}", f"task.folder={place}", "task.name=toy", f"task.unlabelled={place}/further.jsonl"]
+    mine += squads.words(place) if kind == "squad" else []
+    short = ["recipe.epochs=1", "teacher.recipe.epochs=2"]
+    result = execute.execute(spec.make(compose(*words, *mine, *short, *more)))
+    names = [stage["name"] for stage in result["stages"]]
+    assert "teacher.labels" in names and result["task"]["rows"]["unlabelled"] == 20
+    both, batch = result["task"]["rows"]["train"] + 20, 16
+    steps = {stage["name"]: stage["steps"] for stage in result["stages"] if stage["name"] not in ("teacher.labels",)}
+    assert steps[names[-1]] == -(-both // batch), steps

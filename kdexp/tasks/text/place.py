@@ -314,8 +314,12 @@ class Located(Task):
         """No training row has a label: the teacher says what is right of all of them."""
         return self.unlabelled is not None and ("train" in self.optional or (self.folder, self.hub) == (None, None))
 
-    def _counted_further(self, root: str | None, cache: Path | None) -> dict[str, Any]:
-        """What is remembered of rows without labels: ``sha256``, ``rows``, and how many stand in each other split."""
+    def _counted_further(self, root: str | None, cache: Path | None, keep: bool = True) -> dict[str, Any]:
+        """What is remembered of rows without labels: ``sha256``, ``rows``, and how many stand in each other split.
+
+        Args:
+            keep: False: write nothing.
+        """
 
         def look() -> dict[str, Any]:
             rows = self.unlabelled_rows(root)
@@ -327,7 +331,7 @@ class Located(Task):
 
         known = json.dumps([self.file_state(root, cache), self.unlabelled_state(root), repr(self)], sort_keys=True)
         if known not in _FURTHER:
-            _FURTHER[known] = encoding.remember(cache, "fingerprints", known, look)
+            _FURTHER[known] = encoding.remember(cache if keep else None, "fingerprints", known, look)
         return _FURTHER[known]
 
     def unlabelled_record(self, root: str | None, cache: Path | None) -> list[str]:

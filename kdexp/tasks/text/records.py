@@ -242,7 +242,7 @@ class RecordTask(Located, Generic[R]):
             except ConfigError as error:
                 wrong += error.problems
                 if self.has_further:
-                    self._counted_further(root, cache=None)
+                    self._counted_further(root, cache, keep=False)
             except ValueError as error:
                 wrong.append(f"task={self.name}: {error}.")
         if context.options.get("local_files_only") and (Path(context.model) / "config.json").is_file():

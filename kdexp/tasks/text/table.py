@@ -104,10 +104,9 @@ class TextTask(Located, SequenceTask):
         texts = [values.texts(table, column) for column in self.columns]
         if not texts[0]:
             raise ValueError(f"{path} has no rows")
-        shape, kind = (len(texts[0]),), np.int64 if self.kind == "classification" else np.float32
-        if self.kind == "multilabel":
-            shape = (len(texts[0]), len(self.label_names))
-        return Rows(texts[0], texts[1] if len(texts) == 2 else None, np.zeros(shape, kind), labelled=False)
+        each = (len(self.label_names),) if self.kind == "multilabel" else ()
+        labels = np.zeros((len(texts[0]), *each), np.int64 if self.kind == "classification" else np.float32)
+        return Rows(texts[0], texts[1] if len(texts) == 2 else None, labels, labelled=False)
 
     def _set_aside(self, rows: Rows, validation: bool) -> dict[str, Rows]:
         """Return training rows without labels, and rows to score on where no file has any."""
@@ -130,10 +129,10 @@ class TextTask(Located, SequenceTask):
 
     def unusable(self, context: DataContext) -> list[str]:
         """See :meth:`Task.unusable`."""
-        wrong = super().unusable(context)
-        if not wrong and self.has_further:
+        wrong, root, cache = super().unusable(context), context.root, context.cache
+        if not wrong and self.has_further and self.at_hand(root, cache):
             try:
-                self._counted_further(context.root, None)
+                self._counted_further(root, cache, keep=False)
             except ValueError as error:
                 wrong = [f"task={self.name}: task.unlabelled: {error}."]
         return wrong
