@@ -75,11 +75,14 @@ def _text(one: dict[str, Any], teacher: list[Any] | None) -> dict[str, Any]:
     """The text in parts, each marked by whom it belongs to."""
     text, right, mine, theirs = one["text"], one["right"], one["answer"], teacher or []
     cuts = sorted({0, len(text), *(int(mark[side]) for mark in [*right, *mine, *theirs] for side in (0, 1))})
-    parts = []
+    parts: list[dict[str, Any]] = []
     for begin, end in pairwise(cuts):
         inside = [any(mark[0] <= begin and end <= mark[1] for mark in marks) for marks in (right, mine, theirs)]
         mark = {(True, True): "both", (True, False): "gold", (False, True): "mine"}.get((inside[0], inside[1]), "")
-        parts.append({"text": Part(_joined(text[begin:end])), "mark": mark, "taught": inside[2]})
+        alike = parts and (parts[-1]["mark"], parts[-1]["taught"]) == (mark, inside[2])
+        if alike:  # one of several right answers ends here, another goes on
+            begin = parts.pop()["begin"]
+        parts.append({"begin": begin, "text": Part(_joined(text[begin:end])), "mark": mark, "taught": inside[2]})
     said = [("no answer is right", not right), ("the student gives none", not mine)]
     said.append(("the teacher gives none", teacher is not None and not theirs))
     return {"title": one["title"], "parts": parts, "silent": "; ".join(text for text, holds in said if holds)}

@@ -270,3 +270,14 @@ def test_cifar_is_read_as_it_is(name, compose, data_root, tmp_path):
     values = room.reshape(-1, 3) / 255
     np.testing.assert_allclose(values.mean(0), chosen.mean, atol=0.01)
     np.testing.assert_allclose(values.std(0), chosen.std, atol=0.01)
+
+
+def test_a_report_shows_the_images_that_were_scored(folder, tmp_path):
+    """Of a part of validation too, whose examples count from 0 while the pixels on disk are all of them."""
+    from analysis.pictures import scored
+
+    for limit in (None, 4, 100):
+        part = task(folder, limit_validation=limit).splits(None, 0.25, cache=tmp_path / "cache")["validation"]
+        said = {"science": {"task": {"limit_validation": limit}}}
+        assert scored(said, part.folder, len(part.pixels)).tolist() == part.rows.tolist()
+        assert len(part) == (limit if limit == 4 else 9)
