@@ -133,7 +133,7 @@ def matching_losses(found: Collected, history: pd.DataFrame) -> Figure | None:
 def _plain(axis) -> None:
     """Small numbers, a grid, and whole updates: there is no half of one."""
     axis.tick_params(labelsize=7)
-    axis.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
     axis.grid(alpha=0.3)
 
 
