@@ -19,7 +19,6 @@ from jinja2 import Environment
 from analysis import predictions
 from analysis.collect import Collected
 from kdexp.common.redact import one_line
-from kdexp.tasks.text.rows import stratified
 
 SHOWN = 12
 """Images a run."""
@@ -78,7 +77,7 @@ def _row(objective: str, folder: Path, result: dict[str, Any], pixels: Path) -> 
         student = predictions.read(folder)
         teacher = predictions.read(store / result["teacher"]["key"])
         values = np.load(pixels / "pixels.npy", mmap_mode="r")
-        rows = scored(result, pixels, len(values))
+        rows = scored(result, len(values))
     except (OSError, ValueError) as error:
         return Row(objective, f"its images cannot be shown: {one_line(str(error))}", [])
     if not np.array_equal(student.ids, teacher.ids) or student.ids.max() >= len(rows):
@@ -100,12 +99,10 @@ def _row(objective: str, folder: Path, result: dict[str, Any], pixels: Path) -> 
     return Row(objective, said, images)
 
 
-def scored(result: dict[str, Any], pixels: Path, count: int) -> np.ndarray:
-    """Rows of ``count`` images that a run was scored on, in its order: all, or what ``task.limit_validation`` chose."""
-    limit = result["science"]["task"].get("limit_validation")
-    if limit is None or limit >= count:
-        return np.arange(count)
-    return stratified(np.load(pixels / "labels.npy"), limit, 0, classes=True)
+def scored(result: dict[str, Any], count: int) -> np.ndarray:
+    """Which of ``count`` images a run was scored on, in its order: all, or what ``task.limit_validation`` chose."""
+    rows = (result["task"].get("pixel_rows") or {}).get("validation")
+    return np.arange(count) if rows is None else np.array(rows, dtype=np.int64)
 
 
 def thumbnail(values: np.ndarray) -> str:

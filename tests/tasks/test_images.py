@@ -277,7 +277,7 @@ def test_a_report_shows_the_images_that_were_scored(folder, tmp_path):
     from analysis.pictures import scored
 
     for limit in (None, 4, 100):
-        part = task(folder, limit_validation=limit).splits(None, 0.25, cache=tmp_path / "cache")["validation"]
-        said = {"science": {"task": {"limit_validation": limit}}}
-        assert scored(said, part.folder, len(part.pixels)).tolist() == part.rows.tolist()
-        assert len(part) == (limit if limit == 4 else 9)
+        data = task(folder, limit_validation=limit).datasets(context(tmp_path / "cache"))["validation"]
+        said = {"task": {"pixel_rows": {"validation": data.facts.get("pixel_rows")}}}
+        assert scored(said, len(data.pictures.pixels)).tolist() == data.pictures.rows.tolist()
+        assert len(data) == (limit if limit == 4 else 9) and ("pixel_rows" in data.facts) == (limit == 4)

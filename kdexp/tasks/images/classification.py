@@ -56,6 +56,7 @@ class Images(Dataset):
         pad: black pixels around an image before it is cut to its size again; 0 = no crops.
         flip: mirror half of them.
         drawn: (seed, epoch) that crops and mirroring are drawn for; None = images as they are.
+        listed: say which of the pixels on disk are its images, where they are a part of them.
     """
 
     pictures: Pictures
@@ -64,6 +65,7 @@ class Images(Dataset):
     pad: int = 0
     flip: bool = False
     drawn: tuple[int, int] | None = None
+    listed: bool = False
 
     def __post_init__(self) -> None:
         self.fixed = not (self.pad or self.flip)
@@ -104,8 +106,9 @@ class Images(Dataset):
     @property
     def facts(self) -> dict[str, Any]:
         """Where the pixels lie, for whoever shows some, and how many images of the file had another size."""
-        folder = self.pictures.folder
-        return {"pixels": None if folder is None else str(folder), "resized": self.pictures.resized}
+        folder, part = self.pictures.folder, self.listed and len(self) < len(self.pictures.pixels)
+        rows = {"pixel_rows": self.pictures.rows.tolist()} if part else {}
+        return {"pixels": None if folder is None else str(folder), "resized": self.pictures.resized, **rows}
 
 
 @dataclass
@@ -267,7 +270,9 @@ class ImageTask(TextTask):
         splits: dict[str, Any] = self.splits(context.root, context.heldout, cache=context.cache)
         drawn: dict[str, dict[str, Any]] = {"train": {"pad": self.pad, "flip": self.flip}}
         made: dict[str, Dataset] = {
-            name: Images(pictures, list(self.mean), list(self.std), **drawn.get(name, {}))
+            name: Images(
+                pictures, list(self.mean), list(self.std), **drawn.get(name, {}), listed=name.startswith("validation")
+            )
             for name, pictures in splits.items()
         }
         resized = {name: pictures.resized for name, pictures in splits.items() if pictures.resized}
