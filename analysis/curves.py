@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from analysis.collect import Collected, history
 from analysis.figures import COLOURS, drawn
 
 SELECTING = ("selection/", "heldout/", "validation/")
-NOT_MATCHED = {"train/loss", "train/rate", "train/ce", "train/kd", "train/finetune"}
+NOT_MATCHED = {"train/loss", "train/rate", "train/grad_norm", "train/ce", "train/kd", "train/finetune"}
 ELSEWHERE = ("teacher", "system")  # stages that are not the student's
 COLUMNS = ["run", "stage", "epoch", "step", "key", "value"]
 
@@ -103,8 +104,7 @@ def learning_curves(found: Collected, history: pd.DataFrame) -> Figure | None:
                 _line(axis, part, COLOURS[number % len(COLOURS)], drawn(objective))
         axis.set_title(drawn(f"{task}, init {init}"), fontsize=8)
         axis.set_ylabel(drawn(f"{group['metric'].iloc[0]} x 100"), fontsize=7)
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
+        _plain(axis)
     _legend(figure, axes)
     return figure
 
@@ -125,10 +125,16 @@ def matching_losses(found: Collected, history: pd.DataFrame) -> Figure | None:
                 _line(axis, part, COLOURS[number % len(COLOURS)], drawn(f"init {init}"))
         axis.set_title(drawn(f"{task}: {key.removeprefix('train/')}"), fontsize=8)
         axis.set_yscale("log")
-        axis.tick_params(labelsize=7)
-        axis.grid(alpha=0.3)
+        _plain(axis)
     _legend(figure, axes)
     return figure
+
+
+def _plain(axis) -> None:
+    """Small numbers, a grid, and whole updates: there is no half of one."""
+    axis.tick_params(labelsize=7)
+    axis.xaxis.set_major_locator(MaxNLocator(nbins="auto", integer=True, min_n_ticks=1))
+    axis.grid(alpha=0.3)
 
 
 def _legend(figure: Figure, axes: list) -> None:

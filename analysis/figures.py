@@ -92,7 +92,7 @@ def _heat_panel(axis, title: str, cells: list[Cell | None], inits: list[str], ob
         if cell is None:
             axis.text(column, row, "–", ha="center", va="center")
             continue
-        dark = high > low and (cell.mean - low) / (high - low) < 0.55
+        dark = high <= low or (cell.mean - low) / (high - low) < 0.55
         text = render.number(cell.mean) + (" ≈" if cell.mark == "top" else "")
         axis.text(
             column,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 SELECTED = {
     "heldout": "a held-out part of train",
     "validation": "VALIDATION ITSELF (as many papers do; optimistic)",
-    "last": "nothing: the last epoch counts",
+    "last": "no split (the last one counts)",
 }
 SHOWN = 12
 

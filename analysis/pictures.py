@@ -77,9 +77,10 @@ def _row(objective: str, folder: Path, result: dict[str, Any], pixels: Path) -> 
         student = predictions.read(folder)
         teacher = predictions.read(store / result["teacher"]["key"])
         values = np.load(pixels / "pixels.npy", mmap_mode="r")
+        rows = scored(result, len(values))
     except (OSError, ValueError) as error:
         return Row(objective, f"its images cannot be shown: {one_line(str(error))}", [])
-    if not np.array_equal(student.ids, teacher.ids) or student.ids.max() >= len(values):
+    if not np.array_equal(student.ids, teacher.ids) or student.ids.max() >= len(rows):
         return Row(objective, "its images cannot be shown: teacher, student and pixels are of different examples", [])
     labels = student.labels.astype(np.int64)
     right, answered = teacher.logits.argmax(1) == labels, student.logits.argmax(1)
@@ -92,10 +93,16 @@ def _row(objective: str, folder: Path, result: dict[str, Any], pixels: Path) -> 
     first = np.flatnonzero(lost)[np.argsort(-sure[lost], kind="stable")[:SHOWN]]
     names = result["science"]["task"]["label_names"]
     images = [
-        {"source": thumbnail(values[student.ids[i]]), "label": names[labels[i]], "answer": names[answered[i]]}
+        {"source": thumbnail(values[rows[student.ids[i]]]), "label": names[labels[i]], "answer": names[answered[i]]}
         for i in first
     ]
     return Row(objective, said, images)
+
+
+def scored(result: dict[str, Any], count: int) -> np.ndarray:
+    """Which of ``count`` images a run was scored on, in its order: all, or what ``task.limit_validation`` chose."""
+    rows = (result["task"].get("pixel_rows") or {}).get("validation")
+    return np.arange(count) if rows is None else np.array(rows, dtype=np.int64)
 
 
 def thumbnail(values: np.ndarray) -> str:

@@ -77,7 +77,9 @@ def _figures(found: Collected, grid: Grid) -> list[dict[str, str]]:
 def _summary(found: Collected, grid: Grid) -> str:
     """The result in one or two sentences, as strong as the test allows."""
     runs = found.runs
-    size = f"{len(runs)} runs on {runs['task'].nunique()} tasks with up to {runs['seed'].nunique()} seeds."
+    counts = (len(runs), "run"), (runs["task"].nunique(), "task"), (runs["seed"].nunique(), "seed")
+    some, tasks, seeds = (f"{count} {word}{'s' if count != 1 else ''}" for count, word in counts)
+    size = f"{some} on {tasks} with up to {seeds}."
     rows = [row for row in grid.rows if row.kind not in ("majority", "teacher") and row.average is not None]
     if not rows:
         return size

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from analysis.collect import Collected
+from kdexp.common.redact import one_line
 
 FILE = "validation.shown.json"
 MOST = 12
@@ -59,15 +60,29 @@ def _right(one: dict[str, Any]) -> bool:
     return all(mark in one["right"] for mark in one["answer"])
 
 
+class Part(str):
+    """A part of a text, shown as it is: the blanks at its ends stand between it and its neighbours."""
+
+
+def _joined(text: str) -> str:
+    """The text on one line without control characters; a blank at an end stays one."""
+    ends = [" " if text[place : place + 1].isspace() else "" for place in (0, len(text) - 1)]
+    inside = one_line(text)
+    return f"{ends[0]}{inside}{ends[1]}" if inside else ends[0]
+
+
 def _text(one: dict[str, Any], teacher: list[Any] | None) -> dict[str, Any]:
     """The text in parts, each marked by whom it belongs to."""
     text, right, mine, theirs = one["text"], one["right"], one["answer"], teacher or []
     cuts = sorted({0, len(text), *(int(mark[side]) for mark in [*right, *mine, *theirs] for side in (0, 1))})
-    parts = []
+    parts: list[dict[str, Any]] = []
     for begin, end in pairwise(cuts):
         inside = [any(mark[0] <= begin and end <= mark[1] for mark in marks) for marks in (right, mine, theirs)]
         mark = {(True, True): "both", (True, False): "gold", (False, True): "mine"}.get((inside[0], inside[1]), "")
-        parts.append({"text": text[begin:end], "mark": mark, "taught": inside[2]})
+        alike = parts and (parts[-1]["mark"], parts[-1]["taught"]) == (mark, inside[2])
+        if alike:  # one of several right answers ends here, another goes on
+            begin = parts.pop()["begin"]
+        parts.append({"begin": begin, "text": Part(_joined(text[begin:end])), "mark": mark, "taught": inside[2]})
     said = [("no answer is right", not right), ("the student gives none", not mine)]
     said.append(("the teacher gives none", teacher is not None and not theirs))
     return {"title": one["title"], "parts": parts, "silent": "; ".join(text for text, holds in said if holds)}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from kdexp.check import architecture, data, devices, reading, settings
+from kdexp.check import architecture, data, devices, reading, settings, unlabelled
 from kdexp.check import teacher as teachers
 from kdexp.common.problems import near
 from kdexp.common.registry import RESERVED, build, target
@@ -54,6 +54,8 @@ def problems(config: Config) -> list[str]:
         problems += data.problems(config, sound)
         if not init:
             problems += reading.problems(config, sound, not objective)
+    if sound is not None and not (objective or init):
+        problems += unlabelled.problems(config, sound)
     return [text for text in problems if text.partition(OWN_STAGE)[2] not in problems]
 
 

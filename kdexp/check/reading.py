@@ -39,6 +39,11 @@ def problems(config: Config, task: Task, objective: bool) -> list[str]:
             f"objective.method={config.objective.method} gives both models the same input, and {sides}: use an "
             "objective of the ordinary method (kd, hid_cls, ...), or another init.source."
         )
+    if config.task.get("unlabelled") is not None:
+        found.append(
+            f"task.unlabelled={config.task['unlabelled']} is for students that read their teacher's tokens, and {sides}: "
+            "use null, or another init.source."
+        )
     if both.alike or not objective:
         return found
     for phase in ("intermediate", "prediction"):

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+from kdexp.check import unlabelled
 from kdexp.common.registry import build, target
 from kdexp.config.schema import Config, Recipe
 
@@ -25,6 +26,8 @@ def settled(config: Config) -> tuple[Config, list[str]]:
     """Return a checked configuration with settings put back that have no effect, and a sentence for each of them."""
     head, task = build(config.task).head, config.task["name"]
     config, notes = _recipes(config)
+    config, ignored = unlabelled.settled(config)
+    notes += ignored
     phases: dict[str, dict[str, Any]] = {}
     for phase in ("intermediate", "prediction"):
         terms = phases[phase] = {}

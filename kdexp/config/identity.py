@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ PLACES = {"data": {"root", "cache"}, "teacher": {"commit"}, "init": {"commit"}, 
 """Keys of those groups that say where something lies, and decide nothing, or that were filled in by asking the hub:
 what a revision stands for is a content, and so in the keys of stages."""
 
+LATER = {"limit_validation", "unlabelled"}
+"""Keys of a task that came when runs had been made without them: as null they are what those were, and not written."""
+
 LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
 """Groups that tables name a run by."""
 
@@ -38,6 +42,11 @@ LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
 def digest(value: Any) -> str:
     """Return the sha256 (hex) of a value's canonical JSON."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def deciding(task: dict[str, Any], places: Collection[str]) -> dict[str, Any]:
+    """Return the settings of a task that decide a result: no places, nothing of :data:`LATER` that is not used."""
+    return {key: value for key, value in task.items() if key not in places and not (value is None and key in LATER)}
 
 
 def science(config: dict[str, Any]) -> dict[str, Any]:
@@ -49,6 +58,7 @@ def science(config: dict[str, Any]) -> dict[str, Any]:
     settings = by_name({group: config[group] for group in SCIENCE})
     for group, keys in PLACES.items():
         settings[group] = {key: value for key, value in settings[group].items() if key not in keys}
+    settings["task"] = deciding(settings["task"], PLACES["task"])
     settings["init"] = _unplaced(settings["init"])
     if settings["teacher"].get("pretrain"):
         settings["teacher"] = {**settings["teacher"], "pretrain": _unplaced(settings["teacher"]["pretrain"])}
@@ -59,7 +69,7 @@ def _unplaced(node: dict[str, Any]) -> dict[str, Any]:
     """Return the groups of a stage on raw text without what was filled in of its texts, if it has any."""
     if not isinstance(node.get("task"), dict):
         return node
-    return {**node, "task": {key: value for key, value in node["task"].items() if key not in PLACES["task"]}}
+    return {**node, "task": deciding(node["task"], PLACES["task"])}
 
 
 def run_id(science_settings: dict[str, Any]) -> str:

@@ -37,7 +37,7 @@ def answered(
             that a table holds.
     """
     task = subject.task
-    data = task.unlabelled(predict.context(subject.asked), "data", file)
+    data = task.unseen(predict.context(subject.asked), "data", file)
     runner = forms.form(form).load(subject.folder, task.head, threads)
     got, _ = answers(runner, data, task, show)
     table = pd.DataFrame(files.read(file, files.header(file)).columns)

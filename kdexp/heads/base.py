@@ -156,6 +156,19 @@ class Head(ABC):
         """
         return {name: outputs[name].float() for name in self.names}
 
+    @property
+    def decides(self) -> bool:
+        """A model's answers can stand for labels: :meth:`decided` is there."""
+        return type(self).decided is not Head.decided
+
+    def decided(self, outputs: Features, batch: Batch) -> dict[str, Tensor]:
+        """Return the labels that a model's answers stand for, as :meth:`loss` reads them, each (B, ...).
+
+        Raises:
+            NotImplementedError: this kind of head has none.
+        """
+        raise NotImplementedError(f"the answers of the head {self.name} stand for no labels")
+
     @abstractmethod
     def trivial(self, train: Targets, like: Targets) -> Predictions:
         """Return the predictions of one who knows the training labels and never looks at an input.

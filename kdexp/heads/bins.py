@@ -76,6 +76,10 @@ class Bins(Head):
         """Return the expected bin of each example as ``logits`` (B, 1), as a regression has it."""
         return {"logits": expected_bin(outputs["logits"])[:, None].float()}
 
+    def decided(self, outputs: Features, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Head.decided`: the expected bin."""
+        return {LABEL: expected_bin(outputs["logits"]).float()}
+
     def trivial(self, train: Targets, like: Targets) -> Predictions:
         """Return the mean of train's scores for everything."""
         return {"logits": np.full((len(like[LABEL]), 1), np.mean(train[LABEL]), dtype=np.float32)}

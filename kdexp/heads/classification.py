@@ -125,6 +125,10 @@ class Classification(Labelled):
         """Return the divergence from the teacher's distribution: :func:`soft_labels`."""
         return soft_labels(student["logits"], teacher["logits"], temperature, form, reduction, times_T2)
 
+    def decided(self, outputs: Features, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Head.decided`: the most probable class."""
+        return {LABEL: outputs["logits"].argmax(-1)}
+
     def trivial(self, train: Targets, like: Targets) -> Predictions:
         """Return all weight on the most frequent class of train; of equally frequent ones, on the lowest id."""
         return most_frequent(train, like, self.width)

@@ -82,6 +82,10 @@ class MultiLabel(Labelled):
         """Return :func:`sigmoid_kl`."""
         return sigmoid_kl(student["logits"], teacher["logits"], temperature, form, reduction, times_T2)
 
+    def decided(self, outputs: Features, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Head.decided`: the labels whose logit is above 0, as numbers 0 and 1."""
+        return {LABEL: (outputs["logits"] > 0).float()}
+
     def trivial(self, train: Targets, like: Targets) -> Predictions:
         """Return for every example the labels that more than half of train's examples have."""
         row = np.where(np.mean(train[LABEL], axis=0) > 0.5, 1.0, -1.0)

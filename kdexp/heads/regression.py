@@ -66,6 +66,10 @@ class Regression(Head):
         """
         return score_mse(student["logits"], teacher["logits"].detach(), "sum" if reduction == "sum" else "mean")
 
+    def decided(self, outputs: Features, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Head.decided`: the score."""
+        return {LABEL: wide(outputs["logits"])[:, 0].float()}
+
     def trivial(self, train: Targets, like: Targets) -> Predictions:
         """Return the mean of train's scores for everything."""
         return {"logits": np.full((len(like[LABEL]), 1), np.mean(train[LABEL]), dtype=np.float32)}

@@ -133,6 +133,13 @@ class Span(Head):
         nothing = start.gather(1, null[:, None]) + end.gather(1, null[:, None])
         return {"spans": spans.int(), "scores": best.values.float(), "null": nothing[:, 0].float()}
 
+    def decided(self, outputs: Features, batch: Batch) -> dict[str, Tensor]:
+        """See :meth:`Head.decided`: the best span of each window, or the null position where that scores higher."""
+        best, null = self.predictions(outputs, batch), batch.labels[NULL]
+        none = best["null"] >= best["scores"][:, 0]
+        places = torch.where(none[:, None], null[:, None], best["spans"][:, 0].long())
+        return dict(zip(SIDES, places.unbind(-1), strict=True))
+
     def trivial(self, train: Targets, like: Targets) -> Predictions:
         """Return no answer for everything: who never looks at an input knows no position in it."""
         n = len(next(iter(like.values())))

@@ -36,6 +36,7 @@ class Facts:
         data: content hash of the task's data.
         origin: identity of the teacher's pretrained weights.
         dtype: what the numbers are computed in (``fp32`` or ``bf16``), decided for this machine.
+        further: content hash of training rows that nobody has labelled, beside labelled ones; None = there are none.
         of: gives the content hash of the data of another configuration: of a stage that is not the run's task's.
         own: identity of the checkpoint that the student brings; '' = it brings none.
         before: stages that make what the others are given; the teacher's weights come from the last of them.
@@ -44,6 +45,7 @@ class Facts:
     data: str
     origin: str
     dtype: str
+    further: str | None = field(default=None, kw_only=True)
     of: Callable[[Config], str] = field(default=lambda config: digest([config.task]), compare=False)
     own: str = ""
     before: tuple[Stage, ...] = ()
@@ -58,11 +60,13 @@ class Method(ABC):
         auto: the mapping that ``mapping=auto`` stands for; None = each objective's own default.
         joins: whoever teaches is asked by :meth:`kdexp.train.phase.Phase.teacher` alone, which joins what two models
             say of an example that each reads in its own tokens.
+        unlabelled: its students may learn from rows that the teacher has labelled (``task.unlabelled``).
     """
 
     Settings: ClassVar[type[schema.Objective]] = schema.Objective
     auto: ClassVar[str | None] = None
     joins: ClassVar[bool] = False
+    unlabelled: ClassVar[bool] = False
 
     def problems(self, config: Config) -> list[str]:
         """Say what would stop this method, as sentences for people; types and bounds have been checked."""
@@ -142,6 +146,11 @@ def terms(config: Config, phase: str) -> dict[str, dict[str, Any]]:
     objective = config.objective
     both = {**objective.intermediate, **objective.prediction}
     return {"intermediate": objective.intermediate, "prediction": objective.prediction, "joint": both}[phase]
+
+
+def listens(config: Config) -> bool:
+    """Tell whether a term of a run's objective hears a teacher."""
+    return any(target(spec).uses_teacher for spec in terms(config, "joint").values())
 
 
 def epochs(config: Config, phase: str) -> int:

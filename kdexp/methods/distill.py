@@ -9,9 +9,10 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from kdexp.common.registry import RESERVED, build, target
+from kdexp.config.identity import deciding
 from kdexp.config.resolve import placed
 from kdexp.config.schema import Config, Recipe
-from kdexp.methods.base import Facts, Method, method, pairs, terms
+from kdexp.methods.base import Facts, Method, listens, method, pairs, terms
 from kdexp.store.stage import Stage
 from kdexp.train.phase import Phase, Summary
 
@@ -20,6 +21,7 @@ class Distill(Method):
     """The ordinary plan."""
 
     joins: ClassVar[bool] = True
+    unlabelled: ClassVar[bool] = True
 
     def plan(self, config: Config, facts: Facts) -> Stage:
         """Return the last phase; its parents are the teacher, the student's start and the phase before."""
@@ -37,7 +39,7 @@ def needs_teacher(config: Config) -> bool:
     """Tell whether a fine-tuned teacher takes part: it is copied from, or listened to."""
     if build(config.init).needs_teacher:
         return True
-    return any(target(spec).uses_teacher for spec in terms(config, "joint").values())
+    return listens(config)
 
 
 def common(config: Config, facts: Facts) -> dict[str, Any]:
@@ -45,7 +47,7 @@ def common(config: Config, facts: Facts) -> dict[str, Any]:
     places = target(config.task).locations  # a stage's key holds the data's content instead
     sizes = ("family", "num_layers", "hidden_size", "num_heads", "intermediate_size", "vocab_size", "finetune")
     return {
-        "task": {k: v for k, v in config.task.items() if k not in places},
+        "task": deciding(config.task, places),
         "data": facts.data,
         "heldout": config.data.heldout,
         "selection": config.selection,
@@ -87,12 +89,20 @@ def start_stage(config: Config, facts: Facts, teacher: Stage | None) -> Stage | 
         return None
     hard = {"finetune": {"_target_": "kdexp.objectives.finetune.Finetune", "weight": 1.0, "pairs": []}}
     first = first_teacher(config, teacher)
-    return training(config, facts, "student.start", "prediction", hard, config.recipe, first, shared=True)
+    return training(
+        config, facts, "student.start", "prediction", hard, config.recipe, first, shared=True, labelled=True
+    )
 
 
 def first_teacher(config: Config, teacher: Stage | None) -> Stage | None:
     """Return the teacher's stage if the student's init copies from it: for stages in which it does not teach."""
     return teacher if build(config.init).needs_teacher else None
+
+
+def labels_stage(config: Config, facts: Facts, teacher: Stage) -> Stage:
+    """Return the stage in which the teacher labels the rows that nobody else has."""
+    settings = {**common(config, facts), "unlabelled": facts.further, "max_length": config.recipe.max_length}
+    return Stage("teacher.labels", "distill.label", settings, {"teacher": teacher}, shared=True)
 
 
 def phase_stage(config: Config, facts: Facts, phase: str, teacher: Stage | None, start: Stage | None) -> Stage:
@@ -132,7 +142,7 @@ def training(
     config: Config, facts: Facts, name: str, phase: str, terms: dict[str, Any], recipe: Recipe,
     teacher: Stage | None = None, start: Stage | None = None, *, action: str = "distill.train_student",
     teaches: str | None = None, shared: bool = False, parents: dict[str, Stage] | None = None,
-    more: dict[str, Any] | None = None, span: tuple[int, int] | None = None,
+    more: dict[str, Any] | None = None, span: tuple[int, int] | None = None, labelled: bool = False,
 ) -> Stage:  # fmt: skip
     """Return a stage that trains the student.
 
@@ -147,7 +157,9 @@ def training(
         parents: further stages that it reads.
         more: further settings.
         span: (i, n): it is part i (from 0) of n equal ones under one learning-rate schedule.
+        labelled: it learns from labelled rows only, though the run's teacher may have labelled others.
     """
+    asks = facts.further is not None and teacher is not None and not labelled and listens(config)
     settings = {
         **common(config, facts),
         "phase": phase,
@@ -158,6 +170,7 @@ def training(
         "seed": config.seed,
         **({"teaches": teaches} if teaches else {}),
         **({"span": list(span)} if span else {}),
+        **({"unlabelled": facts.further} if asks else {}),
         **(more or {}),
     }
     read = dict(parents or {})
@@ -170,6 +183,9 @@ def training(
             read["init"] = method(wanted).init_stage(config, facts, teacher)
     if teacher is not None:
         read["teacher"] = teacher
+    if asks:
+        assert teacher is not None
+        read["labels"] = labels_stage(config, facts, teacher)
     return Stage(name, action, settings, read, shared=shared)
 
 
@@ -179,6 +195,12 @@ def training(
 def fine_tune(phase: Phase) -> Summary:
     """Fine-tune the teacher on the task (unless it is a classifier already), measure it, keep its answers on train."""
     phase.finetune_teacher()
+    return phase.summary
+
+
+def label(phase: Phase) -> Summary:
+    """Let the teacher label the rows that nobody else has."""
+    phase.label_further(phase.teacher_model(phase.folder("teacher")))
     return phase.summary
 
 

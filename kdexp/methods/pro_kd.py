@@ -48,6 +48,7 @@ class ProKD(Method):
     """Follow the teacher's checkpoints, then hard labels."""
 
     Settings: ClassVar[type[schema.Objective]] = Settings
+    unlabelled: ClassVar[bool] = True
 
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`."""

@@ -44,6 +44,7 @@ class Ted(Method):
     """Filters of both models, then the student through them."""
 
     Settings: ClassVar[type[schema.Objective]] = Settings
+    unlabelled: ClassVar[bool] = True
 
     def problems(self, config: Config) -> list[str]:
         """See :class:`~kdexp.methods.base.Method`."""
@@ -114,8 +115,9 @@ def filter_stage(
     if side == "student":
         first = distill.first_teacher(config, teacher) if start is None else None
         return distill.training(
-            config, facts, name, "filters", terms, recipe, first, start, action=action, shared=True, more=more
-        )
+            config, facts, name, "filters", terms, recipe, first, start, action=action, shared=True, more=more,
+            labelled=True,
+        )  # fmt: skip
     settings = {
         **distill.common(config, facts),
         "terms": terms,

@@ -99,7 +99,7 @@ def predict(asked: Asked, show: Callable[[int, int, int], None]) -> tuple[str, s
     wrong = problems(asked)
     if wrong:
         raise ConfigError(wrong)
-    data, head = asked.task.unlabelled(context(asked), asked.split, asked.file), asked.task.head
+    data, head = asked.task.unseen(context(asked), asked.split, asked.file), asked.task.head
     place = _Place(torch.device(machine.decide_device(asked.device)))
     model = models.restore(asked.folder, head).to(place.device)
     answers = evaluate.collect(model, data, head, place, head.predictions, show=show)

@@ -166,7 +166,8 @@ def said(config: Config) -> Facts:
     data = identity.digest([config.task, config.data.root])
     own, origin = source.own(config), f"{config.teacher.source}@{config.teacher.revision}"
     mine = "" if own is None else f"{own.source}@{own.revision}"
-    known = Facts(data, origin, config.runtime.dtype, lambda other: said(other).data, mine)
+    further = str(config.task["unlabelled"]) if build(config.task).has_further else None
+    known = Facts(data, origin, config.runtime.dtype, lambda other: said(other).data, mine, further=further)
     return pretraining.first(config, known)
 
 
@@ -202,6 +203,7 @@ def facts(config: Config, cache: Path | None = None) -> Facts:
         decide_dtype(config.runtime.dtype, config.runtime.device),
         lambda other: _fingerprint(build(other.task), other.data.root, place),
         "" if own is None else _weights(own),
+        further=task.further(config.data.root, place),
     )
     return pretraining.first(config, known)
 

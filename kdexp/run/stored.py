@@ -33,6 +33,7 @@ def stale(spec: RunSpec, result: dict[str, Any], looked: dict[str, Facts] | None
     now = looked[below]
     pairs = (
         ("data", result["task"].get("data_hash"), now.data),
+        ("rows without labels", result["task"].get("unlabelled_hash"), now.further or ""),
         ("teacher's weights", result.get("origin"), now.origin),
         ("student's own weights", result["student"].get("origin"), now.own),
     )

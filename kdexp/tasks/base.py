@@ -20,7 +20,13 @@ from kdexp.heads.batch import Batch, Predictions, Targets
 if TYPE_CHECKING:
     from kdexp.heads.base import Head
 
-__all__ = ["Batch", "DataContext", "Dataset", "Goal", "Predictions", "Relabelled", "Subset", "Targets", "Task"]
+__all__ = [
+    "Answered", "Batch", "DataContext", "Dataset", "Goal", "Joined", "Predictions", "Relabelled", "Subset", "Targets",
+    "Task",
+]  # fmt: skip
+
+UNLABELLED = "unlabelled"
+"""Name of a split of further training rows that nobody has labelled."""
 
 
 class Dataset(ABC):
@@ -29,9 +35,11 @@ class Dataset(ABC):
     Attributes:
         fixed: an example is the same in every batch. False for masks, crops and the like that are drawn at collation:
             a teacher's answers are then not stored.
+        labelled: somebody has said what is right of its examples.
     """
 
     fixed: bool = True
+    labelled: bool = True
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -165,7 +173,12 @@ class Relabelled(Dataset):
         import torch
 
         labels = {name: torch.from_numpy(np.ascontiguousarray(values[index])) for name, values in self.labels.items()}
-        return replace(self.whole.collate(index, step_seed, width), labels=labels)
+        batch = self.whole.collate(index, step_seed, width)
+        return replace(batch, labels=self._beside(batch.labels) | labels)
+
+    def _beside(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """Return what stays of a batch's labels beside the new ones."""
+        return {}
 
     def in_epoch(self, seed: int, epoch: int) -> Dataset:
         """See :meth:`Dataset.in_epoch`."""
@@ -189,6 +202,95 @@ class Relabelled(Dataset):
     def facts(self) -> dict[str, Any]:
         """As the split's own."""
         return self.whole.facts
+
+
+@dataclass
+class Answered(Relabelled):
+    """A split without labels, with those that a teacher's answers stand for; what else its batches say stays."""
+
+    def _beside(self, labels: dict[str, Any]) -> dict[str, Any]:
+        """See :class:`Relabelled`: all, such as the positions that an answer is asked at."""
+        return labels
+
+
+@dataclass
+class Joined(Dataset):
+    """A labelled split and further examples of the same kind, one after the other; ids go on.
+
+    Attributes:
+        first: the labelled split; what is scored by, or counted of, the training labels is its own.
+        further: the rest.
+    """
+
+    first: Dataset
+    further: Dataset
+
+    def __post_init__(self) -> None:
+        self.fixed = self.first.fixed and self.further.fixed
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.further)
+
+    def collate(self, index: np.ndarray, step_seed: int | None = None, width: int | None = None) -> Batch:
+        """See :meth:`Dataset.collate`; examples of both come together in the order of ``index``."""
+        import torch
+
+        index = np.asarray(index, dtype=np.int64)
+        width = width or int(self.costs[index].max())
+        pieces: dict[int, Batch] = {}
+        for split, begin in ((self.first, 0), (self.further, len(self.first))):
+            places = np.flatnonzero((index >= begin) & (index < begin + len(split)))
+            if len(places):
+                batch = split.collate(index[places] - begin, step_seed, width)
+                pieces |= {int(place): batch.part(slice(i, i + 1)) for i, place in enumerate(places)}
+        parts = [pieces[place] for place in range(len(index))]
+        one = parts[0]
+        return replace(
+            one,
+            inputs={name: torch.cat([part.inputs[name] for part in parts]) for name in one.inputs},
+            mask=None if one.mask is None else torch.cat([part.mask for part in parts if part.mask is not None]),
+            labels={name: torch.cat([part.labels[name] for part in parts]) for name in one.labels},
+            index=torch.from_numpy(index),
+        )
+
+    def in_epoch(self, seed: int, epoch: int) -> Dataset:
+        """See :meth:`Dataset.in_epoch`: each draws by itself, so that the labelled ones are what they are alone."""
+        return Joined(self.first.in_epoch(seed, epoch), self.further.in_epoch(seed, epoch))
+
+    @property
+    def targets(self) -> Targets:
+        """The labels of both."""
+        both = self.first.targets, self.further.targets
+        return {
+            name: np.concatenate([values, both[1][name]])
+            if isinstance(values, np.ndarray)
+            else [*values, *both[1][name]]
+            for name, values in both[0].items()
+        }
+
+    @property
+    def truths(self) -> Targets:
+        """What the labelled ones are scored by."""
+        return self.first.truths
+
+    @property
+    def costs(self) -> np.ndarray:
+        """(n,) the costs of both."""
+        return np.concatenate([self.first.costs, self.further.costs])
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """As the labelled split's."""
+        return self.first.facts
+
+    def vocabulary(self) -> np.ndarray | None:
+        """See :meth:`Dataset.vocabulary`."""
+        both = self.first.vocabulary(), self.further.vocabulary()
+        return None if both[0] is None or both[1] is None else np.union1d(both[0], both[1])
+
+    def specimen(self, size: int, length: int) -> Batch:
+        """See :meth:`Dataset.specimen`: of the labelled split."""
+        return self.first.specimen(size, length)
 
 
 @dataclass(frozen=True)
@@ -290,13 +392,22 @@ class Task(Goal):
     idle: ClassVar[tuple[str, ...]] = ()
     by_example: ClassVar[bool] = False
 
+    def marks(self, root: str | None) -> list[tuple[str, str]]:
+        """Say why what is scored is less, or other, than what the name promises; [] = it is that.
+
+        Returns:
+            What the name in tables ends in (``partial``), and the sentence for the reader of a score.
+        """
+        return []
+
     def shown_name(self, root: str | None) -> str:
-        """Name for tables: :attr:`name`, marked when the data behind it are not what the name promises."""
-        return self.name
+        """Name for tables: :attr:`name`, and the names of its :meth:`marks`."""
+        return "_".join([self.name, *dict.fromkeys(mark for mark, _ in self.marks(root))])
 
     def note(self, root: str | None) -> str | None:
         """What a reader of the score must know about the data, or None."""
-        return None
+        said = [sentence for _, sentence in self.marks(root)]
+        return f"{'; '.join(said)}; never compare with published scores" if said else None
 
     @abstractmethod
     def problems(self, root: str | None) -> list[str]:
@@ -317,7 +428,7 @@ class Task(Goal):
         """What was read, in lines for the log (rows, classes and how often each), so that a wrong reading is seen."""
         return []
 
-    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+    def unseen(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
         """Return rows whose labels, if there are any, are not looked at: a test split, or a file of new rows.
 
         Args:
@@ -334,7 +445,7 @@ class Task(Goal):
         """Return predictions as the field's leaderboard takes them: the file's name, and its text.
 
         Args:
-            predictions: of :meth:`unlabelled` rows.
+            predictions: of :meth:`unseen` rows.
             data: these rows.
             split: their name.
 
@@ -366,6 +477,15 @@ class Task(Goal):
         """Tell whether :meth:`datasets` needs no network."""
         return True
 
+    @property
+    def has_further(self) -> bool:
+        """There are training rows that nobody has labelled, beside labelled ones."""
+        return False
+
+    def further(self, root: str | None, cache: Path | None = None) -> str | None:
+        """Return the sha256 (hex) of training rows that nobody has labelled, beside labelled ones; None = no such."""
+        return None
+
     @abstractmethod
     def fingerprint(self, root: str | None, cache: Path | None = None) -> str:
         """sha256 (hex) of the content of all splits; the same rows elsewhere give the same value. No torch.
@@ -376,6 +496,9 @@ class Task(Goal):
     @abstractmethod
     def datasets(self, context: DataContext) -> dict[str, Dataset]:
         """Return the splits: ``train``, ``heldout`` (if anything is held out), ``validation`` and ``validation_*``.
+
+        Training rows that nobody has labelled, beside labelled ones, are a split of their own, :data:`UNLABELLED`. A
+        split whose ``labelled`` is false gets the labels that the teacher's answers stand for.
 
         What is costly is done once below ``context.cache``; safe when many processes ask at once (one works, the
         others wait and read).

@@ -24,7 +24,7 @@ from kdexp.heads.base import Head
 from kdexp.models.capture import MODULE
 from kdexp.objectives.base import Objective
 from kdexp.store.stage import Stage
-from kdexp.tasks.base import Dataset
+from kdexp.tasks.base import UNLABELLED, Dataset, Joined
 from kdexp.train import loop
 from kdexp.train.context import RunContext
 from kdexp.train.question import PRETRAINED, Question, obstacle, reads
@@ -140,7 +140,7 @@ def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> 
     device = machine.decide_device(config.runtime.device)
     dtype = machine.decide_dtype(config.runtime.dtype, config.runtime.device)
     try:
-        train = data.of(config, recipe.max_length, device, dtype)
+        train = data.of(config, recipe.max_length, device, dtype, "unlabelled" in stage.settings)
     except (ValueError, OSError) as error:
         line.problem = str(error)
         return
@@ -203,15 +203,19 @@ class _Texts:
     def __init__(self, aside: contextlib.ExitStack | None) -> None:
         self.aside, self.known, self.caches = aside, dict[str, Dataset](), dict[Path, Path]()
 
-    def of(self, config: Config, length: int, device: str, dtype: str) -> Dataset:
+    def of(self, config: Config, length: int, device: str, dtype: str, further: bool = False) -> Dataset:
         """Return a configuration's training split.
+
+        Args:
+            further: with the rows that the teacher labels.
 
         Raises:
             ValueError, OSError: it cannot be read, or only from the network.
         """
         cache = Path(config.runtime.store).expanduser().absolute() / "cache"
         name = json.dumps(
-            [config.task, config.data.root, config.data.heldout, config.teacher.source, length], default=str
+            [config.task, config.data.root, config.data.heldout, config.teacher.source, length, further],
+            default=str,
         )
         if name not in self.known:
             teacher, task = config.teacher, build(config.task)
@@ -223,5 +227,6 @@ class _Texts:
                 self.caches[cache] = self.aside.enter_context(files.scratch(cache))
             lent = self.caches[cache]
             context = RunContext(config, torch.device(device), dtype, 1, lent, say=lambda line: None)
-            self.known[name] = context.data(length, teacher)["train"]
+            splits = context.data(length, teacher)
+            self.known[name] = Joined(splits["train"], splits[UNLABELLED]) if further else splits["train"]
         return self.known[name]

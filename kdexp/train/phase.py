@@ -40,9 +40,9 @@ from kdexp.models.families.base import family
 from kdexp.objectives.base import Context, Objective
 from kdexp.store.stage import Stage, order
 from kdexp.store.store import Finished
-from kdexp.tasks.base import Dataset, Goal, Task
+from kdexp.tasks.base import UNLABELLED, Dataset, Goal, Joined, Task
 from kdexp.tasks.labels import agreement, check_answers, check_labels
-from kdexp.train import checkpoint, evaluate, loop, optim, reading, shared, teacher_cache, teachers
+from kdexp.train import answered, checkpoint, evaluate, loop, optim, reading, shared, teacher_cache, teachers
 from kdexp.train.batching import multiple_of, padding_share
 from kdexp.train.compiling import GRAPHS, compiled_step, compiled_teacher, flops, new_pass
 from kdexp.train.context import RunContext
@@ -146,9 +146,13 @@ class Phase:
     # --- data -----------------------------------------------------------------------------------------------------
 
     def data(self) -> dict[str, Dataset]:
-        """Return the task's splits, for inputs as long as the recipe allows, as the model in training reads them."""
+        """Return the task's splits, for inputs as long as the recipe allows, as the model in training reads them.
+
+        Rows that the teacher has labelled are among those of ``train`` where the stage learns from them.
+        """
         if self._data is None:
-            self._data = self.context.data(self.recipe.max_length, self.config.teacher if self._of_teacher else None)
+            reader = self.config.teacher if self._of_teacher else None
+            self._data = self._with_labels(dict(self.context.data(self.recipe.max_length, reader)))
         return self._data
 
     def heard(self) -> dict[str, Dataset]:
@@ -158,7 +162,7 @@ class Phase:
         return self._heard
 
     def _as_teacher(self) -> dict[str, Dataset]:
-        return self.context.data(self.recipe.max_length, self.config.teacher)
+        return self._with_labels(dict(self.context.data(self.recipe.max_length, self.config.teacher)))
 
     @property
     def _of_teacher(self) -> bool:
@@ -168,6 +172,35 @@ class Phase:
     @property
     def _reading(self) -> reading.Reading:
         return reading.Reading(self.config.teacher) if self._of_teacher else reading.of(self.config)
+
+    def _with_labels(self, splits: dict[str, Dataset]) -> dict[str, Dataset]:
+        """Give splits that nobody has labelled the labels that the teacher has given them."""
+        further, asks, teacher = splits.pop(UNLABELLED, None), "unlabelled" in self.settings, self.folder("teacher")
+        for name, split in splits.items():
+            if not split.labelled and teacher is not None:
+                splits[name] = answered.read(teacher, name, split)
+        if further is not None and asks:
+            labels = self.folder("labels")
+            assert labels is not None
+            splits["train"] = Joined(splits["train"], answered.read(labels, UNLABELLED, further))
+        return splits
+
+    def label_further(self, model: nn.Module) -> None:
+        """Keep the labels that a teacher gives the rows that nobody else has labelled, beside labelled ones."""
+        split = self.context.data(self.settings["max_length"], self.config.teacher)[UNLABELLED]
+        self.context.say(f"the teacher labels {len(split)} inputs that have no labels")
+        made = answered.ask(model, split, self.task.head, self.context)
+        answered.keep(self.work, UNLABELLED, made)
+        self.summary.examples = len(split)
+
+    def _label_own(self, model: nn.Module) -> None:
+        """Give the task's splits that have no labels those of this teacher, and keep them."""
+        data = self.data()
+        for name, split in data.items():
+            if not split.labelled:
+                made = answered.ask(model, split, self.task.head, self.context)
+                answered.keep(self.work, name, made)
+                data[name] = made
 
     # --- models ---------------------------------------------------------------------------------------------------
 
@@ -452,7 +485,7 @@ class Phase:
         elif folder is not None:
             parent = self.inputs["teacher"]
             weights = parent.meta["files"].get(str((folder / "model.safetensors").relative_to(parent.folder)))
-        settings = {name: self.settings[name] for name in deciding}
+        settings = {name: self.settings[name] for name in (*deciding, "unlabelled") if name in self.settings}
         return None if weights is None else {**settings, "weights": weights, "max_length": self.recipe.max_length}
 
     def _note_reach(self, who: str, model: nn.Module, head: Head, want: frozenset[str], answers: bool) -> None:
@@ -582,6 +615,7 @@ class Phase:
             student = self.student(model, FINETUNE, used_rows=after_update is None)
             self.train(student, after_update=after_update)
         else:
+            self._label_own(model)
             self._same_classes(model)
         self.measure(model)
         self.save(model)

@@ -110,6 +110,8 @@ class CachedTeacher:
         if any(f"feature.{name}" not in stored for name in names):
             return None
         features = {name: stored[f"feature.{name}"] for name in names}
+        if "rows" not in stored and len(rows) and int(rows.max()) >= len(next(iter(features.values()))):
+            return None  # of rows that were labelled later
         if "rows" in stored:
             kept = stored["rows"]
             if not np.isin(rows, kept.numpy()).all():

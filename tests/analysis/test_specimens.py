@@ -59,3 +59,10 @@ def test_no_answer_is_said_and_damage_is_passed_over(tmp_path):
     assert one["texts"][0]["silent"] == "the student gives none" and not one["taught"]
     (tmp_path / "s").joinpath(next(iter(found.runs["name"])), "predictions", "validation.shown.json").write_text("{")
     assert specimens.section(found) == [] and 'id="examples"' not in report.page(found)
+
+
+def test_blanks_stand_around_marks_and_right_answers_that_overlap_are_one(tmp_path):
+    found = study(tmp_path, shown([[4, 7, ""]], [[19, 23, ""], [19, 32, ""]]), None)
+    html = report.page(found)
+    assert '</mark>day&lt;/b&gt; was <mark class="gold">warm and kind</mark>' in html
+    assert specimens._joined(" a\n\tb ") == " a b " and specimens._joined("\n") == " "

@@ -225,3 +225,16 @@ def test_what_cannot_work_is_said_first(kdexp, alone, before, tiny_bert_dir, tmp
         assert done.returncode == 2, (words, done.stdout, done.stderr)
         assert told in done.stderr.replace("\n", " "), (words, done.stderr)
         assert "Traceback" not in done.stderr and not (tmp_path / "multirun").exists()
+
+
+def test_smoke_makes_the_stage_of_an_init_small_too(compose):
+    """Unless the command says otherwise; without it the recipe is the paper's."""
+    from kdexp.config.resolve import resolve
+
+    words = ["init=agnostic", "objective=finetune"]
+    whole, small = resolve(compose(*words)), resolve(compose(*words, "init.recipe.steps=5", "+debug=smoke"))
+    assert (whole["init"]["recipe"]["steps"], whole["init"]["task"]["limit_validation"]) == (100000, 2000)
+    recipe, task = small["init"]["recipe"], small["init"]["task"]
+    assert (recipe["steps"], recipe["batch_size"], recipe["accumulation"]) == (5, 8, 1)
+    assert (task["limit_train"], task["limit_validation"], small["task"]["limit_validation"]) == (64, 64, 64)
+    assert whole["init"]["task"]["limit_train"] is None and "debug" not in small

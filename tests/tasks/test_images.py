@@ -236,7 +236,7 @@ def test_one_class_and_strange_folders(folder, tmp_path):
 
 def test_images_are_not_predicted(folder, tmp_path):
     with pytest.raises(ValueError, match="has images, and predictions are written for texts only"):
-        task(folder).unlabelled(context(tmp_path), "validation")
+        task(folder).unseen(context(tmp_path), "validation")
 
 
 def test_a_teacher_that_has_seen_other_images_is_refused(folder, tmp_path):
@@ -270,3 +270,14 @@ def test_cifar_is_read_as_it_is(name, compose, data_root, tmp_path):
     values = room.reshape(-1, 3) / 255
     np.testing.assert_allclose(values.mean(0), chosen.mean, atol=0.01)
     np.testing.assert_allclose(values.std(0), chosen.std, atol=0.01)
+
+
+def test_a_report_shows_the_images_that_were_scored(folder, tmp_path):
+    """Of a part of validation too, whose examples count from 0 while the pixels on disk are all of them."""
+    from analysis.pictures import scored
+
+    for limit in (None, 4, 100):
+        data = task(folder, limit_validation=limit).datasets(context(tmp_path / "cache"))["validation"]
+        said = {"task": {"pixel_rows": {"validation": data.facts.get("pixel_rows")}}}
+        assert scored(said, len(data.pictures.pixels)).tolist() == data.pictures.rows.tolist()
+        assert len(data) == (limit if limit == 4 else 9) and ("pixel_rows" in data.facts) == (limit == 4)

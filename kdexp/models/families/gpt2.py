@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from kdexp.models.families.base import Family
 
-
 FAMILY = Family(
     blocks=("h",),
     fused="attn.c_attn.",

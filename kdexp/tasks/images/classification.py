@@ -21,6 +21,7 @@ from kdexp.tasks.images import augment, pixels
 from kdexp.tasks.images.pixels import Pictures
 from kdexp.tasks.text import encoding
 from kdexp.tasks.text.encoding import LABEL
+from kdexp.tasks.text.place import Located
 from kdexp.tasks.text.table import TextTask
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Images(Dataset):
         pad: black pixels around an image before it is cut to its size again; 0 = no crops.
         flip: mirror half of them.
         drawn: (seed, epoch) that crops and mirroring are drawn for; None = images as they are.
+        listed: say which of the pixels on disk are its images, where they are a part of them.
     """
 
     pictures: Pictures
@@ -63,6 +65,7 @@ class Images(Dataset):
     pad: int = 0
     flip: bool = False
     drawn: tuple[int, int] | None = None
+    listed: bool = False
 
     def __post_init__(self) -> None:
         self.fixed = not (self.pad or self.flip)
@@ -103,8 +106,9 @@ class Images(Dataset):
     @property
     def facts(self) -> dict[str, Any]:
         """Where the pixels lie, for whoever shows some, and how many images of the file had another size."""
-        folder = self.pictures.folder
-        return {"pixels": None if folder is None else str(folder), "resized": self.pictures.resized}
+        folder, part = self.pictures.folder, self.listed and len(self) < len(self.pictures.pixels)
+        rows = {"pixel_rows": self.pictures.rows.tolist()} if part else {}
+        return {"pixels": None if folder is None else str(folder), "resized": self.pictures.resized, **rows}
 
 
 @dataclass
@@ -149,6 +153,8 @@ class ImageTask(TextTask):
         head: Head = build({"_target_": HEAD, "label_names": list(self.label_names)})
         return head
 
+    unlabelled_rows = Located.unlabelled_rows  # of labelled images only
+
     # --- files ----------------------------------------------------------------------------------------------------
 
     def _in(self, folder: str | None, root: str | None) -> tuple[dict[str, Path], list[str]]:
@@ -164,8 +170,8 @@ class ImageTask(TextTask):
         needed = [split for split in self.files if split not in found and split not in self.optional]
         return found, missing if needed else []
 
-    def _column_problems(self, path: Path) -> list[str]:
-        return [] if path.is_dir() else super()._column_problems(path)
+    def _column_problems(self, path: Path, labelled: bool = True) -> list[str]:
+        return [] if path.is_dir() else super()._column_problems(path, labelled)
 
     def source_state(self, root: str | None, cache: Path | None) -> str:
         """See :meth:`SequenceTask.source_state`; of a folder, all its files count."""
@@ -264,7 +270,9 @@ class ImageTask(TextTask):
         splits: dict[str, Any] = self.splits(context.root, context.heldout, cache=context.cache)
         drawn: dict[str, dict[str, Any]] = {"train": {"pad": self.pad, "flip": self.flip}}
         made: dict[str, Dataset] = {
-            name: Images(pictures, list(self.mean), list(self.std), **drawn.get(name, {}))
+            name: Images(
+                pictures, list(self.mean), list(self.std), **drawn.get(name, {}), listed=name.startswith("validation")
+            )
             for name, pictures in splits.items()
         }
         resized = {name: pictures.resized for name, pictures in splits.items() if pictures.resized}
@@ -272,8 +280,8 @@ class ImageTask(TextTask):
             context.say(f"{count} images of the file of {name} were scaled to {self.size} x {self.size} pixels")
         return made
 
-    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
-        """See :meth:`Task.unlabelled`: images are not predicted.
+    def unseen(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """See :meth:`Task.unseen`: images are not predicted.
 
         Raises:
             ValueError: always.

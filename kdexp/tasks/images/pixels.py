@@ -13,7 +13,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class Pictures:
     rows: np.ndarray
     resized: int = 0
     folder: Path | None = None
+    labelled: ClassVar[bool] = True
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -96,9 +96,9 @@ class ChoiceTask(RecordTask[Choices]):
         head: Head = build({"_target_": "kdexp.heads.choices.Choices", "choices": self.choices})
         return head
 
-    def columns_asked(self) -> dict[str, list[str]]:
+    def columns_asked(self, labelled: bool = True) -> dict[str, list[str]]:
         """See :meth:`Located.columns_asked`."""
-        return {f"columns.{what}": [self.columns[what]] for what in COLUMNS}
+        return {f"columns.{what}": [self.columns[what]] for what in COLUMNS if labelled or what != "right"}
 
     def reading(self) -> list[Any]:
         """See :meth:`RecordTask.reading`."""

@@ -86,10 +86,14 @@ class MultiLabelTask(TextTask):
         return out
 
     def _counts(self, split: Rows) -> dict[str, Any]:
+        if not split.labelled:
+            return {"rows": len(split)}
         counts = split.labels.sum(axis=0).astype(int).tolist()
         return {"rows": len(split), "classes": dict(zip(self.label_names, counts, strict=True))}
 
     def _unlearnable(self, train: dict[str, Any], share: float) -> list[str]:
+        if "classes" not in train:
+            return super()._unlearnable(train, share)
         where = f"task={self.name}: the {train['rows']} training row(s)"
         if not any(train["classes"].values()):
             return [f"{where} have no label at all: nothing can be learned; look at task.label={self.label}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,7 +14,10 @@ from pydantic import Field
 from kdexp.common import network
 from kdexp.config.schema import Text
 from kdexp.tasks.base import Task
-from kdexp.tasks.text import card, files, hub
+from kdexp.tasks.text import card, encoding, files, hub
+
+_FURTHER: dict[str, dict[str, Any]] = {}
+"""What this process knows of rows without labels, by the state of their files and of all others."""
 
 Names = Text | Annotated[list[Text], Field(min_length=1)]
 
@@ -37,11 +41,14 @@ class Located(Task):
         hub_revision: commit, branch or tag, or null for the newest.
         hub_commit: what that stands for; filled in.
         hub_splits: split -> the hub's name for it; null = the same names.
+        unlabelled: a file, or a folder of files, of further training rows; what is right of them the teacher says.
+            Placed as ``folder`` is. With it ``train`` may be missing (``optional``), or all labels (``folder`` and
+            ``hub`` null).
     """
 
     locations: ClassVar[tuple[str, ...]] = (
         "folder", "files", "optional", "partial", "hub", "hub_config", "hub_revision", "hub_commit",
-        "hub_splits",
+        "hub_splits", "unlabelled",
     )  # fmt: skip
 
     folder: Text | None = None
@@ -53,10 +60,15 @@ class Located(Task):
     hub_revision: Text | None = None
     hub_commit: Text | None = None
     hub_splits: dict[str, str] | None = None
+    unlabelled: Text | None = None
 
     @abstractmethod
-    def columns_asked(self) -> Mapping[str, list[str]]:
-        """Return the columns that a file must have, by the setting that names them."""
+    def columns_asked(self, labelled: bool = True) -> Mapping[str, list[str]]:
+        """Return the columns that a file must have, by the setting that names them.
+
+        Args:
+            labelled: False: of rows whose labels are not looked at.
+        """
 
     def classes_asked(self) -> tuple[list[str], str]:
         """Return the names of the classes by id and the column that holds them; nothing where no column does."""
@@ -71,10 +83,11 @@ class Located(Task):
         odd = [s for s in self.files if s not in ("train", "validation") and not s.startswith("validation_")]
         if odd:
             raise ValueError(f"task.files.{odd[0]}: splits are called train, validation and validation_*")
-        lacking = [s for s in ("train", "validation") if s not in self.files or s in self.optional]
+        spared = {"train"} if self.unlabelled is not None else set()
+        lacking = [s for s in ("train", "validation") if s not in self.files or s in {*self.optional} - spared]
         if lacking:
             raise ValueError(f"task.files.{lacking[0]} is needed: name its file and do not list it in task.optional")
-        if self.folder is None and self.hub is None:
+        if self.folder is None and self.hub is None and self.unlabelled is None:
             raise ValueError("task.folder and task.hub are both null: say where the data are (task.folder=./my_data)")
 
     def _base(self, folder: str, root: str | None) -> Path | None:
@@ -97,6 +110,8 @@ class Located(Task):
 
     def _local(self, root: str | None) -> tuple[dict[str, Path], bool] | None:
         """Local files by split and whether they are the partial set; None when no folder has all that are needed."""
+        if self.folder is None and self.hub is None:  # there are rows without labels alone
+            return {}, False
         for folder, partial in ((self.folder, False), (self.partial, True)):
             if folder is not None:
                 found, missing = self._in(folder, root)
@@ -125,21 +140,27 @@ class Located(Task):
         """What is read of the hub's data set: a commit where one was filled in."""
         return self.hub_commit or self.hub_revision
 
-    def shown_name(self, root: str | None) -> str:
-        """``name``, with ``_partial`` appended when the partial set is what is read."""
-        local = self._local(root)
-        return f"{self.name}_partial" if local is not None and local[1] else self.name
-
-    def note(self, root: str | None) -> str | None:
-        """A warning for tables when the partial set is what is read."""
-        local = self._local(root)
-        if local is None or not local[1]:
-            return None
-        return f"read from {self.partial}: a subset or another cut of {self.name}; never compare with published scores"
+    def marks(self, root: str | None) -> list[tuple[str, str]]:
+        """See :meth:`Task.marks`: the partial set is what is read."""
+        local, marks = self._local(root), super().marks(root)
+        if local is not None and local[1]:
+            marks = [("partial", f"read from {self.partial}: a subset or another cut of {self.name}"), *marks]
+        if local is not None and "validation" not in local[0]:
+            said = "no file has labels: scores are agreement with the teacher on rows that were set aside"
+            marks = [("agreement", said), *marks]
+        return marks
 
     def problems(self, root: str | None) -> list[str]:
         """See :meth:`Task.problems`: missing root, files or columns, unknown formats, a hub that is switched off."""
+        return self._labelled_problems(root) + self._unlabelled_problems(root)
+
+    def _labelled_problems(self, root: str | None) -> list[str]:
         local = self._local(root)
+        if local is not None and self.without_labels and "train" in local[0]:
+            return [
+                f"task.optional={self.optional} says that no training row has a label, and {local[0]['train']} is "
+                "there: drop train from task.optional, or name another task.folder."
+            ]
         if local is not None:
             return [p for path in dict.fromkeys(local[0].values()) for p in self._column_problems(path)]
         off = hub.switched_off()
@@ -187,13 +208,13 @@ class Located(Task):
             return True
         return hub.fetched(cache, self.hub, self.hub_config, self._pinned)
 
-    def _column_problems(self, path: Path) -> list[str]:
+    def _column_problems(self, path: Path, labelled: bool = True) -> list[str]:
         try:
             present = files.header(path)
         except ValueError as error:
             return [f"task={self.name}: {error}."]
         where, out = f"task={self.name}: {path}", []
-        for key, columns in self.columns_asked().items():
+        for key, columns in self.columns_asked(labelled).items():
             missing = [c for c in columns if c not in present]
             if missing and files.separated_otherwise(path, present):
                 return [f"{where} {files.separated_otherwise(path, present)}."]
@@ -235,3 +256,100 @@ class Located(Task):
             f"task={self.name} has no split {split} in {shown} (there is {', '.join(there) or 'nothing'}){hidden}: "
             "say split=..., or name the file with data=FILE"
         )
+
+    # --- rows without labels --------------------------------------------------------------------------------------
+
+    def unlabelled_rows(self, root: str | None) -> Any:
+        """Read the rows of :attr:`unlabelled`, whose labels are not looked at.
+
+        Raises:
+            ValueError: a row that cannot be used, with its place.
+        """
+        raise ValueError(f"task={self.name} learns from labelled rows only")
+
+    def asked(self, rows: Any) -> list[Any]:
+        """Return what a model is asked of each row, without its label, to find the same row again."""
+        raise NotImplementedError
+
+    def labelled_rows(self, root: str | None, cache: Path | None) -> Mapping[str, Any]:
+        """Return the rows of all files that have labels, by split."""
+        raise NotImplementedError
+
+    def unlabelled_files(self, root: str | None) -> list[Path]:
+        """Return the files of :attr:`unlabelled` in order of their names; [] where there are none."""
+        path = None if self.unlabelled is None else files.place(self.unlabelled, root)
+        if path is None or path.is_file():
+            return [] if path is None else [path]
+        return sorted(p for p in path.glob("*") if p.suffix in files.FORMATS and p.is_file())
+
+    def _unlabelled_problems(self, root: str | None) -> list[str]:
+        if self.unlabelled is None:
+            return []
+        if type(self).unlabelled_rows is Located.unlabelled_rows:
+            return [f"task.unlabelled={self.unlabelled}: task={self.name} learns from labelled rows only; use null."]
+        where, found = files.place(self.unlabelled, root), self.unlabelled_files(root)
+        said, known = f"task.unlabelled={self.unlabelled}", ", ".join(files.FORMATS)
+        if where is None:
+            return [f"{said} lies below data.root, which is unset: set KDEXP_DATA, or begin it with ./"]
+        if not found:
+            return [f"{said}: {where} is neither a file nor a folder with files {known}."]
+        return [text for path in found for text in self._column_problems(path, labelled=False)]
+
+    def unlabelled_state(self, root: str | None) -> list[Any]:
+        """Return path, size and time of the files of :attr:`unlabelled`."""
+        stats = [(path.resolve(), path.stat()) for path in self.unlabelled_files(root)]
+        return [[str(path), stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+    def further(self, root: str | None, cache: Path | None = None) -> str | None:
+        """See :meth:`Task.further`."""
+        return str(self._counted_further(root, cache)["sha256"]) if self.has_further else None
+
+    @property
+    def has_further(self) -> bool:
+        """See :meth:`Task.has_further`."""
+        return self.unlabelled is not None and not self.without_labels
+
+    @property
+    def without_labels(self) -> bool:
+        """No training row has a label: the teacher says what is right of all of them."""
+        return self.unlabelled is not None and ("train" in self.optional or (self.folder, self.hub) == (None, None))
+
+    def _counted_further(self, root: str | None, cache: Path | None, keep: bool = True) -> dict[str, Any]:
+        """What is remembered of rows without labels: ``sha256``, ``rows``, and how many stand in each other split.
+
+        Args:
+            keep: False: write nothing.
+        """
+
+        def look() -> dict[str, Any]:
+            rows = self.unlabelled_rows(root)
+            given, again = self.asked(rows), {}
+            for name, split in self.labelled_rows(root, cache).items():
+                known = set(self.asked(split))
+                again[name] = sum(one in known for one in given)
+            return {"sha256": rows.digest(), "rows": len(rows), "again": again}
+
+        known = json.dumps([self.file_state(root, cache), self.unlabelled_state(root), repr(self)], sort_keys=True)
+        if known not in _FURTHER:
+            _FURTHER[known] = encoding.remember(cache if keep else None, "fingerprints", known, look)
+        return _FURTHER[known]
+
+    def unlabelled_record(self, root: str | None, cache: Path | None) -> list[str]:
+        """Return lines for the log about rows without labels: how many, which others they repeat, what is ignored."""
+        if self.unlabelled is None:
+            return []
+        known, task = self._counted_further(root, cache), f"task {self.name}:"
+        lines = [f"{task} unlabelled has {known['rows']} rows, labelled by the teacher"]
+        lines += [
+            f"{task} {count} of the unlabelled rows are in {name} too"
+            + (" (or in what is held out of it)" if name == "train" else ": no clean score; leave them out")
+            for name, count in known["again"].items()
+            if count
+        ]
+        labels = {c for cs in self.columns_asked().values() for c in cs}
+        labels -= {c for cs in self.columns_asked(labelled=False).values() for c in cs}
+        for path in self.unlabelled_files(root):
+            ignored = sorted(labels & set(files.header(path)))
+            if ignored:
+                lines.append(f"{task} {path} has the column {', '.join(ignored)}, which is not looked at")
+        return lines

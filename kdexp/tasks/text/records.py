@@ -18,11 +18,11 @@ import numpy as np
 from kdexp.common import locks
 from kdexp.common.problems import ConfigError
 from kdexp.config.schema import Count
-from kdexp.tasks.base import DataContext, Dataset
+from kdexp.tasks.base import UNLABELLED, DataContext, Dataset
 from kdexp.tasks.text import arrays, encoding, tokenizer
 from kdexp.tasks.text.arrays import Parts
 from kdexp.tasks.text.place import Located
-from kdexp.tasks.text.rows import Rows, held
+from kdexp.tasks.text.rows import Rows, held, limit_of, limited
 
 SCHEMA = 1
 """Raise it when the same file may be read as other rows, or the arrays made of them mean something else."""
@@ -73,9 +73,12 @@ class RecordTask(Located, Generic[R]):
     Attributes:
         limit_train: use only so many training rows (always the same ones), before the held-out part is cut; null =
             all. A limited task has another content hash.
+        limit_validation: score on so many rows of each validation split (always the same ones); null = all. The task's
+            name is then marked as that of a part.
     """
 
     limit_train: Count | None = None
+    limit_validation: Count | None = None
 
     # --- what a subclass gives ------------------------------------------------------------------------------------
 
@@ -131,11 +134,45 @@ class RecordTask(Located, Generic[R]):
         """Return lines for the log about rows that training shares with what is scored."""
         return []
 
+    # --- rows without labels --------------------------------------------------------------------------------------
+
+    def unlabelled_rows(self, root: str | None) -> R:
+        """See :meth:`Located.unlabelled_rows`: one file of them."""
+        found = self.unlabelled_files(root)
+        if len(found) > 1:
+            raise ValueError(f"task.unlabelled={self.unlabelled} holds {len(found)} files: name one of them")
+        rows = self.read(found[0], labelled=False)
+        if not len(rows):
+            raise ValueError(f"{found[0]} has no rows")
+        return rows
+
+    def asked(self, rows: R) -> list[Any]:
+        """See :meth:`Located.asked`: all texts of a row."""
+        return list(rows.texts())
+
+    def labelled_rows(self, root: str | None, cache: Path | None) -> dict[str, R]:
+        """See :meth:`Located.labelled_rows`."""
+        return self.records(root, cache)
+
     # --- the interface --------------------------------------------------------------------------------------------
+
+    def problems(self, root: str | None) -> list[str]:
+        """See :meth:`Located.problems`."""
+        wrong = super().problems(root)
+        if not wrong and self.without_labels:
+            wrong.append(
+                f"task={self.name} needs labelled rows beside task.unlabelled={self.unlabelled}: only texts with a "
+                "class or a score each can do without; name task.folder, or drop train from task.optional."
+            )
+        return wrong
 
     def _state(self, root: str | None, cache: Path | None) -> str:
         said = [SCHEMA, type(self).__name__, self.file_state(root, cache), self.reading(), self.limit_train]
-        return json.dumps(said, sort_keys=True)
+        return json.dumps([*said, *([] if self.limit_validation is None else [self.limit_validation])], sort_keys=True)
+
+    def marks(self, root: str | None) -> list[tuple[str, str]]:
+        """See :meth:`Task.marks`: not all validation rows are scored."""
+        return [*super().marks(root), *limited(self)]
 
     def records(self, root: str | None, cache: Path | None) -> dict[str, R]:
         """Return all rows of all splits that exist, read once a process; nothing is held out.
@@ -163,10 +200,11 @@ class RecordTask(Located, Generic[R]):
                 wrong.append(f"task={self.name}: {error}.")
         if wrong:
             return wrong
-        train = splits["train"]
-        if self.limit_train is not None and self.limit_train < len(train):
-            some = np.random.default_rng([0, len(train)]).permutation(len(train))[: self.limit_train]
-            splits["train"] = train.take(np.sort(some))
+        for name, rows in splits.items():
+            limit = limit_of(self, name)
+            if limit is not None and limit < len(rows):
+                some = np.random.default_rng([0, len(rows)]).permutation(len(rows))[:limit]
+                splits[name] = rows.take(np.sort(some))
         return splits
 
     def _known(self, root: str | None, cache: Path | None) -> dict[str, Any]:
@@ -193,7 +231,7 @@ class RecordTask(Located, Generic[R]):
             f"task {self.name}: {split} has " + ", ".join(f"{count} {what}" for what, count in counts.items())
             for split, counts in known["splits"].items()
         ]
-        return [*lines, *known["leaks"]]
+        return [*lines, *known["leaks"], *self.unlabelled_record(root, cache)]
 
     def unusable(self, context: DataContext) -> list[str]:
         """See :meth:`Task.unusable`: rows that cannot be used, nothing to hold out, a tokenizer that does not fit."""
@@ -203,6 +241,8 @@ class RecordTask(Located, Generic[R]):
                 self.apart(self.records(root, cache)["train"], context.heldout)
             except ConfigError as error:
                 wrong += error.problems
+                if self.has_further:
+                    self._counted_further(root, cache, keep=False)
             except ValueError as error:
                 wrong.append(f"task={self.name}: {error}.")
         if context.options.get("local_files_only") and (Path(context.model) / "config.json").is_file():
@@ -276,9 +316,23 @@ class RecordTask(Located, Generic[R]):
         if short:
             raise ValueError(short)
         encoding.remember(cache, "tokenizers", self._pair(context), lambda: self._try(reader, context))
-        splits = self.splits(root, context.heldout, cache)
-        parts = [SCHEMA, type(self).__name__, self.fingerprint(root, cache), context.heldout, self.encoding()]
-        key = json.dumps([*parts, tokenizer.digest(reader), length])
+        data = self.fingerprint(root, cache)
+        made = self._made(reader, length, [data, context.heldout], self.splits(root, context.heldout, cache), cache)
+        if self.has_further:
+            further = {UNLABELLED: self.unlabelled_rows(root)}
+            made |= self._made(reader, length, [UNLABELLED, self.further(root, cache)], further, cache)
+            made[UNLABELLED].labelled = False
+        return made
+
+    def _made(
+        self, reader: Any, length: int, which: list[Any], splits: Mapping[str, R], cache: Path
+    ) -> dict[str, Dataset]:
+        """Tokenise splits once; kept below ``cache``.
+
+        Args:
+            which: what decides the rows.
+        """
+        key = json.dumps([SCHEMA, type(self).__name__, *which, self.encoding(), tokenizer.digest(reader), length])
         folder = Path(cache) / "encoded" / hashlib.sha256(key.encode()).hexdigest()[:32]
         made = locks.once(
             folder,
@@ -287,8 +341,8 @@ class RecordTask(Located, Generic[R]):
         )
         return {name: self.dataset(rows, *made[name]) for name, rows in splits.items()}
 
-    def unlabelled(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
-        """See :meth:`Task.unlabelled`."""
+    def unseen(self, context: DataContext, split: str, file: Path | None = None) -> Dataset:
+        """See :meth:`Task.unseen`."""
         rows = self.read(file or self.other_file(split, context.root, context.cache), labelled=False)
         if not len(rows):
             raise ValueError("there are no rows")

@@ -6,6 +6,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
@@ -18,11 +19,13 @@ class Rows:
         first: the text (or the first of two).
         second: the second text, or None for single-text tasks.
         labels: (n,) int64 classes or float32 scores.
+        labelled: False: nobody has said what is right, and the labels are zeros.
     """
 
     first: list[str]
     second: list[str] | None
     labels: np.ndarray
+    labelled: bool = True
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -30,7 +33,7 @@ class Rows:
     def take(self, index: np.ndarray) -> Rows:
         """The examples at ``index``, in that order."""
         second = None if self.second is None else [self.second[i] for i in index]
-        return Rows([self.first[i] for i in index], second, self.labels[index])
+        return Rows([self.first[i] for i in index], second, self.labels[index], self.labelled)
 
     def digest(self) -> str:
         """sha256 (hex) over texts and labels, in order; independent of file format and place."""
@@ -42,6 +45,26 @@ class Rows:
                 sha.update(len(data).to_bytes(8, "little"))
                 sha.update(data)
         return sha.hexdigest()
+
+
+class Limits(Protocol):
+    """Settings of a task that uses some of its rows only."""
+
+    limit_train: int | None
+    limit_validation: int | None
+
+
+def limit_of(task: Limits, split: str) -> int | None:
+    """Return how many rows of a split a task uses; None = all."""
+    return task.limit_train if split == "train" else task.limit_validation
+
+
+def limited(task: Limits) -> list[tuple[str, str]]:
+    """Return the mark of a task that scores on a part of its validation rows; [] = it scores on all."""
+    limit = task.limit_validation
+    if limit is None:
+        return []
+    return [("partial", f"scored on {limit} rows of a validation split at the most (task.limit_validation)")]
 
 
 def stratified(labels: np.ndarray, n: int, seed: int, classes: bool) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -17,7 +18,7 @@ from kdexp.tasks import metrics
 from kdexp.tasks.base import DataContext, Dataset, Predictions, Targets, Task
 from kdexp.tasks.text import encoding, tokenizer, values
 from kdexp.tasks.text.encoding import LABEL, Encoded
-from kdexp.tasks.text.rows import Rows, held, hold_out, stratified
+from kdexp.tasks.text.rows import Rows, held, hold_out, limit_of, limited, stratified
 
 if TYPE_CHECKING:
     from kdexp.heads.base import Head
@@ -62,6 +63,8 @@ class SequenceTask(Task):
         label_names: class names in the order of their ids (empty for regression). Numbers become names: 1 is "1".
         limit_train: use only so many training rows (stratified, always the same ones), before the held-out part is
             cut; null = all. A limited task has another content hash.
+        limit_validation: score on so many rows of each validation split (chosen likewise); null = all. Its name is
+            then marked as that of a part.
     """
 
     by_example: ClassVar[bool] = True
@@ -69,6 +72,7 @@ class SequenceTask(Task):
     kind: str = "classification"
     label_names: list[str] = field(default_factory=list)
     limit_train: Count | None = None
+    limit_validation: Count | None = None
 
     def __post_init__(self) -> None:
         """Check the settings against one another.
@@ -117,18 +121,25 @@ class SequenceTask(Task):
 
     def _limited(self, root: str | None, cache: Path | None) -> dict[str, Rows]:
         rows = self.rows(root, cache)
-        if self.limit_train is not None and self.limit_train < len(rows["train"]):
-            train = rows["train"]
-            chosen = stratified(train.labels, self.limit_train, 0, self.kind == "classification")
-            rows = {**rows, "train": train.take(chosen)}
-        return rows
+        return {name: self._some(split, limit_of(self, name)) for name, split in rows.items()}
+
+    def _some(self, rows: Rows, limit: int | None) -> Rows:
+        """Return so many of a split's rows, always the same ones; None = all."""
+        if limit is None or limit >= len(rows):
+            return rows
+        return rows.take(stratified(rows.labels, limit, 0, self.kind == "classification"))
+
+    def marks(self, root: str | None) -> list[tuple[str, str]]:
+        """See :meth:`Task.marks`: not all validation rows are scored."""
+        return [*super().marks(root), *limited(self)]
 
     def at_hand(self, root: str | None, cache: Path | None) -> bool:
         """Whether :meth:`rows` needs no network and is quick."""
         return False
 
     def _state(self, root: str | None, cache: Path | None) -> str:
-        return f"{values.READING} {self.source_state(root, cache)} {self.limit_train}"
+        limits = [self.limit_train, *([] if self.limit_validation is None else [self.limit_validation])]
+        return f"{values.READING} {self.source_state(root, cache)} {' '.join(map(str, limits))}"
 
     def _reading(self, root: str | None, cache: Path | None) -> Reading:
         """Read all rows, once a process.
@@ -160,6 +171,8 @@ class SequenceTask(Task):
         return Reading({"sha256": sha.hexdigest(), "splits": splits}, train.take(some))
 
     def _counts(self, split: Rows) -> dict[str, Any]:
+        if not split.labelled:
+            return {"rows": len(split)}
         if self.kind == "regression":
             return {"rows": len(split), "scores": [float(split.labels.min()), float(split.labels.max())]}
         counts = np.bincount(split.labels, minlength=len(self.label_names)).tolist()
@@ -295,23 +308,39 @@ class SequenceTask(Task):
         wrong = self._unlearnable(self._known(context.root, context.cache)["splits"]["train"], context.heldout)
         if wrong:
             raise ConfigError(wrong)
+        root, heldout, cache = context.root, context.heldout, context.cache
+        splits = self._encoded(
+            context,
+            self._cut(root, heldout, cache),
+            lambda reader: self.encode(reader, context.max_length, root, heldout, cache),
+        )
+        train = splits["train"]
+        if train.truncated:
+            context.say(f"{train.truncated} of {len(train)} training texts were cut at {context.max_length} tokens")
+        return dict(splits)
+
+    def _encoded(
+        self, context: DataContext, key: str, encode: Callable[[Any], dict[str, Encoded]]
+    ) -> dict[str, Encoded]:
+        """Return rows as the teacher's tokenizer cuts them.
+
+        Args:
+            key: what decides the rows; what was kept under it is read.
+            encode: is given the tokenizer, and keeps them.
+        """
         pair = self._pair(context, texts=True)
         used = f"{pair} {context.max_length} {context.positions} {tokenizer.versions()}"
         tried = encoding.recall(context.cache, "tokenizers", pair) is not None
         known = encoding.recall(context.cache, "tokenizers", used) if tried else None
         splits = None
         if known is not None:
-            cut = self._cut(context.root, context.heldout, context.cache)
-            splits = encoding.encoded(known["digest"], context.max_length, cut, context.cache)
+            splits = encoding.encoded(known["digest"], context.max_length, key, context.cache)
         if splits is None:
             reader = tokenizer.of_teacher(context)
             encoding.remember(context.cache, "tokenizers", pair, lambda: self._try(reader, context))
-            splits = self.encode(reader, context.max_length, context.root, context.heldout, context.cache)
+            splits = encode(reader)
             encoding.remember(context.cache, "tokenizers", used, lambda: {"digest": tokenizer.digest(reader)})
-        train = splits["train"]
-        if train.truncated:
-            context.say(f"{train.truncated} of {len(train)} training texts were cut at {context.max_length} tokens")
-        return dict(splits)
+        return splits
 
     def save_preprocessor(self, context: DataContext, folder: Path) -> None:
         """See :meth:`Task.save_preprocessor`: the teacher's tokenizer, which cuts where the model's texts were cut."""
@@ -342,6 +371,8 @@ class SequenceTask(Task):
 
 
 def _counted(split: dict[str, Any]) -> str:
+    if not {"scores", "classes"} & split.keys():
+        return f"{split['rows']} rows without labels"
     if "scores" in split:
         return f"{split['rows']} rows, scores from {split['scores'][0]:g} to {split['scores'][1]:g}"
     return f"{split['rows']} rows: " + ", ".join(f"{name!r} {count}" for name, count in split["classes"].items())

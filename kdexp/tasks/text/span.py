@@ -95,12 +95,12 @@ class SpanTask(RecordTask[Questions]):
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
-    def columns_asked(self) -> dict[str, list[str]]:
+    def columns_asked(self, labelled: bool = True) -> dict[str, list[str]]:
         """See :meth:`Located.columns_asked`."""
-        return {f"columns.{what}": [self.columns[what]] for what in COLUMNS}
+        return {f"columns.{what}": [self.columns[what]] for what in COLUMNS if labelled or what != "answers"}
 
-    def _column_problems(self, path: Path) -> list[str]:
-        return [] if questions.is_official(path) else super()._column_problems(path)
+    def _column_problems(self, path: Path, labelled: bool = True) -> list[str]:
+        return [] if questions.is_official(path) else super()._column_problems(path, labelled)
 
     def reading(self) -> list[Any]:
         """See :meth:`RecordTask.reading`."""

@@ -76,12 +76,12 @@ class TokenTask(RecordTask[Sentences]):
 
     # --- rows -----------------------------------------------------------------------------------------------------
 
-    def columns_asked(self) -> dict[str, list[str]]:
+    def columns_asked(self, labelled: bool = True) -> dict[str, list[str]]:
         """See :meth:`Located.columns_asked`."""
-        return {"words": [self.words], "tags": [self.tags]}
+        return {"words": [self.words], **({"tags": [self.tags]} if labelled else {})}
 
-    def _column_problems(self, path: Path) -> list[str]:
-        return [] if path.suffix in sentences.CONLL else super()._column_problems(path)
+    def _column_problems(self, path: Path, labelled: bool = True) -> list[str]:
+        return [] if path.suffix in sentences.CONLL else super()._column_problems(path, labelled)
 
     def reading(self) -> list[Any]:
         """See :meth:`RecordTask.reading`."""
