@@ -52,6 +52,10 @@ def science(config: dict[str, Any]) -> dict[str, Any]:
     if "task" in settings["init"]:  # the texts of a stage of its own
         inner = {key: value for key, value in settings["init"]["task"].items() if key not in PLACES["task"]}
         settings["init"] = {**settings["init"], "task": inner}
+    others = settings["objective"].get("others")
+    if isinstance(others, dict):  # further teachers
+        kept = {n: {key: v for key, v in one.items() if key not in PLACES["teacher"]} for n, one in others.items()}
+        settings["objective"] = {**settings["objective"], "others": kept}
     return {**settings, "dtype": config["runtime"]["dtype"]}
 
 

@@ -22,6 +22,7 @@ ABILITIES = {
     "distributions": "distributions over classes, bins or positions",
     "examples": "one row of logits (B, C) an example",
     "positions": "logits at every position (B, L, ...)",
+    "vectors": "one vector an example",
     "small": "a small head of the same kind on a layer's hidden states",
 }
 """What a head may be able to do, in words for people. Objectives say what they need (``Objective.asks``)."""
@@ -55,6 +56,7 @@ class Head(ABC):
         unused: arguments of :meth:`soft_loss` that have no meaning for its answers.
         names: the outputs that it reads from a model, keys of :meth:`outputs`.
         weights: path of its weights in a model; '' = where the family keeps its classifier.
+        method: the one method that trains it; '' = any of them.
     """
 
     name: ClassVar[str]
@@ -63,6 +65,7 @@ class Head(ABC):
     unused: ClassVar[frozenset[str]] = frozenset()
     names: ClassVar[tuple[str, ...]] = ("logits",)
     weights: ClassVar[str] = ""
+    method: ClassVar[str] = ""
 
     @property
     def label_names(self) -> list[str]:
@@ -90,6 +93,10 @@ class Head(ABC):
     @abstractmethod
     def model_config(self) -> dict[str, Any]:
         """Return the values of the model's configuration that make this head."""
+
+    def of_teacher(self, config: Any) -> dict[str, Any]:
+        """Return the values of a student's configuration that follow from its teacher's, before it is cut to size."""
+        return {}
 
     def outputs(self, model_output: Any) -> dict[str, Tensor]:
         """Return the tensors :attr:`names` of what a model returned."""

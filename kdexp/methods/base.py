@@ -37,12 +37,14 @@ class Facts:
         origin: identity of the teacher's pretrained weights.
         dtype: what the numbers are computed in (``fp32`` or ``bf16``), decided for this machine.
         of: gives the content hash of the data of another configuration: of a stage that is not the run's task's.
+        origin_of: gives the identity of the pretrained weights of another configuration's teacher.
     """
 
     data: str
     origin: str
     dtype: str
     of: Callable[[Config], str] = field(default=lambda config: digest([config.task]), compare=False)
+    origin_of: Callable[[Config], str] = field(default=lambda config: config.teacher.source, compare=False)
 
 
 class Method(ABC):
@@ -67,6 +69,10 @@ class Method(ABC):
         Its problems are said with the run's. None = it is the run's, or too much is wrong to tell.
         """
         return None
+
+    def beside(self, config: Config) -> dict[str, Config]:
+        """Return the configurations of stages with other teachers, by the keys of these; their problems are said."""
+        return {}
 
     @abstractmethod
     def plan(self, config: Config, facts: Facts) -> Stage:

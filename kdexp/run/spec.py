@@ -83,6 +83,8 @@ def prepare_resolved(
             is added to. Points of a grid that differ by their seed alone are checked once.
     """
     raw, away = probes.pin_teacher(raw)
+    raw, others_away = probes.pin_others(raw)
+    away += others_away
     config, problems = typed(raw)
     if config is None:
         return None, problems + _further(raw, problems) + away
@@ -163,9 +165,12 @@ def _spec(config: Config, overrides: tuple[str, ...], trial: int | None) -> RunS
 def said(config: Config) -> Facts:
     """Return stand-ins for contents: what the configuration says of data, weights and arithmetic."""
     data = identity.digest([config.task, config.data.root])
-    return Facts(
-        data, f"{config.teacher.source}@{config.teacher.revision}", config.runtime.dtype, lambda other: said(other).data
-    )
+    return Facts(data, _named(config), config.runtime.dtype, lambda other: said(other).data, _named)
+
+
+def _named(config: Config) -> str:
+    """Return a stand-in for the identity of a teacher's weights."""
+    return f"{config.teacher.source}@{config.teacher.revision}"
 
 
 def unknown(config: Config) -> list[str]:
@@ -187,21 +192,28 @@ def facts(config: Config, cache: Path | None = None) -> Facts:
     Args:
         cache: where the data's fingerprint is remembered; None = beside the store.
     """
-    task, teacher = build(config.task), config.teacher
-    folder = source_folder(teacher.source)
-    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
+    task = build(config.task)
     place = cache or cache_of(config)
     return Facts(
         _fingerprint(task, config.data.root, place),
-        _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp),
+        _origin_of(config),
         decide_dtype(config.runtime.dtype, config.runtime.device),
         lambda other: _fingerprint(build(other.task), other.data.root, place),
+        _origin_of,
     )
 
 
 def cache_of(config: Config) -> Path:
     """Return the folder beside the store where what is costly to make is kept."""
     return Path(config.runtime.store).expanduser().absolute() / "cache"
+
+
+def _origin_of(config: Config) -> str:
+    """Return the identity of a teacher's weights."""
+    teacher = config.teacher
+    folder = source_folder(teacher.source)
+    stamp = tuple(sorted((p.name, p.stat().st_mtime_ns) for p in folder.glob("*"))) if folder else ()
+    return _origin(teacher.source, teacher.commit or teacher.revision, teacher.sha256, stamp)
 
 
 @lru_cache(maxsize=64)
