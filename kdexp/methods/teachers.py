@@ -187,5 +187,5 @@ def _together(phase: Phase) -> CachedTeacher:
         if stored is None:
             raise ValueError(f"{parent.folder} has no answers of teacher {config.teacher.name}: run it again")
         said.append(stored.features["logits"])
-    labels = torch.as_tensor(np.asarray(train.targets[LABEL]), device=phase.context.device)
+    labels = torch.as_tensor(np.array(train.targets[LABEL]), device=phase.context.device)
     return CachedTeacher({"logits": combined(said, labels, asked["combine"], asked["weights"])})

@@ -56,7 +56,7 @@ class AutoEmbedder:
 
 
 @cache
-def _embedder(kind: type) -> Any:
+def _embedder(kind: Any) -> Any:
     """Return the class of embedders of a kind of configuration."""
     from transformers import MODEL_MAPPING, PreTrainedModel
 

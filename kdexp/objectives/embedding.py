@@ -51,5 +51,5 @@ class Embedding(Objective):
         with exact(ours):
             if self.components is not None:
                 theirs = theirs @ self.components[: ours.shape[-1]].T
-                theirs = nn.functional.normalize(theirs, dim=-1) if self.head.normalize else theirs
+                theirs = nn.functional.normalize(theirs, dim=-1) if getattr(self.head, "normalize", False) else theirs
             return embed_distill(ours, theirs, self.metric)

@@ -276,7 +276,8 @@ class Embeddings(Task):
         Raises:
             ValueError: vectors are not finite.
         """
-        similarity, found = np.asarray(predictions[SCORE if LABEL in targets else SIMILARITY]).ravel(), {}
+        similarity = np.asarray(predictions[SCORE if LABEL in targets else SIMILARITY]).ravel()
+        found: dict[str, float] = {}
         if not np.all(np.isfinite(similarity)):
             raise ValueError("vectors are not finite: the training diverged (lower recipe.learning_rate)")
         if LABEL in targets:
