@@ -52,6 +52,9 @@ def science(config: dict[str, Any]) -> dict[str, Any]:
     if "task" in settings["init"]:  # the texts of a stage of its own
         inner = {key: value for key, value in settings["init"]["task"].items() if key not in PLACES["task"]}
         settings["init"] = {**settings["init"], "task": inner}
+    pairs = settings["task"].get("pairs")
+    if isinstance(pairs, dict):  # data beside a task's own
+        settings["task"]["pairs"] = {key: value for key, value in pairs.items() if key not in PLACES["task"]}
     others = settings["objective"].get("others")
     if isinstance(others, dict):  # further teachers
         kept = {n: {key: v for key, v in one.items() if key not in PLACES["teacher"]} for n, one in others.items()}

@@ -20,7 +20,7 @@ from kdexp.tasks.text.cutting import sentences
 from tests.conftest import BAD, FILLER, GOOD
 from tests.test_runs import toy
 
-NARROW = ["student.hidden_size=16", "student.num_heads=2", "student.intermediate_size=24", "init=random"]
+NARROW = ["student.hidden_size=16", "student.num_heads=2", "student.intermediate_size=24", "init=importance"]
 
 
 @pytest.fixture(scope="module")
@@ -211,6 +211,7 @@ def test_sentences_are_cut_at_marks_before_capitals():
         (["objective=kd"], r"objective=kd \(method distill\) cannot train the head embedding"),
         (["objective=kd", "objective.method=embeddings"], "objective.prediction.kd reads labels or classes"),
         (["objective.start=fine_tuned"], "objective.start=fine_tuned"),
+        (["init=ptp"], "init=ptp has a stage that learns by labels"),
         (["task.metric=spearman"], "selection=heldout with task.metric=spearman"),
         (["task.projection=pca"], "nothing is cut"),
         (["task.pairs.columns=[one]"], "two text columns and scores"),
