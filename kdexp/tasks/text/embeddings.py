@@ -32,6 +32,8 @@ OF_PAIRS = ("spearman", "pearson")
 """Metrics of pairs: correlations of cosines with what people say."""
 OF_TEACHER = ("agreement", "cosine")
 """Metrics of any texts: Spearman's correlation with the teacher's cosines, and the mean cosine with its vectors."""
+_UNUSABLE: dict[str, list[str]] = {}
+"""What is wrong with texts and tokenizers that this process has tried: a grid's points try nothing twice."""
 CUT = 1
 """Raise it when a text gives other sentences than before."""
 
@@ -220,13 +222,16 @@ class Embeddings(Task):
         """See :meth:`Task.unusable`: no texts, no pairs, a tokenizer that does not fit."""
         if not self.here(context.root, context.cache):
             return []
-        try:
-            self._rows_here(context)
-        except ConfigError as error:
-            return error.problems
-        except ValueError as error:
-            return [f"{str(error).rstrip('.')}."]
-        return []
+        pair = f"{tokenizer.state(context)} {self._state(context.root, context.cache)}"
+        if pair not in _UNUSABLE:
+            try:
+                self._rows_here(context)
+                _UNUSABLE[pair] = []
+            except ConfigError as error:
+                _UNUSABLE[pair] = error.problems
+            except ValueError as error:
+                _UNUSABLE[pair] = [f"{str(error).rstrip('.')}."]
+        return list(_UNUSABLE[pair])
 
     def _rows_here(self, context: DataContext) -> None:
         """Read what must be there, and load a local teacher's tokenizer.
