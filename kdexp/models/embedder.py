@@ -43,7 +43,7 @@ class AutoEmbedder:
             config: of an encoder, with ``embedding_pool`` (``mean`` or ``cls``), ``embedding_normalize`` and, for a map
                 to another width, ``embedding_out``.
         """
-        return _embedder(type(config))._from_config(config, **options)  # type: ignore[no-any-return]
+        return _of(config)._from_config(config, **options)  # type: ignore[no-any-return]
 
     @staticmethod
     def from_pretrained(folder: Any, embedding_pool: str, embedding_normalize: bool, **options: Any) -> Any:
@@ -52,12 +52,18 @@ class AutoEmbedder:
 
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
         config.embedding_pool, config.embedding_normalize = embedding_pool, embedding_normalize
-        return _embedder(type(config)).from_pretrained(folder, config=config, **options)
+        return _of(config).from_pretrained(folder, config=config, **options)
+
+
+def _of(config: Any) -> Any:
+    """Return the class of embedders of a configuration's kind."""
+    kind: Any = type(config)
+    return _embedder(kind)
 
 
 @cache
 def _embedder(kind: Any) -> Any:
-    """Return the class of embedders of a kind of configuration."""
+    """Make that class, once."""
     from transformers import MODEL_MAPPING, PreTrainedModel
 
     encoder: Any = MODEL_MAPPING[kind]

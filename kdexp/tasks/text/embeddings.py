@@ -117,7 +117,7 @@ class Embeddings(Task):
             return []
         return [
             f"task.pairs needs two text columns and scores; {gold.name} is a {gold.kind} of {len(gold.columns)} "
-            "column(s): use stsb (/task@task.pairs=stsb)"
+            "column(s): use stsb (task@task.pairs=stsb)"
         ]
 
     def _corpus(self) -> RawText:
@@ -187,7 +187,7 @@ class Embeddings(Task):
         if len(validation) < 2:
             raise ValueError(
                 f"task={self.name}: there is nothing to measure on: name a file with task.files.validation, or pairs "
-                "(+task@task.pairs=stsb)"
+                "(task@task.pairs=stsb)"
             )
         return {"train": train, "validation": validation}
 
