@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from kdexp.common.problems import ConfigError
+from kdexp.config import identity
 from kdexp.methods import teachers
 from kdexp.run import execute, spec
 from tests.test_runs import toy
@@ -85,3 +86,12 @@ def test_what_cannot_work_is_said_before_anything_is_loaded(prepared, words, tol
 def test_one_teacher_is_none_too_many(prepared):
     with pytest.raises(ConfigError, match="objective.others is empty"):
         prepared(second=False)
+
+
+def test_the_commit_that_another_teacher_was_read_at_is_no_part_of_what_a_run_is(prepared):
+    run = prepared()
+    told = run.config.model_dump()
+    told["objective"]["others"]["b"]["commit"] = "0" * 40
+    assert identity.science(told) == run.science
+    told["objective"]["others"]["b"]["seed"] = 2
+    assert identity.science(told) != run.science
