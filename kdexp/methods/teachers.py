@@ -67,8 +67,7 @@ class Teachers(Method):
                 "objective.others is empty: name a second teacher, such as +teacher@objective.others.b=bert_base (or "
                 "take objective=kd)."
             )
-        for name, given in objective.others.items():
-            wrong += _untyped(name, given, config)
+        wrong += _untyped(config, objective) or _twice(config)
         one = "classes" in task.head.abilities or (task.head.width == 1 and "decisions" not in task.head.abilities)
         if objective.combine == "best" and not one:
             wrong.append(
@@ -80,7 +79,7 @@ class Teachers(Method):
     def beside(self, config: Config) -> dict[str, Config]:
         """Return the configurations of the other teachers' stages, by the keys that they stand at."""
         objective = config.objective
-        if not isinstance(objective, Settings) or any(_untyped(n, g, config) for n, g in objective.others.items()):
+        if not isinstance(objective, Settings) or _untyped(config, objective):
             return {}
         return {f"objective.others.{name}": other for name, other in others(config).items()}
 
@@ -106,13 +105,29 @@ def _role(name: str) -> str:
     return f"teacher.{name}"
 
 
-def _untyped(name: str, given: dict[str, Any], config: Config) -> list[str]:
-    """Say what is wrong with the group of another teacher."""
-    try:
-        _teacher(given, config)
-    except ValidationError as error:
-        return schema.sentences(error, Teacher, f"objective.others.{name}")
-    return []
+def _untyped(config: Config, objective: Settings) -> list[str]:
+    """Say what is wrong with the groups of the other teachers."""
+    wrong = []
+    for name, given in objective.others.items():
+        try:
+            _teacher(given, config)
+        except ValidationError as error:
+            wrong += schema.sentences(error, Teacher, f"objective.others.{name}")
+    return wrong
+
+
+def _twice(config: Config) -> list[str]:
+    """Refuse a teacher that is one of the others under another name."""
+    known, wrong = [("teacher", config.teacher)], []
+    for name, other in others(config).items():
+        same = [
+            who for who, teacher in known if teacher.model_copy(update={"name": other.teacher.name}) == other.teacher
+        ]
+        wrong += [
+            f"objective.others.{name} is the same teacher as {who}: give it another seed or source." for who in same
+        ]
+        known.append((f"objective.others.{name}", other.teacher))
+    return wrong
 
 
 def _teacher(given: dict[str, Any], config: Config) -> Teacher:

@@ -70,6 +70,15 @@ def test_each_teacher_must_pass_its_floor(prepared):
         (["objective.others.b.source=path:/no/such/folder"], r"objective.others.b, its own stage: .*/no/such/folder"),
         (["objective.others.b.seed=-1"], "objective.others.b.seed=-1"),
         (["+objective.others.b.sede=1"], "objective.others.b.sede"),
+        (
+            [
+                "+teacher@objective.others.c=local",
+                "objective.others.c.source=${objective.others.b.source}",
+                "objective.others.c.name=third",
+                "objective.others.c.floor_margin=-1",
+            ],
+            "others.c is the same teacher as",
+        ),
         (["objective.combine=weighted", "objective.weights=[1,2,3]"], "one weight for each of the 2 teachers"),
         (["objective.combine=mean", "objective.weights=[1,2]"], "weights and weighted go together"),
         (["+objective/intermediate=hid_seq", "objective.schedule=joint"], "combines answers alone"),
