@@ -245,3 +245,34 @@ def test_a_teacher_is_pooled_as_its_folder_says(prepared, tiny_bert_dir, tmp_pat
     (copy / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.models.Dense"}]))
     with pytest.raises(ConfigError, match=r"(?s)task.pool=mean, but .* says cls.*names Dense, which is not read"):
         prepared(f"teacher.source=path:{copy}")
+
+
+@pytest.mark.parametrize("family", ["Roberta", "DistilBert", "Electra", "ModernBert"])
+def test_encoders_of_other_families_become_embedders(family, tmp_path):
+    """A saved one is read by AutoModel as it is, whatever its family calls its parts."""
+    import transformers
+
+    from kdexp.models.embedder import AutoEmbedder
+    from kdexp.tasks.text.embedder_folder import write
+
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24, "num_hidden_layers": 2}
+    if family == "DistilBert":
+        sizes = {"dim": 16, "n_heads": 2, "hidden_dim": 24, "n_layers": 2}
+    small = {"vocab_size": 40, "max_position_embeddings": 32, "pad_token_id": 0, **sizes}
+    config = getattr(transformers, f"{family}Config")(
+        **small, **({"embedding_size": 16} if family == "Electra" else {})
+    )
+    config.embedding_pool, config.embedding_normalize, config.embedding_out = "mean", True, 24
+    torch.manual_seed(0)
+    model = AutoEmbedder.from_config(config).eval()
+    model.save_pretrained(tmp_path)
+    write(tmp_path, 32)
+    ids, mask = torch.arange(1, 13).reshape(2, 6), torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+    encoder = transformers.AutoModel.from_pretrained(tmp_path).eval()
+    dense = load_file(tmp_path / "2_Dense" / "model.safetensors")
+    with torch.no_grad():
+        said = model(input_ids=ids * mask, attention_mask=mask).embedding
+        hidden = encoder(input_ids=ids * mask, attention_mask=mask).last_hidden_state
+    pooled = torch.stack([hidden[0].mean(0), hidden[1, :4].mean(0)]) @ dense["linear.weight"].T + dense["linear.bias"]
+    torch.testing.assert_close(said, torch.nn.functional.normalize(pooled), atol=1e-6, rtol=1e-5)
+    assert said.shape == (2, 24)
