@@ -42,9 +42,11 @@ class Embeddings(Method):
             wrong.append("objective.schedule=two_phase: vectors are learned in one phase; use single or joint.")
         if objective.start != "raw":
             wrong.append(f"objective.start={objective.start}: texts have no labels to fine-tune on; use raw.")
-        init = build(config.init)
-        if init.method is not None and "task" not in config.init:
-            wrong.append(f"init={init.name} has a stage that learns by labels; texts have none: use init=importance.")
+        if target(config.init).method is not None and "task" not in config.init:
+            wrong.append(
+                f"init={config.init.get('name')} has a stage that learns by labels; texts have none: use "
+                "init=importance."
+            )
         for phase in ("intermediate", "prediction"):
             wrong += [
                 f"objective.{phase}.{name} reads labels or classes, and task={task.name} has vectors: use "

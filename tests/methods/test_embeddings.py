@@ -15,6 +15,7 @@ from kdexp.common.problems import ConfigError
 from kdexp.heads.similarities import beside, cosines
 from kdexp.methods.embeddings import components
 from kdexp.objectives.embedding import COMPONENTS, Embedding
+from kdexp.objectives.similarities import Similarities, similarity_margins
 from kdexp.run import execute, spec
 from kdexp.tasks.text.cutting import sentences
 from tests.conftest import BAD, FILLER, GOOD
@@ -193,6 +194,26 @@ def test_similarities_are_cosines():
     assert beside(other)[1].tolist() == pytest.approx([cosines(other[1:2], other[j : j + 1])[0] for j in (2, 4)])
 
 
+def test_margins_are_those_to_whom_the_teacher_finds_most_alike():
+    torch.manual_seed(0)
+    ours, theirs = torch.randn(5, 3, dtype=torch.float64, requires_grad=True), torch.randn(5, 4, dtype=torch.float64)
+    alike = [torch.nn.functional.cosine_similarity(x[:, None], x[None], dim=-1) for x in (ours, theirs)]
+    gaps = []
+    for query in range(5):
+        others = [text for text in range(5) if text != query]
+        positive = max(others, key=lambda text: float(alike[1][query, text]))
+        margins = [[s[query, positive] - s[query, text] for text in others if text != positive] for s in alike]
+        gaps += [(a - b) ** 2 for a, b in zip(*margins, strict=True)]
+    found = similarity_margins(ours, theirs)
+    torch.testing.assert_close(found, torch.stack(gaps).mean())
+    assert float(similarity_margins(theirs, theirs)) == 0
+    few = similarity_margins(ours[:2], theirs[:2])
+    few.backward()
+    assert float(few) == 0 and torch.isfinite(ours.grad).all()
+    with pytest.raises(ValueError, match="temperature=0.1 has no effect with similarities.form=margin"):
+        Similarities("margin", 0.1)
+
+
 def test_sentences_are_cut_at_marks_before_capitals():
     text = (
         "History\nDr. Smith met J. R. Hill in Rome. He left at 5 p.m. the next day! Was it e.g. a quarrel?\n"
@@ -215,6 +236,7 @@ def test_sentences_are_cut_at_marks_before_capitals():
         (["task.metric=spearman"], "selection=heldout with task.metric=spearman"),
         (["task.projection=pca"], "nothing is cut"),
         (["task.pairs.columns=[one]"], "two text columns and scores"),
+        (["task.pairs.label=nothing"], "has no column nothing .* change task.pairs.label"),
         (["task.pairs=null"], "metric spearman does not exist here"),
         (["task.longest=5"], "task.shortest=20 is above task.longest=5"),
         (["task.cut=texts"], "task.per_document=20 has no effect with task.cut=texts"),

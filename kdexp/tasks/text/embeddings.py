@@ -137,7 +137,10 @@ class Embeddings(Task):
 
     def problems(self, root: str | None) -> list[str]:
         """See :meth:`Task.problems`: of the texts and of the pairs."""
-        return list(dict.fromkeys(text for source in self._sources() for text in source.problems(root)))
+        gold = self._gold()
+        of_pairs = [] if gold is None else gold.problems(root)
+        keyed = [text.replace(" task.", " task.pairs.") for text in of_pairs]
+        return [*self._corpus().problems(root), *keyed]
 
     def here(self, root: str | None, cache: Path) -> bool:
         """See :meth:`Task.here`."""
