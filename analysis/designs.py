@@ -51,6 +51,16 @@ STUDIES = {
             "tested with more than 2 epochs a phase."
         ),
     ),
+    "embedding_layers": Study(
+        "Sentence embedders of fewer layers, taught by their teacher's vectors; STS-B beside the number of layers.",
+        ("embeddings",),
+        ("embeddings.layers.fewer_is_worse", "embeddings.layers.half_is_enough", "embeddings.layers.one_is_too_few"),
+        "methods",
+        silent=(
+            "The published teacher has 12 layers and was fine-tuned on STS-B itself; a teacher of 6 layers that was "
+            "not is another one, and its students see fewer sentences."
+        ),
+    ),
     "lgtm_glue": Study(
         "LGTM: a teacher that learns beside its student, steered or not, against vanilla KD and fine-tuning.",
         ("lgtm", "distilling"),

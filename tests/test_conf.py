@@ -126,7 +126,7 @@ NO_TERMS = (
     "arriving",
     "aid", "assistant", "clkd", "continuation", "dist", "dkd", "ensemble", "finetune", "ikd", "jsd", "kd", "ld",
     "lgtm", "logistic_ranking", "margin_mse", "multilabel_kl", "rank_mimic", "response", "reverse_kl", "score_kl",
-    "standard_kl", "temperature_kl", "total_variation", "unbiased",
+    "standard_kl", "temperature_kl", "total_variation", "unbiased", "embeddings", "embeddings_scores", "teachers",
 )  # fmt: skip
 OTHER_TERMS = {
     "att_kl_hid_seq": {"att_kl", "hid_seq"},

@@ -20,9 +20,9 @@ from tests.toys import network
 OBJECTIVES = [
     name
     for name in choices.names(Path(CONFIG_PATH) / "objective")
-    if not name.startswith(("agnostic_", "continual_")) and name != "review_maps"
+    if not name.startswith(("agnostic_", "continual_", "embeddings")) and name not in ("review_maps", "teachers")
 ]
-"""Those on raw text and on maps of images have tests of their own (tests/methods: test_agnostic, test_image_runs)."""
+"""Those on raw text, on maps of images, on vectors and with more teachers have tests of their own (tests/methods)."""
 ONE_FAMILY = {
     "assistant", "ensemble", "ikd",
     "aid", "band_mse", "cka", "dist", "distilbert", "dkd", "embed_distill", "gram", "hidden_cosine", "jsd", "ld",

@@ -31,9 +31,10 @@ def problems(config: Config, task: Task | None, layers: bool, objective: bool) -
         )
     if task is not None and like is not config.teacher and small.causal != task.head.causal:
         way = "from left to right" if small.causal else "both ways"
+        asks = "asks for the next token" if task.head.causal else "wants an encoder"
         found.append(
             f"init={config.init['name']} (family {like.family}) starts from a model that reads {way}, and "
-            f"task={task.name} {'asks for the next token' if task.head.causal else 'wants an encoder'}: use init=first or init=random."
+            f"task={task.name} {asks}: use init=first or init=random."
         )
     found += _sizes(config, kind, small) + _training(config, like)
     if source.from_scratch(config.teacher.source):

@@ -48,6 +48,7 @@ def problems(config: Config) -> list[str]:
     mapping = _mapping("mapping", config.mapping)
     objective = _objective(config, head, layers=not (init or mapping))
     problems += mapping + objective + devices.problems(config, not objective)
+    problems += [] if task else _beside(config)
     sound = None if task else build(config.task)
     problems += architecture.problems(config, sound, layers=not init, objective=not objective)
     if sound is not None and not (unusable or architecture.inputs(config, sound)):
@@ -220,6 +221,12 @@ def _inside(config: Config, inner: Config | None) -> list[str]:
     return [f"init={config.init['name']}{OWN_STAGE}{text}" for text in problems(inner)]
 
 
+def _beside(config: Config) -> list[str]:
+    """Check the configurations of stages with other teachers."""
+    others = method(config.objective.method).beside(config)
+    return [f"{key}{OWN_STAGE}{text}" for key, other in others.items() for text in problems(other)]
+
+
 def _mapping(where: str, chosen: Any) -> list[str]:
     """Check a mapping, of all terms or of one: its name, and its options by what they are given to."""
     spec = {"name": chosen} if isinstance(chosen, str) else chosen
@@ -250,6 +257,11 @@ def _objective(config: Config, head: Head | None, layers: bool) -> list[str]:
         if head is not None:
             raise
         problems = []  # it asked the task, of which everything has been said
+    if head is not None and head.method not in ("", objective.method):
+        problems.append(
+            f"objective={objective.name} (method {objective.method}) cannot train the head {head.name} of "
+            f"task={config.task.get('name')}: use objective={head.method}."
+        )
     if objective.schedule != "single" and not objective.intermediate:
         problems.append(
             f"objective.schedule={objective.schedule} needs a term under objective.intermediate (it is empty): "

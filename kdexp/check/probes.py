@@ -82,6 +82,20 @@ def _pin(raw: dict[str, Any], group: str) -> tuple[dict[str, Any], list[str]]:
         return raw, [f"{label}: {text}" for text in error.problems]
 
 
+def pin_others(raw: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """As :func:`pin_models`, for the teachers of ``objective.others``."""
+    objective = raw["objective"] if isinstance(raw.get("objective"), dict) else {}
+    given = objective.get("others")
+    if not isinstance(given, dict) or not all(isinstance(other, dict) for other in given.values()):
+        return raw, []
+    pinned, wrong = {}, list[str]()
+    for name, other in given.items():
+        filled, told = _pin({**raw, "teacher": other}, "teacher")
+        pinned[name] = filled["teacher"]
+        wrong += [f"objective.others.{name}: {text}" for text in told]
+    return {**raw, "objective": {**objective, "others": pinned}}, wrong
+
+
 def _whole(name: str, answer: Answer) -> bool:
     """Tell whether the cache has all that a model is loaded from."""
     return answer.commit is not None and not source.lacking(answer.files, network.folder("model", name, answer.commit))

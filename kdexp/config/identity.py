@@ -62,6 +62,13 @@ def science(config: dict[str, Any]) -> dict[str, Any]:
     settings["init"] = _unplaced(settings["init"])
     if settings["teacher"].get("pretrain"):
         settings["teacher"] = {**settings["teacher"], "pretrain": _unplaced(settings["teacher"]["pretrain"])}
+    pairs = settings["task"].get("pairs")
+    if isinstance(pairs, dict):  # data beside a task's own
+        settings["task"]["pairs"] = deciding(pairs, PLACES["task"])
+    others = settings["objective"].get("others")
+    if isinstance(others, dict):  # further teachers
+        kept = {n: {key: v for key, v in one.items() if key not in PLACES["teacher"]} for n, one in others.items()}
+        settings["objective"] = {**settings["objective"], "others": kept}
     return {**settings, "dtype": config["runtime"]["dtype"]}
 
 

@@ -22,6 +22,7 @@ ABILITIES = {
     "distributions": "distributions over classes, bins or positions",
     "examples": "one row of logits (B, C) an example",
     "positions": "logits at every position (B, L, ...)",
+    "vectors": "one vector an example",
     "small": "a small head of the same kind on a layer's hidden states",
 }
 """What a head may be able to do, in words for people. Objectives say what they need (``Objective.asks``)."""
@@ -60,6 +61,7 @@ class Head(ABC):
         causal: it asks for what comes next, which a model that reads both ways would see.
         switches: further arguments of a model's forward pass.
         together: examples that are scored at once, at most.
+        method: the one method that trains it; '' = any of them.
     """
 
     name: ClassVar[str]
@@ -71,6 +73,7 @@ class Head(ABC):
     causal: ClassVar[bool] = False
     switches: ClassVar[Mapping[str, Any]] = {}
     together: ClassVar[int] = 64
+    method: ClassVar[str] = ""
 
     @property
     def label_names(self) -> list[str]:
@@ -98,6 +101,10 @@ class Head(ABC):
     @abstractmethod
     def model_config(self) -> dict[str, Any]:
         """Return the values of the model's configuration that make this head."""
+
+    def of_teacher(self, config: Any) -> dict[str, Any]:
+        """Return the values of a student's configuration that follow from its teacher's, before it is cut to size."""
+        return {}
 
     def outputs(self, model_output: Any) -> dict[str, Tensor]:
         """Return the tensors :attr:`names` of what a model returned."""

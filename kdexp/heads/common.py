@@ -21,6 +21,12 @@ def choice(name: str, value: object, allowed: tuple) -> None:
         raise ValueError(f"{name}={value!r} is not known; choose one of {', '.join(map(str, allowed))}")
 
 
+def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
+    """Mean of the real tokens' vectors, (B, L, D) to (B, D); a row without real tokens gives zeros."""
+    mask = attention_mask.to(hidden.dtype)[..., None]
+    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
+
+
 class FirstToken(nn.Sequential):
     """BERT's way to an answer about a whole text: pooler on the first token, dropout, linear map.
 

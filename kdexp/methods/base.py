@@ -11,7 +11,7 @@ import inspect
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -36,19 +36,22 @@ class Facts:
         data: content hash of the task's data.
         origin: identity of the teacher's pretrained weights.
         dtype: what the numbers are computed in (``fp32`` or ``bf16``), decided for this machine.
-        further: content hash of training rows that nobody has labelled, beside labelled ones; None = there are none.
         of: gives the content hash of the data of another configuration: of a stage that is not the run's task's.
+        origin_of: gives the identity of the pretrained weights of another configuration's teacher.
         own: identity of the checkpoint that the student brings; '' = it brings none.
         before: stages that make what the others are given; the teacher's weights come from the last of them.
+        further: content hash of training rows that nobody has labelled, beside labelled ones; None = there are none.
     """
 
     data: str
     origin: str
     dtype: str
-    further: str | None = field(default=None, kw_only=True)
     of: Callable[[Config], str] = field(default=lambda config: digest([config.task]), compare=False)
+    _: KW_ONLY
+    origin_of: Callable[[Config], str] = field(default=lambda config: config.teacher.source, compare=False)
     own: str = ""
     before: tuple[Stage, ...] = ()
+    further: str | None = None
 
 
 class Method(ABC):
@@ -78,6 +81,10 @@ class Method(ABC):
         Its problems are said with the run's. None = it is the run's, or too much is wrong to tell.
         """
         return None
+
+    def beside(self, config: Config) -> dict[str, Config]:
+        """Return the configurations of stages with other teachers, by the keys of these; their problems are said."""
+        return {}
 
     @abstractmethod
     def plan(self, config: Config, facts: Facts) -> Stage:

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kdexp.config.resolve import source_folder, stated
 from kdexp.config.schema import Student, Teacher
 from kdexp.heads.base import Head
-from kdexp.models import architectures, capture, config_json, counting, shared_layers, weights
+from kdexp.models import architectures, capture, config_json, counting, embedder, shared_layers, weights
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
 from kdexp.models.source import fetch, from_scratch, location
@@ -27,11 +27,11 @@ SIZED = ("num_layers", "hidden_size", "num_heads", "intermediate_size")
 
 
 def _auto(name: str) -> Any:
-    """Return one of transformers' Auto classes; importing it takes seconds, and whoever only checks does without."""
+    """Return an Auto class by its name; importing transformers takes seconds, and whoever only checks does without."""
     import transformers
 
     architectures.install()
-    return getattr(transformers, name)
+    return getattr(embedder if name == embedder.AutoEmbedder.__name__ else transformers, name)
 
 
 @contextmanager
@@ -203,6 +203,8 @@ def build_student(like: Teacher, student: Student, head: Head, dropout: float | 
     """
     config = configuration(like)
     sizes = student.model_dump(include=set(SIZED))
+    for key, value in head.of_teacher(config).items():
+        setattr(config, key, value)
     families.family(str(config.model_type)).resize(config, sizes)
     if dropout is not None:
         for key in vars(config):

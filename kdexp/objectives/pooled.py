@@ -8,17 +8,12 @@ import torch
 from torch import Tensor
 
 from kdexp.heads.batch import MASK
+from kdexp.heads.common import mean_pool
 from kdexp.objectives.base import Batch, Features, Objective
 from kdexp.objectives.common import choice, exact, layers_of, mask_for, over_layers, picked, some, targets
 
 POOLS = ("cls", "mean")
 ROWS = ("sentences", "tokens")
-
-
-def mean_pool(hidden: Tensor, attention_mask: Tensor) -> Tensor:
-    """Mean of the real tokens' vectors, (B, L, D) to (B, D); a row without real tokens gives zeros."""
-    mask = attention_mask.to(hidden.dtype)[..., None]
-    return (hidden * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
 def masked_rows(x: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:

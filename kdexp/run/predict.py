@@ -74,6 +74,8 @@ def problems(asked: Asked) -> list[str]:
 
 def _other_answers(folder: Path, task: Task) -> list[str]:
     """Say that a model answers something else than a task asks."""
+    if "vectors" in task.head.abilities:
+        return [f"model={folder} answers with vectors, no labels: read it with sentence-transformers, or AutoModel."]
     said, shapes = config_json.read(folder), weights.shapes(folder) or {}
     wrong = check_labels(config_json.labels(said), task, f"model {folder}")
     head = task.head.weights or family(str(said.get("model_type"))).head

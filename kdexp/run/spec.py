@@ -84,6 +84,8 @@ def prepare_resolved(
             is added to. Points of a grid that differ by their seed alone are checked once.
     """
     raw, away = probes.pin_models(raw)
+    raw, others_away = probes.pin_others(raw)
+    away += others_away
     config, problems = typed(raw)
     if config is None:
         return None, problems + _further(raw, problems) + away
@@ -164,11 +166,19 @@ def _spec(config: Config, overrides: tuple[str, ...], trial: int | None) -> RunS
 def said(config: Config) -> Facts:
     """Return stand-ins for contents: what the configuration says of data, weights and arithmetic."""
     data = identity.digest([config.task, config.data.root])
-    own, origin = source.own(config), f"{config.teacher.source}@{config.teacher.revision}"
+    own = source.own(config)
     mine = "" if own is None else f"{own.source}@{own.revision}"
     further = str(config.task["unlabelled"]) if build(config.task).has_further else None
-    known = Facts(data, origin, config.runtime.dtype, lambda other: said(other).data, mine, further=further)
+    known = Facts(
+        data, _named(config), config.runtime.dtype, lambda other: said(other).data,
+        origin_of=_named, own=mine, further=further,
+    )  # fmt: skip
     return pretraining.first(config, known)
+
+
+def _named(config: Config) -> str:
+    """Return a stand-in for the identity of a teacher's weights."""
+    return f"{config.teacher.source}@{config.teacher.revision}"
 
 
 def unknown(config: Config) -> list[str]:
@@ -202,7 +212,8 @@ def facts(config: Config, cache: Path | None = None) -> Facts:
         _weights(config.teacher),
         decide_dtype(config.runtime.dtype, config.runtime.device),
         lambda other: _fingerprint(build(other.task), other.data.root, place),
-        "" if own is None else _weights(own),
+        origin_of=lambda other: _weights(other.teacher),
+        own="" if own is None else _weights(own),
         further=task.further(config.data.root, place),
     )
     return pretraining.first(config, known)

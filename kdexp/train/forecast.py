@@ -149,7 +149,8 @@ def _add(line: Line, config: Config, stage: Stage, phase: str, data: _Texts) -> 
     rows, teaches = loop.subset(len(train), recipe.examples), stage.settings.get("teaches")
     pretrained, learned = teaches == PRETRAINED, config.teacher.recipe
     kept = loop.subset(len(train), learned.examples if teaches else None)  # a checkpoint's answers: what it was taught
-    beside = "examples" in head.abilities and not pretrained and recipe.max_length == learned.max_length
+    by_row = bool({"examples", "vectors"} & head.abilities)
+    beside = by_row and not pretrained and recipe.max_length == learned.max_length
     beside = beside and bool(np.isin(rows, kept).all())
     question = Question(
         stage.name, {"weights": PRETRAINED if pretrained else ""}, _never, head,

@@ -662,7 +662,7 @@ class Phase:
             rows: the examples that are worth it; None = all.
         """
         train, head = self.heard()["train"], self.task.head
-        if train.fixed and "examples" in head.abilities:
+        if train.fixed and {"examples", "vectors"} & head.abilities:
             stored = evaluate.answers(model, train, head, self.context, rows)
             teachers.keep_features(folder, stored, self.recipe.max_length, rows)
 

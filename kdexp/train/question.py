@@ -69,7 +69,7 @@ def obstacle(question: Question, asked: str) -> str | None:
     """
     data, identity = question.data, question.identity
     padding = ", ".join(sorted(name for name, positions in question.reads.items() if positions == "all"))
-    by_example = bool({"examples", "positions"} & question.head.abilities)
+    by_example = bool({"examples", "positions", "vectors"} & question.head.abilities)
     untrained = identity is not None and identity["weights"] == PRETRAINED
     unknown = "nobody knows what decides its features (a model of the hub needs teacher.revision=<commit>)"
     reasons = [

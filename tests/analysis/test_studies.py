@@ -17,6 +17,7 @@ SCRIPTS = sorted(designs.STUDIES)
 
 def test_all_are_there() -> None:
     assert SCRIPTS == [
+        "embedding_layers",
         "init_ablation",
         "lgtm_glue",
         "objective_study",

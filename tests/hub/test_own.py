@@ -1,4 +1,4 @@
-"""Students that are checkpoints of the hub in their real forms, beside teachers of the same vocabulary and of another."""
+"""Students that are checkpoints of the hub in their real forms, beside teachers of the same and another vocabulary."""
 
 from __future__ import annotations
 

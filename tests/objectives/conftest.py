@@ -15,6 +15,7 @@ from omegaconf import OmegaConf
 from kdexp.config import choices
 from kdexp.heads.batch import Batch
 from kdexp.heads.classification import Classification
+from kdexp.heads.embedding import Embedding
 from kdexp.heads.regression import Regression
 from kdexp.objectives import layer_maps
 from kdexp.objectives.base import Context, Objective, Shape
@@ -34,7 +35,7 @@ class Toy:
 
     def __init__(self, student: Shape | None = None, teacher: Shape | None = None, classes: int = 4):
         self.student, self.teacher = student or Shape(2, 8, 2), teacher or Shape(4, 8, 2)
-        self.classes = classes
+        self.classes, self.answer = classes, "logits"
         self.generator = torch.Generator().manual_seed(1)
 
     def random(self, *shape: int) -> torch.Tensor:
@@ -42,7 +43,7 @@ class Toy:
 
     def features(self, shape: Shape, lengths: Sequence[int] = LENGTHS, pad_to: int | None = None) -> dict[str, Any]:
         b, n = len(lengths), pad_to or max(lengths)
-        out = {"logits": self.random(b, self.classes)}
+        out = {self.answer: self.random(b, self.classes if self.answer == "logits" else self.teacher.hidden_size)}
         for j in range(shape.num_layers + 1):
             out[f"hidden.{j}"] = self.random(b, n, shape.hidden_size)
             for kind in ("query", "key", "value") if j else ():
@@ -63,6 +64,8 @@ class Toy:
     def setup(self, objective: Objective, chosen: Any = "auto", stage_one: bool = True) -> Objective:
         pairs = layer_maps.resolve(chosen, type(objective), self.student.num_layers, self.teacher.num_layers)
         head = Regression() if self.classes == 1 else Classification([str(c) for c in range(self.classes)])
+        if "vectors" in objective.asks and self.classes > 1:
+            head, self.answer = Embedding(), "embedding"
         context = Context(self.student, self.teacher, pairs, head, 12, {"label": self.labels().numpy()})
         torch.manual_seed(0)
         objective.setup(context)

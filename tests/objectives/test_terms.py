@@ -16,7 +16,7 @@ from kdexp.objectives.base import Shape
 # ``batchwise`` tells the program.
 BATCH_DEPENDENT = {
     "AID", "CKA", "CLKD", "DIST", "HidCLSContrast", "IKD", "PKT", "Procrustes", "RKD", "RankMimic", "Response", "SRD",
-    "ScoreMatching", "SimilarityPreserving",
+    "ScoreMatching", "Similarities", "SimilarityPreserving",
 }  # fmt: skip
 
 # Settings that no YAML names because a plan of stages gives them.
@@ -63,7 +63,7 @@ def test_gradient_reaches_student_and_parts_only(spec, toy, make):
     run(objective, student, teacher, models.batch()).backward()
     assert all(x.grad is None for x in teacher.values())
     wanted = {f"{kind}.{s}" for kind in objective.needs for s, _ in objective.pairs}
-    wanted |= {"logits"} if objective.answers else set()
+    wanted |= {models.answer} if objective.answers else set()
     reached = {name for name, x in student.items() if x.grad is not None and x.grad.abs().sum() > 0}
     assert reached == wanted
     missing = [n for n, p in objective.named_parameters() if p.requires_grad and p.grad is None]
@@ -76,9 +76,9 @@ def test_who_reads_no_answers_needs_none(spec, toy, make):
     sides = [models.features(models.student), models.features(models.teacher)]
     expected = objective(*sides, models.batch())
     for side in sides:
-        side.pop("logits")
+        side.pop(models.answer)
     if objective.answers:
-        with pytest.raises(KeyError, match="logits"):
+        with pytest.raises(KeyError, match=models.answer):
             objective(*sides, models.batch())
     else:
         objective = models.setup(make(spec)).eval()  # a bank that the first pass has moved

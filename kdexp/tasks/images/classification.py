@@ -135,6 +135,11 @@ class ImageTask(TextTask):
     pad: Border = 0
     flip: bool = False
 
+    @property
+    def fixed(self) -> bool:  # type: ignore[override]
+        """See :attr:`Task.fixed`: neither crops nor mirroring."""
+        return not (self.pad or self.flip)
+
     def __post_init__(self) -> None:
         """Check the settings.
 

@@ -201,14 +201,20 @@ class PackedText(Task):
 
     # --- texts ----------------------------------------------------------------------------------------------------
 
-    def _texts(self, split: str, root: str | None, cache: Path | None) -> Iterator[str]:
+    def texts(self, split: str, root: str | None, cache: Path | None) -> Iterator[str]:
+        """Return the documents of a split, one after another; none where it has no file.
+
+        Raises:
+            ValueError: a file cannot be read.
+        """
         for path in self._paths(root, cache).get(split, []):
             try:
                 yield from corpus.documents(path, self.column)
             except ValueError as error:
                 raise ValueError(f"task={self.name}: {error}") from error
 
-    def _state(self, root: str | None, cache: Path | None) -> str:
+    def state(self, root: str | None, cache: Path | None) -> str:
+        """Return a string that changes when the documents might; costs milliseconds."""
         paths = self._paths(root, cache)
         stats = {split: [(str(p.resolve()), p.stat()) for p in found] for split, found in paths.items()}
         seen = {
@@ -218,13 +224,13 @@ class PackedText(Task):
 
     def _known(self, root: str | None, cache: Path | None) -> dict[str, Any]:
         """Return the content's hash and the documents of each split, remembered or read once."""
-        return encoding.remember(cache, "corpora", self._state(root, cache), lambda: self._read(root, cache))
+        return encoding.remember(cache, "corpora", self.state(root, cache), lambda: self._read(root, cache))
 
     def _read(self, root: str | None, cache: Path | None) -> dict[str, Any]:
         sha, counts = hashlib.sha256(), {}
         for split in sorted(self._paths(root, cache)):
             counts[split] = 0
-            for text in self._texts(split, root, cache):
+            for text in self.texts(split, root, cache):
                 content = text.encode("utf-8", "surrogatepass")
                 sha.update(f"{split} {len(content)}\n".encode() + content)
                 counts[split] += 1
@@ -253,7 +259,7 @@ class PackedText(Task):
         wrong = []
         try:
             if self.here(context.root, context.cache):
-                texts = list(islice(self._texts("train", context.root, context.cache), SPECIMENS))
+                texts = list(islice(self.texts("train", context.root, context.cache), SPECIMENS))
                 wrong += [] if texts else [f"{self._silent(context.root, context.cache)}."]
         except ValueError as error:
             wrong.append(f"{error}.")
@@ -304,9 +310,9 @@ class PackedText(Task):
     def _placed(self, shares: dict[str, float], context: DataContext) -> Iterator[tuple[str, str]]:
         """Return all documents with the split that each is in; of train the last, for it may end early."""
         if "validation" not in shares:
-            for text in self._texts("validation", context.root, context.cache):
+            for text in self.texts("validation", context.root, context.cache):
                 yield "validation", text
-        for text in self._texts("train", context.root, context.cache):
+        for text in self.texts("train", context.root, context.cache):
             at, split = corpus.place(text), "train"
             for name, size in shares.items():
                 if 0 <= at < size:
