@@ -282,7 +282,7 @@ def test_what_cannot_be_read_from_left_to_right_is_refused(
         ),
         (["objective=agnostic_mlm", "task=mlm"], "and task=mlm wants an encoder"),
         (["objective=ted"], "on raw text use continual_ted"),
-        (["objective=continual_ted", "init=first"], "nobody fine-tunes a teacher on raw text"),
+        (["objective=continual_ted", "init.source=finetuned"], "nobody fine-tunes a teacher on raw text"),
         (["objective=continual_ted", "objective.schedule=two_phase"], "TED's stage II is one phase; use joint"),
         (["objective=continual_ted", "objective.budget.tokens=9"], "recipe.steps=4: one of them ends the phase"),
         (["objective=continual_ted", "objective.budget.tokens=9", "recipe.steps=null"], "when stage I ends"),
