@@ -149,7 +149,7 @@ def test_mappings_inherit_no_entries():
             expected = set() if none else OTHER_TERMS.get(name, {re.sub("pro_kd_.*", "pro_kd", name)})
             assert found == expected, name
         for name in choices.names(CONF / "task"):
-            more = {"validation_mismatched"} if name == "mnli" else set()
+            more = {"mnli": {"validation_mismatched"}, "sst2_more": {"validation_test"}}.get(name, set())
             files = compose(f"task/{name}").task.get("files", {"train": "", "validation": ""})
             assert set(files) == {"train", "validation"} | more, name
 

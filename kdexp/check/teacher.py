@@ -18,6 +18,9 @@ from kdexp.tasks.labels import check_labels
 
 KINDS = ("hub", "package", "path")
 
+DEPTH = "num_layers"
+"""The one size that may be smaller than the files say: then the first so many layers are the teacher."""
+
 
 @lru_cache(maxsize=256)
 def _problems(name: str, where: str, commit: str | None, sha256: str | None, declared: str) -> tuple[str, ...]:
@@ -53,11 +56,18 @@ def _problems(name: str, where: str, commit: str | None, sha256: str | None, dec
         file, other = f"{folder}/config.json", "local"
         if kind == "hub":
             file, other = f"the config.json of {where} at commit {commit}", f"hub teacher.source={where}"
+        depth = sizes({"source": where, "commit": commit}).get(DEPTH)
+        cut = None not in (depth, values[DEPTH]) and values[DEPTH] < depth and not scratch
         wrong = [
             f"teacher.{key}={values[key]}, but {file} says {value}: use teacher={other}, or correct it."
             for key, value in sizes({"source": where, "commit": commit}).items()
-            if key in SIZES and value is not None and values[key] not in (None, value)
+            if key in SIZES and value is not None and values[key] not in (None, value) and not (key == DEPTH and cut)
         ]
+        if cut and not values["finetune"]:
+            wrong.append(
+                f"teacher.num_layers={values[DEPTH]} with teacher.finetune=false: {file} says {depth}, and the answers "
+                "of a finished classifier are those of all its layers: use teacher.finetune=true, or leave it out."
+            )
         if wrong:
             return tuple(wrong)
     elif kind == "hub":  # nothing could be read, and whoever looked has said why
@@ -73,7 +83,7 @@ def problems(teacher: Teacher) -> list[str]:
 
     A model of the hub is read where its commit is known (:mod:`kdexp.check.probes`).
     """
-    declared = json.dumps(teacher.model_dump(include=set(SIZES)))
+    declared = json.dumps(teacher.model_dump(include={*SIZES, "finetune"}))
     return list(_problems(teacher.name, teacher.source, teacher.commit, teacher.sha256, declared))
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from kdexp.heads.base import Head
 from kdexp.models import architectures, capture, config_json, counting, shared_layers, weights
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
-from kdexp.models.source import fetch, from_scratch, location
+from kdexp.models.source import fetch, from_scratch, is_cut, location
 
 log = logging.getLogger("kdexp")
 
@@ -64,14 +65,17 @@ def _one_sentence(teacher: Teacher) -> Iterator[None]:
 
 
 def configuration(teacher: Teacher) -> Any:
-    """Load the configuration of a teacher's architecture.
+    """Load the configuration of a teacher's architecture, as deep as the teacher is.
 
     Raises:
         ValueError: it cannot be loaded.
     """
     where, options = location(teacher)
     with _one_sentence(teacher):
-        return _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+        config = _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+    if is_cut(teacher):
+        families.family(str(config.model_type)).resize(config, {"num_layers": teacher.num_layers})
+    return config
 
 
 def _folder(teacher: Teacher) -> Path:
@@ -109,6 +113,62 @@ class Undrawn(TorchDispatchMode):
         return args[0] if func in self.FILLS else func(*args, **(kwargs or {}))
 
 
+class Overwritten(Undrawn):
+    """Draws for weights that are overwritten at once: the generator goes on as far as ever, no number is made of it.
+
+    What is drawn next stands where it always stood. A weight that stays random after all is drawn by :meth:`draw`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: dict[int, tuple[torch.Tensor, Any, Any, Any]] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Take as many numbers from the generator as filling a tensor would, and leave the tensor as it is."""
+        if func not in self.FILLS or not _counted(args[0]):
+            return func(*args, **(kwargs or {}))
+        self._left[args[0].data_ptr()] = torch.get_rng_state(), func, args, kwargs or {}
+        torch.empty(args[0].numel(), dtype=torch.uint8).random_()
+        return args[0]
+
+    @torch.no_grad()
+    def draw(self, model: nn.Module, names: Iterable[str]) -> None:
+        """Draw the weights that were not overwritten, as they would have been; the generator stays where it is.
+
+        Args:
+            names: theirs; one that is tied to an overwritten weight is that one.
+        """
+        weights, left = model.state_dict(keep_vars=True), set(names)
+        written = {weight.data_ptr() for name, weight in weights.items() if name not in left}
+        with torch.random.fork_rng(devices=[]):
+            for place in {weights[name].data_ptr() for name in left & weights.keys()} & self._left.keys() - written:
+                state, func, args, kwargs = self._left[place]
+                torch.set_rng_state(state)
+                func(*args, **kwargs)
+
+
+def _counted(tensor: torch.Tensor) -> bool:
+    """Tell whether filling a tensor takes one step of the generator an element."""
+    known = tensor.dtype is torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
+    return known and tensor.numel() > 0 and tensor.numel() % 16 == 0 and _steps_alike()
+
+
+@cache
+def _steps_alike() -> bool:
+    """Tell whether this PyTorch's generator takes as many steps for bytes as for numbers, which it does not promise."""
+    states = []
+    with torch.random.fork_rng(devices=[]):
+        for tensor, fill in (
+            (torch.empty(32, dtype=torch.uint8), torch.Tensor.random_),
+            (torch.empty(32), torch.Tensor.normal_),
+            (torch.empty(32), torch.Tensor.uniform_),
+        ):
+            torch.manual_seed(0)
+            fill(tensor)
+            states.append(torch.get_rng_state())
+    return all(torch.equal(states[0], state) for state in states)
+
+
 def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw: bool = True) -> nn.Module:
     """Load a teacher with a head: pretrained with a new one, or from a finished stage.
 
@@ -116,8 +176,8 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
         teacher: the resolved group ``teacher``.
         head: what it shall answer.
         weights: folder of a finished stage whose weights replace the pretrained ones.
-        draw: with ``weights``: draw the random numbers that they replace. What is drawn next, such as an objective's
-            maps, stands where it always stood; False where nothing is.
+        draw: with ``weights``: let the generator go on as if the numbers that they replace had been drawn. What is
+            drawn next, such as an objective's maps, stands where it always stood; False where nothing is.
 
     Returns:
         The model; ``model.made_up`` names the weights that were not there and are random.
@@ -126,16 +186,17 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
         ValueError: a weight is missing (with ``teacher.finetune=false``, of the head too).
     """
     if weights is not None:
-        with nullcontext() if draw else Undrawn():
+        with Overwritten() if draw else Undrawn():
             model = build(configuration(teacher), head, teacher)
         return load_weights(model, weights)
     if from_scratch(teacher.source):
         return _from_scratch(teacher, head)
     folder = _folder(teacher)
     with _quietly(), _one_sentence(teacher):
+        shape = {"config": _answering(configuration(teacher), head)} if is_cut(teacher) else head.model_config()
         model, info = _auto(head.auto_class).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
-            local_files_only=True, ignore_mismatched_sizes=True, **head.model_config(), **_attention(teacher),
+            local_files_only=True, ignore_mismatched_sizes=True, **shape, **_attention(teacher),
         )  # fmt: skip
     model.made_up = frozenset(_made_up(model, info, teacher))
     return model
@@ -186,18 +247,33 @@ def build(config: Any, head: Head, teacher: Teacher) -> nn.Module:
     Raises:
         ValueError: there is no such model.
     """
+    with _one_sentence(teacher):
+        return _auto(head.auto_class).from_config(
+            _answering(config, head), dtype=torch.float32, **_attention(teacher)
+        )  # fmt: skip
+
+
+def _answering(config: Any, head: Head) -> Any:
+    """Return a configuration with what a head asks of it."""
     for key, value in head.model_config().items():
         setattr(config, key, value)
-    with _one_sentence(teacher):
-        return _auto(head.auto_class).from_config(config, dtype=torch.float32, **_attention(teacher))
+    return config
 
 
-def build_student(teacher: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:
+def build_student(
+    teacher: Teacher,
+    student: Student,
+    head: Head,
+    dropout: float | None,
+    seed: int,
+    overwritten: Overwritten | None = None,
+) -> nn.Module:
     """Make a student with random weights: its teacher's architecture with other sizes.
 
     Args:
         dropout: sets every dropout of the architecture; None = as it is.
         seed: of the random weights.
+        overwritten: spares those of weights that are overwritten at once; None = all are drawn.
     """
     config = configuration(teacher)
     sizes = student.model_dump(include=set(SIZED))
@@ -207,7 +283,8 @@ def build_student(teacher: Teacher, student: Student, head: Head, dropout: float
             if key.endswith(("dropout_prob", "dropout")) and isinstance(getattr(config, key), float):
                 setattr(config, key, dropout)
     torch.manual_seed(seed)
-    model = build(config, head, teacher)
+    with overwritten or nullcontext():
+        model = build(config, head, teacher)
     if student.sharing != "none":
         shared_layers.share(model, student.sharing)
     return model
@@ -317,7 +394,7 @@ def describe(model: nn.Module) -> dict[str, int]:
 def count(teacher: Teacher, head: Head, student: Student | None = None) -> int:
     """Count the parameters of a teacher, or of a student of it, without allocating any."""
     folder = source_folder(teacher.source, teacher.commit)
-    resized = None if student is None else student.model_dump(include=set(SIZED))
+    resized = (student or teacher).model_dump(include=set(SIZED))
     counted = None if folder is None else counting.count(stated(folder), head, resized)
     if counted is not None:
         return counted

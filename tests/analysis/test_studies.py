@@ -17,6 +17,8 @@ SCRIPTS = sorted(designs.STUDIES)
 
 def test_all_are_there() -> None:
     assert SCRIPTS == [
+        "capacity_gap",
+        "checkpoint_search",
         "init_ablation",
         "lgtm_glue",
         "objective_study",

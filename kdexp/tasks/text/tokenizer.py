@@ -6,13 +6,13 @@ import hashlib
 import json
 import os
 from collections import Counter
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kdexp.common.machine import version
 from kdexp.tasks.base import DataContext
 from kdexp.tasks.text.rows import Rows
 
