@@ -240,7 +240,8 @@ def markdown(judged: list[Verdict], study: str, split: str = "validation") -> st
     rule = ["---", "---", "---", "---:", "---", "---:", "---:", "---:", "---:", "---"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
     text = table if body else "This study has the runs of no claim."
-    return f"### {render.md(study)}: claims{where}\n\n{text}\n\n" + "\n".join(f"- {note}" for note in notes(judged)) + "\n"
+    notes_ = "\n".join(f"- {note}" for note in notes(judged))
+    return f"### {render.md(study)}: claims{where}\n\n{text}\n\n{notes_}\n"
 
 
 PURPOSE = "Evaluate the claims of analysis/claims.yaml on a study; writes <root>/<study>/tables/claims.md and .csv."
@@ -257,7 +258,8 @@ def run(options: dict[str, str]) -> None:
     collected, split = tables.collected(options), options["split"]
     have = sorted(set(collected.scores.loc[collected.scores["who"] == "student", "split"]))
     if split not in have:
-        raise ValueError(f"split={split}: the runs of {collected.study} have no such scores; they have {', '.join(have)}")
+        there = ", ".join(have)
+        raise ValueError(f"split={split}: the runs of {collected.study} have no such scores; they have {there}")
     judged = evaluate(collected, split=split)
     text = markdown(judged, collected.study, split)
     stem = "claims" if split == "validation" else f"claims-{split}"

@@ -47,8 +47,9 @@ STUDIES = {
         ),
         "methods",
         silent=(
-            "The deepest teacher has 6 layers and 23 million parameters; the gaps of the literature are between networks "
-            "of 110 and 8 layers, or 24 and 6. Teachers of fewer layers are cut from the same model, not pretrained."
+            "The deepest teacher has 6 layers and 23 million parameters; the gaps of the literature are between "
+            "networks of 110 and 8 layers, or 24 and 6. Teachers of fewer layers are cut from the same model, not "
+            "pretrained."
         ),
     ),
     "checkpoint_search": Study(
@@ -62,8 +63,8 @@ STUDIES = {
         ),
         "methods",
         silent=(
-            "The checkpoints are those after each of 4 epochs of one fine-tuning; which one a search by score would have "
-            "picked is another question, and a teacher that is trained for longer may go on to overfit."
+            "The checkpoints are those after each of 4 epochs of one fine-tuning; which one a search by score would "
+            "have picked is another question, and a teacher that is trained for longer may go on to overfit."
         ),
     ),
     "init_ablation": Study(
@@ -145,7 +146,7 @@ STUDIES = {
         "methods",
     ),
     "quickstart": Study(
-        "The quickstart: which teacher layers a small student of MiniLM should start from, and whether distilling helps.",
+        "The quickstart: which teacher layers a small student of MiniLM should start from; whether distilling helps.",
         ("howto.kd.first_over", "distilling"),
         ("howto.kd.first_over_spread.all", "distilling_helps"),
         delta=(1.5, 1.5),

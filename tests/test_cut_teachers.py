@@ -18,7 +18,8 @@ def teacher(request):
     folder = request.getfixturevalue(request.param)
 
     def make(**changes) -> Teacher:
-        return Teacher(**fill({"teacher": {"name": "t", "source": f"path:{folder}", **changes}, "student": {}})["teacher"])
+        said = {"name": "t", "source": f"path:{folder}", **changes}
+        return Teacher(**fill({"teacher": said, "student": {}})["teacher"])
 
     return make
 
@@ -37,7 +38,8 @@ def test_it_is_saved_and_loaded_as_what_it_is(teacher, tmp_path):
     build.save(cut, tmp_path / "stage")
     again = build.load_teacher(teacher(num_layers=3), HEAD, tmp_path / "stage")
     assert all(torch.equal(value, again.state_dict()[name]) for name, value in cut.state_dict().items())
-    assert build.load_teacher(Teacher(name="s", source=f"path:{tmp_path / 'stage'}"), HEAD).config.num_hidden_layers == 3
+    saved = Teacher(name="s", source=f"path:{tmp_path / 'stage'}")
+    assert build.load_teacher(saved, HEAD).config.num_hidden_layers == 3
 
 
 def test_only_fewer_layers_to_be_fine_tuned_can_be_had(teacher):

@@ -31,7 +31,7 @@ def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: dict[str, str], known: Study) -> None:
-    """Scores, claims, the primary ones in words with all their intervals, paper and ours, from one reading of the runs."""
+    """Scores, claims, the primary ones in words with all their intervals, paper and ours: one reading of the runs."""
     from analysis import claims, results, tables
     from analysis.published import compare
 

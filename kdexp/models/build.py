@@ -193,10 +193,10 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
         return _from_scratch(teacher, head)
     folder = _folder(teacher)
     with _quietly(), _one_sentence(teacher):
-        shape = {"config": _answering(configuration(teacher), head)} if is_cut(teacher) else head.model_config()
+        asked = {"config": _answering(configuration(teacher), head)} if is_cut(teacher) else head.model_config()
         model, info = _auto(head.auto_class).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
-            local_files_only=True, ignore_mismatched_sizes=True, **shape, **_attention(teacher),
+            local_files_only=True, ignore_mismatched_sizes=True, **asked, **_attention(teacher),
         )  # fmt: skip
     model.made_up = frozenset(_made_up(model, info, teacher))
     return model
