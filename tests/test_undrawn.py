@@ -52,21 +52,6 @@ def test_a_weight_that_the_file_lacks_is_not_left_undrawn(teacher, folder):
         models.load_teacher(teacher, HEAD, folder, draw=False)
 
 
-def test_overwritten_weights_are_drawn_when_asked_for_and_leave_the_generator_where_it_was(teacher):
-    torch.manual_seed(1)
-    drawn, after = models.build(models.configuration(teacher), HEAD, teacher), torch.get_rng_state()
-    torch.manual_seed(1)
-    spared = models.Overwritten()
-    with spared:
-        model = models.build(models.configuration(teacher), HEAD, teacher)
-    assert models._steps_alike() and torch.equal(torch.get_rng_state(), after)
-    there, names = model.state_dict(), ["classifier.weight", f"{model.base_model_prefix}.pooler.dense.weight"]
-    assert not any(torch.equal(there[name], drawn.state_dict()[name]) for name in names)
-    spared.draw(model, names)
-    assert all(torch.equal(there[name], drawn.state_dict()[name]) for name in names)
-    assert torch.equal(torch.get_rng_state(), after)
-
-
 def facts(study, name: str, init: str) -> list[str]:  # noqa: F811
     """Carry a run out with maps that are learned beside the student; the weights' checksums of its stages."""
     words = [f"init={init}", "objective=hid_seq", "objective.intermediate.hid_seq.projection=always", "recipe.steps=2"]
@@ -79,19 +64,11 @@ def facts(study, name: str, init: str) -> list[str]:  # noqa: F811
     return [files.checksum(path) for key in keys for path in sorted((store / key).glob("**/*.safetensors"))]
 
 
-class Drawn(nullcontext):
-    """In the place of what spares the draws of overwritten weights."""
-
-    def draw(self, model, names) -> None:
-        """Nothing is left to be drawn."""
-
-
 @pytest.mark.parametrize("init", INITS)
 def test_what_stays_random_is_what_it_always_was(study, monkeypatch, init):  # noqa: F811
     """As when every model is built with random weights first, and the teacher loaded each time it is needed."""
     now, loaded = facts(study, "now", init), []
     monkeypatch.setattr(models, "Undrawn", nullcontext)
-    monkeypatch.setattr(models, "Overwritten", Drawn)
     monkeypatch.setattr(Phase, "_listened", lambda self, folder: loaded.append(folder) or self.teacher_model(folder))
     assert facts(study, "before", init) == now
     assert loaded

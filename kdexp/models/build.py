@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -113,62 +112,6 @@ class Undrawn(TorchDispatchMode):
         return args[0] if func in self.FILLS else func(*args, **(kwargs or {}))
 
 
-class Overwritten(Undrawn):
-    """Draws for weights that are overwritten at once: the generator goes on as far as ever, no number is made of it.
-
-    What is drawn next stands where it always stood. A weight that stays random after all is drawn by :meth:`draw`.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._left: dict[int, tuple[torch.Tensor, Any, Any, Any]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Take as many numbers from the generator as filling a tensor would, and leave the tensor as it is."""
-        if func not in self.FILLS or not _counted(args[0]):
-            return func(*args, **(kwargs or {}))
-        self._left[args[0].data_ptr()] = torch.get_rng_state(), func, args, kwargs or {}
-        torch.empty(args[0].numel(), dtype=torch.uint8).random_()
-        return args[0]
-
-    @torch.no_grad()
-    def draw(self, model: nn.Module, names: Iterable[str]) -> None:
-        """Draw the weights that were not overwritten, as they would have been; the generator stays where it is.
-
-        Args:
-            names: theirs; one that is tied to an overwritten weight is that one.
-        """
-        weights, left = model.state_dict(keep_vars=True), set(names)
-        written = {weight.data_ptr() for name, weight in weights.items() if name not in left}
-        with torch.random.fork_rng(devices=[]):
-            for place in {weights[name].data_ptr() for name in left & weights.keys()} & self._left.keys() - written:
-                state, func, args, kwargs = self._left[place]
-                torch.set_rng_state(state)
-                func(*args, **kwargs)
-
-
-def _counted(tensor: torch.Tensor) -> bool:
-    """Tell whether filling a tensor takes one step of the generator an element."""
-    known = tensor.dtype is torch.float32 and tensor.device.type == "cpu" and tensor.is_contiguous()
-    return known and tensor.numel() > 0 and tensor.numel() % 16 == 0 and _steps_alike()
-
-
-@cache
-def _steps_alike() -> bool:
-    """Tell whether this PyTorch's generator takes as many steps for bytes as for numbers, which it does not promise."""
-    states = []
-    with torch.random.fork_rng(devices=[]):
-        for tensor, fill in (
-            (torch.empty(32, dtype=torch.uint8), torch.Tensor.random_),
-            (torch.empty(32), torch.Tensor.normal_),
-            (torch.empty(32), torch.Tensor.uniform_),
-        ):
-            torch.manual_seed(0)
-            fill(tensor)
-            states.append(torch.get_rng_state())
-    return all(torch.equal(states[0], state) for state in states)
-
-
 def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw: bool = True) -> nn.Module:
     """Load a teacher with a head: pretrained with a new one, or from a finished stage.
 
@@ -176,8 +119,8 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
         teacher: the resolved group ``teacher``.
         head: what it shall answer.
         weights: folder of a finished stage whose weights replace the pretrained ones.
-        draw: with ``weights``: let the generator go on as if the numbers that they replace had been drawn. What is
-            drawn next, such as an objective's maps, stands where it always stood; False where nothing is.
+        draw: with ``weights``: draw the random numbers that they replace. What is drawn next, such as an objective's
+            maps, stands where it always stood; False where nothing is.
 
     Returns:
         The model; ``model.made_up`` names the weights that were not there and are random.
@@ -186,7 +129,7 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
         ValueError: a weight is missing (with ``teacher.finetune=false``, of the head too).
     """
     if weights is not None:
-        with Overwritten() if draw else Undrawn():
+        with nullcontext() if draw else Undrawn():
             model = build(configuration(teacher), head, teacher)
         return load_weights(model, weights)
     if from_scratch(teacher.source):
@@ -247,10 +190,9 @@ def build(config: Any, head: Head, teacher: Teacher) -> nn.Module:
     Raises:
         ValueError: there is no such model.
     """
+    _answering(config, head)
     with _one_sentence(teacher):
-        return _auto(head.auto_class).from_config(
-            _answering(config, head), dtype=torch.float32, **_attention(teacher)
-        )  # fmt: skip
+        return _auto(head.auto_class).from_config(config, dtype=torch.float32, **_attention(teacher))
 
 
 def _answering(config: Any, head: Head) -> Any:
@@ -260,20 +202,12 @@ def _answering(config: Any, head: Head) -> Any:
     return config
 
 
-def build_student(
-    teacher: Teacher,
-    student: Student,
-    head: Head,
-    dropout: float | None,
-    seed: int,
-    overwritten: Overwritten | None = None,
-) -> nn.Module:
+def build_student(teacher: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:
     """Make a student with random weights: its teacher's architecture with other sizes.
 
     Args:
         dropout: sets every dropout of the architecture; None = as it is.
         seed: of the random weights.
-        overwritten: spares those of weights that are overwritten at once; None = all are drawn.
     """
     config = configuration(teacher)
     sizes = student.model_dump(include=set(SIZED))
@@ -283,8 +217,7 @@ def build_student(
             if key.endswith(("dropout_prob", "dropout")) and isinstance(getattr(config, key), float):
                 setattr(config, key, dropout)
     torch.manual_seed(seed)
-    with overwritten or nullcontext():
-        model = build(config, head, teacher)
+    model = build(config, head, teacher)
     if student.sharing != "none":
         shared_layers.share(model, student.sharing)
     return model

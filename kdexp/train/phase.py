@@ -158,21 +158,14 @@ class Phase:
 
     def model(self) -> nn.Module:
         """Build the student, on the device, with its first weights: those of the phase before, or its init."""
-        init = build(self.config.init)
-        goes_on = "start" in self.inputs
-        copied = goes_on or "init" in self.inputs or (init.copies and not isinstance(init, Narrow))
-        overwritten = models.Overwritten() if copied else None
         student = models.build_student(
             self.config.teacher,
             self.config.student,
             self.goal.head,
             self.recipe.dropout,
             self.settings["seed"],
-            overwritten,
         )
         self.summary.init = self._first_weights(student)
-        if overwritten is not None and not goes_on:
-            overwritten.draw(student, self.summary.init["random_names"])
         return student.to(self.context.device)
 
     def _first_weights(self, student: nn.Module) -> dict[str, Any]:
