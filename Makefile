@@ -44,9 +44,9 @@ $(STAMP):
 	@$(PY) -m compileall -q -j 0 -x '/tests?/' $(VENV)/lib >/dev/null 2>&1 || true  # templates among them do not compile
 	@touch $(STAMP)
 
-quickstart: env ## a first study on real text, its table and figure (at most 10 minutes on 2 cores)
+quickstart: env ## a first study on real text: its table, figure and verdicts (within 5 minutes on 2 cores)
 	@$(PY) -m kdexp +experiment=quickstart
-	@$(PY) -m analysis.tables study=quickstart
+	@$(PY) -m analysis.studies.quickstart
 	@echo
 	@echo "Tables       multirun/quickstart/tables/    (Markdown, CSV, LaTeX)"
 	@echo "Figure       multirun/quickstart/figures/"

@@ -60,14 +60,17 @@ class Verdict:
         return self.verdict + (" (partial)" if self.partial else "")
 
 
-def evaluate(collected: Collected, claims: list[dict[str, Any]] | None = None) -> list[Verdict]:
+def evaluate(
+    collected: Collected, claims: list[dict[str, Any]] | None = None, split: str = "validation"
+) -> list[Verdict]:
     """Every claim on a study; claims that it has no runs for say so.
 
     ``claims``: the shipped ones if not given. The study's primary claims are corrected together.
+    ``split``: whose scores count; which tasks have signal is told by validation in any case.
     """
     chosen = statements.load() if claims is None else claims
     known, delta = designs.entry(collected.study)
-    signal, scores = gate.signals(collected), Scores(collected)
+    signal, scores = gate.signals(collected), Scores(collected, split)
     drafts, trials = [], []
     for claim in chosen:
         evidence = gather(scores, claim, signal)
@@ -229,30 +232,41 @@ def notes(judged: list[Verdict]) -> list[str]:
     return out + ([f"Not run here: {', '.join(rest)}."] if rest else [])
 
 
-def markdown(judged: list[Verdict], study: str) -> str:
+def markdown(judged: list[Verdict], study: str, split: str = "validation") -> str:
     """Claims that have runs as a table, primary ones first, and the notes."""
+    where = "" if split == "validation" else f" on {split}"
     head = ["claim", "role", "verdict", "effect", "95 % interval", "p", "p (Holm)", "sees", "seeds", "tasks"]
     body = [_row(one) for one in sorted(judged, key=lambda one: not one.primary) if one.verdict != "not run"]
     rule = ["---", "---", "---", "---:", "---", "---:", "---:", "---:", "---:", "---"]
     table = "\n".join(f"| {' | '.join(row)} |" for row in [head, rule, *body])
     text = table if body else "This study has the runs of no claim."
-    return f"### {render.md(study)}: claims\n\n{text}\n\n" + "\n".join(f"- {note}" for note in notes(judged)) + "\n"
+    notes_ = "\n".join(f"- {note}" for note in notes(judged))
+    return f"### {render.md(study)}: claims{where}\n\n{text}\n\n{notes_}\n"
 
 
 PURPOSE = "Evaluate the claims of analysis/claims.yaml on a study; writes <root>/<study>/tables/claims.md and .csv."
+KEYS = {
+    **cli.COMMON,
+    "split": cli.Key("whose scores are judged: validation, or a further split that tasks report beside", "validation"),
+}
 
 
 def run(options: dict[str, str]) -> None:
     """Collect, evaluate, write, print."""
     from analysis import tables
 
-    collected = tables.collected(options)
-    judged = evaluate(collected)
-    text = markdown(judged, collected.study)
+    collected, split = tables.collected(options), options["split"]
+    have = sorted(set(collected.scores.loc[collected.scores["who"] == "student", "split"]))
+    if split not in have:
+        there = ", ".join(have)
+        raise ValueError(f"split={split}: the runs of {collected.study} have no such scores; they have {there}")
+    judged = evaluate(collected, split=split)
+    text = markdown(judged, collected.study, split)
+    stem = "claims" if split == "validation" else f"claims-{split}"
     folder = collected.folder / "tables"
     written = [
-        tables.write(folder / "claims.md", text),
-        tables.write(folder / "claims.csv", render.csv(pd.DataFrame([vars(one) for one in judged]))),
+        tables.write(folder / f"{stem}.md", text),
+        tables.write(folder / f"{stem}.csv", render.csv(pd.DataFrame([vars(one) for one in judged]))),
     ]
     print(text)
     print("Written:", *written, sep="\n  ")
@@ -260,7 +274,7 @@ def run(options: dict[str, str]) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command."""
-    return cli.main("analysis.claims", PURPOSE, cli.COMMON, run, arguments)
+    return cli.main("analysis.claims", PURPOSE, KEYS, run, arguments)
 
 
 if __name__ == "__main__":

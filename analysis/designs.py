@@ -36,6 +36,37 @@ class Study:
 
 HOWTO = ("howto", "distilling", "intermediate")
 STUDIES = {
+    "capacity_gap": Study(
+        "Capacity gap: a small student of teachers of several depths, of an assistant, and along checkpoints.",
+        ("capacity", "distilling"),
+        (
+            "capacity.half_as_deep_over_deepest",
+            "capacity.assistant_over_kd",
+            "capacity.pro_kd_gains_more_from_deeper",
+            "distilling_helps",
+        ),
+        "methods",
+        silent=(
+            "The deepest teacher has 6 layers and 23 million parameters; the gaps of the literature are between "
+            "networks of 110 and 8 layers, or 24 and 6. Teachers of fewer layers are cut from the same model, not "
+            "pretrained."
+        ),
+    ),
+    "checkpoint_search": Study(
+        "Checkpoint search: which checkpoint of the teacher's fine-tuning is best to learn from, by students' sizes.",
+        ("checkpoint",),
+        (
+            "checkpoint.early_over_last",
+            "checkpoint.middle_over_last",
+            "checkpoint.late_over_last",
+            "checkpoint.smaller_students_want_earlier_ones",
+        ),
+        "methods",
+        silent=(
+            "The checkpoints are those after each of 4 epochs of one fine-tuning; which one a search by score would "
+            "have picked is another question, and a teacher that is trained for longer may go on to overfit."
+        ),
+    ),
     "init_ablation": Study(
         "How to Distill your BERT, Table 3: objectives by the teacher layers that a 3-layer student starts from.",
         HOWTO,
@@ -133,9 +164,9 @@ STUDIES = {
         ),
     ),
     "quickstart": Study(
-        "The quickstart: which start and which objective suit a small student of MiniLM.",
-        HOWTO,
-        ("howto.kd.first_over_spread.all", "howto.att_kl_steadier_than_kd", "distilling_helps"),
+        "The quickstart: which teacher layers a small student of MiniLM should start from; whether distilling helps.",
+        ("howto.kd.first_over", "distilling"),
+        ("howto.kd.first_over_spread.all", "distilling_helps"),
         delta=(1.5, 1.5),
     ),
     "ted_glue": Study(

@@ -30,10 +30,10 @@ class Evidence:
 
 
 class Scores:
-    """The validation scores of a study (x100) as arrays (cells, seeds) a task, one set a metric."""
+    """The scores of a study on one split (x100) as arrays (cells, seeds) a task, one set a metric."""
 
-    def __init__(self, collected: Collected):
-        self.collected = collected
+    def __init__(self, collected: Collected, split: str = "validation"):
+        self.collected, self.split = collected, split
         self.kept: dict[str, dict[str, pd.DataFrame]] = {}
         self.pools: dict[tuple[str, str], Pool] = {}
 
@@ -41,7 +41,8 @@ class Scores:
         """Task -> scores, rows cells (``settings_hash``), columns seeds; ``chosen``: each task's own metric."""
         if metric not in self.kept:
             runs = self.collected.runs[["run", "task", "seed", "settings_hash", "metric"]]
-            scores = self.collected.scores.query("who == 'student' and split == 'validation'")
+            scores = self.collected.scores
+            scores = scores[(scores["who"] == "student") & (scores["split"] == self.split)]
             scores = scores.merge(runs.rename(columns={"metric": "chosen"}), on="run")
             scores = scores[scores["metric"] == (scores["chosen"] if metric == "chosen" else metric)]
             scores = scores.assign(value=scores["value"] * 100)
@@ -97,7 +98,9 @@ def gather(scores: Scores, claim: dict[str, Any], signal: dict[str, gate.Signal]
         blocks = {}
         for task, cells in _weights(sides).items() if all(side for _, side in sides) else ():
             table = scores.of(metric).get(task)
-            if table is None or not set(cells) <= set(table.index):
+            if table is None and scores.split != "validation":
+                dropped[task] = f"it has no {scores.split}"
+            elif table is None or not set(cells) <= set(table.index):
                 dropped[task] = f"{metric} was not recorded" if metric != "chosen" else "a run has no finite score"
             elif task in signal and (why := signal[task].why([cell for cell, w in cells.items() if w])):
                 dropped[task] = why

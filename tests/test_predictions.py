@@ -90,20 +90,24 @@ def judge() -> Goal:
     return Judge("judge")
 
 
+def write(folder: Path, answers, targets, judge: Goal) -> None:
+    predictions.write(folder, "validation", answers, targets, judge, judge.evaluate(answers, targets))
+
+
 def test_full_precision_where_half_of_it_would_change_a_score(judge, tmp_path):
     close = np.array([[1.0, 1.0001], [2.0, -1.0]], dtype=np.float32)  # equal in half precision
     for labels, dtype in (([1, 0], np.float32), ([0, 0], np.float32)):
-        predictions.write(tmp_path, "validation", {"logits": close}, {"label": np.array(labels)}, judge)
+        write(tmp_path, {"logits": close}, {"label": np.array(labels)}, judge)
         assert load_file(tmp_path / "predictions" / "validation.safetensors")["logits"].dtype == dtype
     clear = np.array([[1.0, 1.5], [2.0, -1.0]], dtype=np.float32)
-    predictions.write(tmp_path, "validation", {"logits": clear}, {"label": np.array([1, 0])}, judge)
+    write(tmp_path, {"logits": clear}, {"label": np.array([1, 0])}, judge)
     assert load_file(tmp_path / "predictions" / "validation.safetensors")["logits"].dtype == np.float16
 
 
 def test_rows_of_different_lengths_and_labels_that_are_texts(judge, tmp_path):
     rows = [np.ones((2, 3), np.float32), np.zeros((4, 3), np.float32)]
     targets = {"label": [np.array([0, 0]), np.array([0, 1, 0, 0])], "text": ["a", "b"]}
-    predictions.write(tmp_path, "validation", {"logits": rows}, targets, judge)
+    write(tmp_path, {"logits": rows}, targets, judge)
     kept = load_file(tmp_path / "predictions" / "validation.safetensors")
     assert set(kept) == {"logits", "logits.lengths", "target.label", "target.label.lengths", "ids"}
     assert kept["logits"].shape == (6, 3) and kept["logits.lengths"].tolist() == [2, 4]
@@ -112,6 +116,6 @@ def test_rows_of_different_lengths_and_labels_that_are_texts(judge, tmp_path):
 
 def test_answers_and_labels_of_one_name_are_kept_apart(judge, tmp_path):
     answers = {"logits": np.eye(2, dtype=np.float32), "label": np.ones(2)}
-    predictions.write(tmp_path, "validation", answers, {"label": np.arange(2)}, judge)
+    write(tmp_path, answers, {"label": np.arange(2)}, judge)
     kept = load_file(tmp_path / "predictions" / "validation.safetensors")
     assert kept["label"].tolist() == [1, 1] and kept["target.label"].tolist() == [0, 1]

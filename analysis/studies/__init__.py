@@ -18,7 +18,7 @@ from analysis.designs import STUDIES, Study
 
 
 def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
-    """The command of one study: print and write its scores, its claims and its paper's numbers."""
+    """The command of one study: print its scores, claims, what it was run for in words, and its paper's numbers."""
     from analysis import tables
 
     known = STUDIES[name]
@@ -31,8 +31,8 @@ def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: dict[str, str], known: Study) -> None:
-    """Scores, then claims, then paper and ours, all from one reading of the runs."""
-    from analysis import claims, tables
+    """Scores, claims, the primary ones in words with all their intervals, paper and ours: one reading of the runs."""
+    from analysis import claims, results, tables
     from analysis.published import compare
 
     found = tables.run(options)
@@ -40,6 +40,7 @@ def _run(options: dict[str, str], known: Study) -> None:
     verdicts = [one for one in claims.evaluate(found) if one.id.startswith((*known.claims, *known.primary))]
     text = claims.markdown(verdicts, found.study)
     print(text)
+    print(*(results.paragraph(found, one) for one in verdicts if one.primary), "", sep="\n\n")
     tables.write(folder / "claims.md", text)
     lines, notes = compare.compare(found)
     if notes:

@@ -41,8 +41,8 @@ def problems(config: Config, task: Task, objective: bool) -> list[str]:
         )
     if config.task.get("unlabelled") is not None:
         found.append(
-            f"task.unlabelled={config.task['unlabelled']} is for students that read their teacher's tokens, and {sides}: use "
-            " null, or another init.source."
+            f"task.unlabelled={config.task['unlabelled']} is for students that read their teacher's tokens, and "
+            f"{sides}: use null, or another init.source."
         )
     if both.alike or not objective:
         return found

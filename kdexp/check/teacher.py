@@ -19,6 +19,9 @@ from kdexp.tasks.labels import check_labels
 
 KINDS = ("hub", "package", "path")
 
+DEPTH = "num_layers"
+"""The one size that may be smaller than the files say: then the first so many layers are the teacher."""
+
 
 @lru_cache(maxsize=256)
 def _problems(
@@ -60,6 +63,9 @@ def _problems(
         if kind == "hub":
             file, other = f"the config.json of {where} at commit {commit}", f"hub teacher.source={where}"
         other = other if who == "teacher" else "own"
+        depth = sizes({"source": where, "commit": commit}).get(DEPTH)
+        cut = who == "teacher" and not (scratch or free)
+        cut = cut and None not in (depth, values[DEPTH]) and values[DEPTH] < depth
         wrong = [
             f"{place if key == 'family' else who}.{key}={values[key]}, but {file} says {value}: use {who}={other}, or "
             "correct it."
@@ -68,7 +74,13 @@ def _problems(
             and value is not None
             and values[key] not in (None, value)
             and not (free and key not in ("family", "vocab_size"))
+            and not (key == DEPTH and cut)
         ]
+        if cut and not values["finetune"]:
+            wrong.append(
+                f"teacher.num_layers={values[DEPTH]} with teacher.finetune=false: {file} says {depth}, and the answers "
+                "of a finished classifier are those of all its layers: use teacher.finetune=true, or leave it out."
+            )
         if wrong:
             return tuple(wrong)
     elif kind == "hub":  # nothing could be read, and whoever looked has said why
@@ -84,7 +96,7 @@ def problems(teacher: Teacher) -> list[str]:
 
     A model of the hub is read where its commit is known (:mod:`kdexp.check.probes`).
     """
-    declared = json.dumps(teacher.model_dump(include=set(SIZES)))
+    declared = json.dumps(teacher.model_dump(include={*SIZES, "finetune"}))
     where = (teacher.name, teacher.source, teacher.commit, teacher.sha256)
     return list(_problems(teacher.who, teacher.place, *where, declared, teacher.pretrain is not None))
 

@@ -258,10 +258,16 @@ def peak_flops(device: str, dtype: str) -> float | None:
 
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
-    from importlib.metadata import version
-
     found = {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
     return {"kdexp": __version__, "python": platform.python_version(), **found}
+
+
+@lru_cache
+def version(package: str) -> str:
+    """Return the version of an installed package; its metadata are parsed once a process."""
+    from importlib import metadata
+
+    return metadata.version(package)
 
 
 def hardware(device: str) -> str:

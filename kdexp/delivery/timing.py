@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from kdexp.common.registry import build
+from kdexp.delivery import form as forms
+
 BATCHES = (1, 32)
 WARM, LEAST, SECONDS = 5, 20, 4.0
 """Calls that do not count; the fewest that do; seconds after which no further one is begun."""
@@ -73,9 +76,6 @@ def _read(path: Path) -> dict[int, list[dict[str, Any]]]:
 
 def main() -> int:
     """Load, warm up, time, print JSON."""
-    from kdexp.common.registry import build
-    from kdexp.delivery import form as forms
-
     asked = json.loads(sys.argv[1])
     run = forms.form(asked["form"]).load(Path(asked["folder"]), build(asked["task"]).head, asked["threads"])
     told: dict[str, Any] = {"latency_ms": {}, "p95_ms": {}}

@@ -18,7 +18,7 @@ from kdexp.heads.base import Head
 from kdexp.models import architectures, capture, config_json, counting, embedder, shared_layers, weights
 from kdexp.models.families import base as families
 from kdexp.models.families.base import Shape
-from kdexp.models.source import fetch, from_scratch, location
+from kdexp.models.source import fetch, from_scratch, is_cut, location
 
 log = logging.getLogger("kdexp")
 
@@ -64,14 +64,17 @@ def _one_sentence(teacher: Teacher) -> Iterator[None]:
 
 
 def configuration(teacher: Teacher) -> Any:
-    """Load the configuration of a teacher's architecture.
+    """Load the configuration of a teacher's architecture, as deep as the teacher is.
 
     Raises:
         ValueError: it cannot be loaded.
     """
     where, options = location(teacher)
     with _one_sentence(teacher):
-        return _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+        config = _auto("AutoConfig").from_pretrained(where, trust_remote_code=False, **options)
+    if is_cut(teacher):
+        families.family(str(config.model_type)).resize(config, {"num_layers": teacher.num_layers})
+    return config
 
 
 def _folder(teacher: Teacher) -> Path:
@@ -133,9 +136,10 @@ def load_teacher(teacher: Teacher, head: Head, weights: Path | None = None, draw
         return _from_scratch(teacher, head)
     folder = _folder(teacher)
     with _quietly(), _one_sentence(teacher):
+        asked = {"config": _answering(configuration(teacher), head)} if is_cut(teacher) else head.model_config()
         model, info = _auto(head.auto_class).from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, output_loading_info=True, trust_remote_code=False,
-            local_files_only=True, ignore_mismatched_sizes=True, **head.model_config(), **_attention(teacher),
+            local_files_only=True, ignore_mismatched_sizes=True, **asked, **_attention(teacher),
         )  # fmt: skip
     model.made_up = frozenset(_made_up(model, info, teacher))
     return model
@@ -187,10 +191,16 @@ def build(config: Any, head: Head, teacher: Teacher) -> nn.Module:
     Raises:
         ValueError: there is no such model.
     """
-    for key, value in head.model_config().items():
-        setattr(config, key, value)
+    _answering(config, head)
     with _one_sentence(teacher):
         return _auto(head.auto_class).from_config(config, dtype=torch.float32, **_attention(teacher))
+
+
+def _answering(config: Any, head: Head) -> Any:
+    """Return a configuration with what a head asks of it."""
+    for key, value in head.model_config().items():
+        setattr(config, key, value)
+    return config
 
 
 def build_student(like: Teacher, student: Student, head: Head, dropout: float | None, seed: int) -> nn.Module:
@@ -327,9 +337,7 @@ def describe(model: nn.Module) -> dict[str, int]:
 def count(teacher: Teacher, head: Head, student: Student | None = None) -> int:
     """Count the parameters of a model, or of a student of that architecture, without allocating any."""
     folder = source_folder(teacher.source, teacher.commit)
-    if student is None and teacher.pretrain is not None:  # its sizes are its own, and not those of the folder
-        student = as_student(teacher)
-    resized = None if student is None else student.model_dump(include=set(SIZED))
+    resized = (student or teacher).model_dump(include=set(SIZED))
     counted = None if folder is None else counting.count(stated(folder), head, resized)
     if counted is not None:
         return counted

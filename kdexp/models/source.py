@@ -11,7 +11,7 @@ from typing import Any
 
 from kdexp.common import network
 from kdexp.common.files import checksum
-from kdexp.config.resolve import FAMILIES_WITH_ATTENTION, placed, source_folder
+from kdexp.config.resolve import FAMILIES_WITH_ATTENTION, placed, sizes, source_folder
 from kdexp.config.schema import Config, Own, Teacher
 from kdexp.models import weights
 
@@ -53,6 +53,12 @@ def from_scratch(source: str) -> bool:
 
 OF_POSITIONS = {"model_type", "max_position_embeddings", "pad_token_id"}
 """Keys of a config.json from which :func:`positions` is known without the defaults of its family."""
+
+
+def is_cut(teacher: Teacher) -> bool:
+    """Tell whether a teacher is the first layers only (``teacher.num_layers``) of a model that has more."""
+    have = sizes({"source": teacher.source, "commit": teacher.commit}).get("num_layers")
+    return have is not None and teacher.num_layers is not None and teacher.num_layers < have
 
 
 def lacking(files: Iterable[str], folder: Path | None = None) -> str:

@@ -27,6 +27,8 @@ from kdexp.store import shared_run
 from kdexp.tracking import Tracker
 
 log = logging.getLogger("kdexp")
+DUMPER = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+"""Writes the same values; that of libyaml takes a tenth of the time, where it is there."""
 _SPEAKING: ContextVar[Path | None] = ContextVar("run", default=None)
 """The folder of the run whose thread this is."""
 
@@ -128,7 +130,7 @@ def _now() -> str:
 def _write_hydra(spec: RunSpec) -> None:
     """Keep the resolved configuration and the command line, as Hydra would."""
     for name, value in (("config", spec.config.model_dump()), ("overrides", list(spec.overrides))):
-        text = yaml.safe_dump(redact.public(value), sort_keys=False)
+        text = yaml.dump(redact.public(value), Dumper=DUMPER, sort_keys=False)
         files.write_text(spec.run_dir / ".hydra" / f"{name}.yaml", text)
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -97,7 +99,8 @@ class Grid(Sweeper):
                 raise ValueError(f"{override.input_line}: {key} belongs to the whole study; give it one value.")
         form = choose_form(self.form, str(self.master.get("scale", "full")))
         combinations = expand(form, command, parser.parse_override, self.most)
-        return Builder(self.context.config_loader, self.master).build(combinations)
+        with _uncollected():
+            return Builder(self.context.config_loader, self.master).build(combinations)
 
 
 class Builder:
@@ -186,6 +189,18 @@ class Builder:
         common = set.intersection(*(set(c.assignment.values()) for c in everything))
         example = " ".join(t for t in alike[0].assignment.values() if t not in common)
         return f"{text} ({len(alike)} of {len(everything)} points, such as {example})"
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Let no garbage be looked for meanwhile: points stay, and every look at them costs as much as making some."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _matches(key: str, wanted: Any, choices: Mapping[str, str | None], config: Mapping[str, Any]) -> bool:

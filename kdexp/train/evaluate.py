@@ -125,7 +125,7 @@ def scores(
         answered = known[name] if known and name in known else predict(model, split, goal.head, context)
         out[name] = goal.evaluate(answered, split.truths)
         if keep is not None:
-            predictions.write(keep, name, answered, split.truths, goal)
+            predictions.write(keep, name, answered, split.truths, goal, out[name])
     return out
 
 

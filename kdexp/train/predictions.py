@@ -24,7 +24,9 @@ IDS = "ids"
 BY_EXAMPLE = "by_example"
 
 
-def write(folder: Path, split: str, predictions: Predictions, targets: Targets, goal: Goal) -> None:
+def write(
+    folder: Path, split: str, predictions: Predictions, targets: Targets, goal: Goal, scores: Mapping[str, float]
+) -> None:
     """Write what a model answered on a split.
 
     Half precision if the scores are the same numbers with it, else as it is: whoever computes them from the file gets
@@ -36,11 +38,12 @@ def write(folder: Path, split: str, predictions: Predictions, targets: Targets, 
         predictions: by name, arrays (n, ...) or lists of n arrays.
         targets: the labels, likewise.
         goal: judges them.
+        scores: what it says of them.
     """
     from safetensors.numpy import save_file
 
     halved = {name: _halved(values) for name, values in predictions.items()}
-    if goal.evaluate(halved, targets) != goal.evaluate(predictions, targets):
+    if goal.evaluate(halved, targets) != scores:
         halved = dict(predictions)
     labels = {f"target.{name}": values for name, values in targets.items() if _numbers(values)}
     shares = {f"{BY_EXAMPLE}.{name}": values for name, values in goal.contributions(predictions, targets).items()}

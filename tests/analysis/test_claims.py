@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from analysis import claims, cli, statements
+from analysis import claims, statements
 from analysis.collect import collect
 from tests.analysis.synthetic import make_result, write_points, write_run
 
@@ -172,16 +172,7 @@ def test_an_entry_for_several_methods_is_a_claim_each(tmp_path: Path) -> None:
 
 
 def test_the_command_prints_and_corrects(study_on_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        cli.main(
-            "analysis.claims",
-            "",
-            cli.COMMON,
-            claims.run,
-            ["study=quickstart", f"root={study_on_disk}", "source=folders"],
-        )
-        == 0
-    )
+    assert claims.main(["study=quickstart", f"root={study_on_disk}", "source=folders"]) == 0
     out = capsys.readouterr().out
     assert "| **supported** |" in out and "howto.kd.first_over_last" in out and "Not run here:" in out
     verdicts = {one.id: one for one in claims.evaluate(collect("quickstart", study_on_disk, "folders"))}
@@ -189,3 +180,22 @@ def test_the_command_prints_and_corrects(study_on_disk: Path, capsys: pytest.Cap
     assert verdicts["distilling_helps"].holm >= verdicts["distilling_helps"].p
     assert verdicts["ted.over_lwd_over_kd"].verdict == "not run"
     assert (study_on_disk / "quickstart" / "tables" / "claims.csv").is_file()
+
+
+def test_another_split_is_judged_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    results = cell("kd", "first") + cell("finetune", "first") + cell("kd", "first", "cola")
+    for result in results:
+        scores = result["scores"]
+        if result["labels"]["task"] == "rte":  # planted: the other way round there
+            scores["validation_test"] = {"accuracy": 1.2 - scores["validation"]["accuracy"]}
+    found = study(tmp_path, results)
+    (here,) = (one for one in claims.evaluate(found) if one.id == "distilling_helps")
+    (there,) = (one for one in claims.evaluate(found, split="validation_test") if one.id == "distilling_helps")
+    assert (here.verdict, there.verdict) == ("supported", "refuted")
+    assert there.effect == pytest.approx(-here.effect)
+    words = ["study=s", f"root={tmp_path}", "source=folders"]
+    assert claims.main([*words, "split=validation_test"]) == 0
+    assert "### s: claims on validation_test" in capsys.readouterr().out
+    assert (tmp_path / "s" / "tables" / "claims-validation_test.md").is_file()
+    assert claims.main([*words, "split=test"]) == 2
+    assert "split=test: the runs of s have no such scores; they have heldout, validation" in capsys.readouterr().err

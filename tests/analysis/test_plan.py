@@ -29,10 +29,10 @@ def points(program: Program, seeds: int = 3, objectives: tuple[str, ...] = ("kd"
 def test_claims_see_what_their_design_sees(tmp_path: Path) -> None:
     found = {one.id: one for one in plan.sights(points(Program(tmp_path)), "quickstart", 1.2)}
     helps = found["distilling_helps"]  # averaged over two starts: two cells on each side
-    by_hand = minimum_effect(Design(3, (1.2,), 6, (0.5, 0.5, -0.5, -0.5), family=3))
+    by_hand = minimum_effect(Design(3, (1.2,), 6, (0.5, 0.5, -0.5, -0.5), family=2))
     assert (helps.sees, helps.primary, helps.tasks) == (pytest.approx(by_hand), True, ("sst2",))
     gap = found["howto.att_kl_steadier_than_kd"]
-    assert gap.sees == pytest.approx(minimum_effect(Design(3, (1.2,), 6, (1.0, -1.0, -1.0, 1.0), family=3)))
+    assert gap.sees == pytest.approx(minimum_effect(Design(3, (1.2,), 6, (1.0, -1.0, -1.0, 1.0))))
     other = found["howto.kd_as_good_as_att_kl.first"]
     assert not other.primary and other.sees == pytest.approx(minimum_effect(Design(3, (1.2,), 6)))
     assert "ted.over_finetune" not in found
@@ -71,8 +71,8 @@ def test_the_spread_comes_from_an_earlier_study(tmp_path: Path) -> None:
 def test_a_grid_without_finished_runs_is_told_in_spreads(tmp_path: Path) -> None:
     head, *lines = plan.outlook(points(Program(tmp_path)), "quickstart", tmp_path)
     assert "in standard deviations of a run, which is not known" in head and "runs of sst2" in head
-    by_hand = minimum_effect(Design(3, (1.0,), 6, (0.5, 0.5, -0.5, -0.5), family=3))
-    assert f"         distilling_helps (sst2): sees {by_hand:.1f}" in lines and len(lines) == 3
+    by_hand = minimum_effect(Design(3, (1.0,), 6, (0.5, 0.5, -0.5, -0.5), family=2))
+    assert f"         distilling_helps (sst2): sees {by_hand:.1f}" in lines and len(lines) == 2
     assert plan.outlook(points(Program(tmp_path)), "mine", tmp_path) == []
 
 

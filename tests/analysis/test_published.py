@@ -51,7 +51,16 @@ def test_printed_averages_that_do_not_match_their_rows() -> None:
 
 @pytest.mark.parametrize(
     "study",
-    ["init_ablation", "objective_study", "agnostic_objectives", "agnostic_init", "pkd_glue", "pea_kd", "ted_glue"],
+    [
+        "init_ablation",
+        "objective_study",
+        "agnostic_objectives",
+        "agnostic_init",
+        "pkd_glue",
+        "pea_kd",
+        "ted_glue",
+        "capacity_gap",
+    ],
 )
 def test_every_matched_row_exists(study: str) -> None:
     entry = published.match(study)

@@ -8,16 +8,20 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from analysis import designs, statements
 from tests.analysis.synthetic import make_result, write_points, write_run
 
 SCRIPTS = sorted(designs.STUDIES)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_all_are_there() -> None:
     assert SCRIPTS == [
         "embedding_layers",
+        "capacity_gap",
+        "checkpoint_search",
         "init_ablation",
         "lgtm_glue",
         "objective_study",
@@ -75,3 +79,18 @@ def test_smaller_forms_share_the_entry_with_a_delta_of_their_own() -> None:
     full, delta = designs.entry("ted_glue")
     assert designs.entry("ted_glue_desk") == (full, 1.5) and delta == 1.0
     assert designs.entry("mine")[0].primary == ()
+
+
+def test_the_readme_shows_the_quickstart_that_is_shipped() -> None:
+    """Its rows are the cells of the grid with their seeds, its verdicts those of the primary claims."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    grid = yaml.safe_load((ROOT / "conf/experiment/quickstart.yaml").read_text(encoding="utf-8"))
+    params = grid["hydra"]["sweeper"]["params"]
+    objectives, inits, seeds = (params[key].split(",") for key in ("objective", "init", "seed"))
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in readme.splitlines() if line.startswith("| ")]
+    shown = {(row[0].removesuffix(" (no distillation)"), row[1], row[2]) for row in rows if len(row) == 6}
+    wanted = {(objective, init, str(len(seeds))) for objective in objectives for init in inits}
+    assert {row for row in shown if row[0] in ("finetune", "kd")} == wanted
+    assert f"distils\n{len(wanted) * len(seeds)} two-layer students" in readme
+    assert rows and params["task"] in readme
+    assert [claim for claim in designs.STUDIES["quickstart"].primary if f"(`{claim}`): **" not in readme] == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from kdexp.config.schema import Recipe
 from kdexp.methods import pro_kd
@@ -56,7 +58,7 @@ def test_controls_share_the_trajectory(distil, store):
     assert stages["pro_kd.part2.checkpoint1"][0]["settings"]["span"] == [1, 2]
 
 
-def test_following_the_final_teacher_is_annealing(distil, store):
+def test_following_the_final_teacher_is_annealing(distil, store, tmp_path):
     """Parts of one schedule are one phase: the same student, bit for bit, as Annealing-KD's first phase makes.
 
     Without decay, for rows of the vocabulary that no text uses decay by one factor a phase, and rounding counts the
@@ -80,6 +82,15 @@ def test_following_the_final_teacher_is_annealing(distil, store):
     assert parts_[0]["files"]["model.safetensors"] != parts_[1]["files"]["model.safetensors"]
     assert parts_[1]["files"]["model.safetensors"] == whole["files"]["model.safetensors"]
     assert control["scores"] == annealing["scores"]
+    # and a teacher that ends early under the schedule of the whole is its checkpoint
+    early = distil("objective=kd", *same, "teacher.recipe.epochs=1", "teacher.recipe.layout_epochs=2")
+    folder = tmp_path / "multirun" / ".store"
+    (of_kd,) = (key for key in (stage["key"] for stage in early["stages"] if stage["name"] == "teacher"))
+    (of_pro_kd,) = (meta["key"] for meta in store()["teacher"] if "checkpoints" in meta["summary"])
+    ended, checkpoint = (
+        load_file(path / "model.safetensors") for path in (folder / of_kd, folder / of_pro_kd / "trajectory" / "01")
+    )
+    assert all(torch.equal(ended[name], checkpoint[name]) for name in ended) and ended.keys() <= checkpoint.keys()
 
 
 def test_fresh_parts_are_not(distil, store):

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.cli import settings
-from kdexp.common import arguments
+from kdexp.common import arguments, files
 from kdexp.common.arguments import Command, Key
 from kdexp.common.problems import ConfigError
 
@@ -21,7 +21,6 @@ def export(
     Raises:
         ValueError: everything that stops it.
     """
-    from kdexp.common import files
     from kdexp.delivery import card, subject, table
     from kdexp.delivery import export as delivery
 

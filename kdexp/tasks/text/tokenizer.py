@@ -8,7 +8,6 @@ import os
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from kdexp.common.machine import version
 from kdexp.tasks.base import DataContext
 from kdexp.tasks.text.rows import Rows
 
