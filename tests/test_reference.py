@@ -82,9 +82,7 @@ def test_golden_functions_are_what_training_calls(name: str):
     if function.__module__ == reference.__name__:
         assert path not in reached()
     else:
-        assert path in reached(), (
-            f"nothing that trains calls {path}: use it, or move it to kdexp/cli/reference.py"
-        )
+        assert path in reached(), f"nothing that trains calls {path}: use it, or move it to kdexp/cli/reference.py"
 
 
 def test_what_nothing_calls_is_not_reached():
