@@ -107,7 +107,7 @@ class Server:
     """
 
     def __init__(self, environment: Mapping[str, str], modules: Sequence[str]) -> None:
-        self.environment = dict(environment)
+        self.environment, self.umask = dict(environment), present_umask()
         self._control, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.warm", str(other.fileno()), *modules], cwd=REPOSITORY, env=self.environment,
@@ -133,9 +133,8 @@ class Server:
             grid: whether runs that it starts are forked from a warm process too: they do not see variables of its own,
                 and are not of its process group.
         """
-        umask = os.umask(0)
-        os.umask(umask)
-        request = [name, [*map(str, words)], str(cwd), dict(environment), umask, grid]
+        umask = present_umask()
+        request = [name, [*map(str, words)], str(cwd), dict(environment), umask, grid and umask == self.umask]
         pipes = [os.pipe() for _ in range(3)]
         socket.send_fds(self._control, [json.dumps(request).encode()], [write for _, write in pipes])
         for _, write in pipes:
@@ -146,6 +145,13 @@ class Server:
         """End the server; what it has forked goes on."""
         self._control.close()
         self.process.wait()
+
+
+def present_umask() -> int:
+    """This process's umask, which can only be read by setting another one."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def read_once(folder: Path, now: bool = False) -> None:
