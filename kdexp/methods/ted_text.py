@@ -42,7 +42,7 @@ class TedText(Method):
                 "objective=ted, or task=mlm or clm."
             ]
         wrong, stage = agnostic.doubly_ended(config), config.objective.filters
-        if agnostic.budget(config) and stage.steps is None and stage.epochs is None:
+        if not wrong and agnostic.budget(config) and stage.steps is None and stage.epochs is None:
             wrong.append(
                 "objective.budget ends stage II, and nothing says when stage I ends: give objective.filters.steps=..."
             )
