@@ -209,7 +209,7 @@ def test_margins_are_those_to_whom_the_teacher_finds_most_alike():
     assert float(similarity_margins(theirs, theirs)) == 0
     few = similarity_margins(ours[:2], theirs[:2])
     few.backward()
-    assert float(few) == 0 and torch.isfinite(ours.grad).all()
+    assert float(few.detach()) == 0 and torch.isfinite(ours.grad).all()
     with pytest.raises(ValueError, match="temperature=0.1 has no effect with similarities.form=margin"):
         Similarities("margin", 0.1)
 
