@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+import torch
+
 from kdexp.common.registry import build, target
 from kdexp.config import schema
 from kdexp.config.schema import Config, Count, Epochs, Group, NotNegative, Rate, Share
@@ -83,7 +85,7 @@ def _matched(config: Config) -> list[dict[str, Any]]:
 
 def filter_stage(
     config: Config, facts: Facts, side: str, teacher: Stage | None, start: Stage | None,
-    learns: str = LEARNS, action: str = "ted.filters",
+    learns: str = LEARNS,
 ) -> Stage:  # fmt: skip
     """Return stage I of one side: same recipe as that model's fine-tuning, but for what ``objective.filters`` says.
 
@@ -95,7 +97,6 @@ def filter_stage(
         teacher: the stage of the fine-tuned one; None = it is as it was pretrained.
         start: of the student; None = its init.
         learns: the objective of the stage.
-        action: what carries it out.
     """
     assert isinstance(config.objective, Settings)
     spec, own = _matched(config)[0], config.objective.filters
@@ -115,7 +116,7 @@ def filter_stage(
     if side == "student":
         first = distill.first_teacher(config, teacher) if start is None else None
         return distill.training(
-            config, facts, name, "filters", terms, recipe, first, start, action=action, shared=True, more=more,
+            config, facts, name, "filters", terms, recipe, first, start, action="ted.filters", shared=True, more=more,
             labelled=True,
         )  # fmt: skip
     settings = {
@@ -125,12 +126,15 @@ def filter_stage(
         "seed": config.teacher.seed,
         **more,
     }
-    return Stage(name, action, settings, {} if teacher is None else {"teacher": teacher}, shared=True)
+    return Stage(name, "ted.filters", settings, {} if teacher is None else {"teacher": teacher}, shared=True)
 
 
 def filters(phase: Phase) -> Summary:
     """Train the filters and heads on one frozen model and keep the filters; the heads are thrown away."""
     model = phase.teacher_model(phase.folder("teacher")) if phase.settings["side"] == "teacher" else phase.model()
+    torch.manual_seed(
+        phase.settings["seed"]
+    )  # whatever this process has drawn before: its teacher may be new or stored
     student = phase.student(model.requires_grad_(False))
     student.training = phase.settings["backbone"] == "train"
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

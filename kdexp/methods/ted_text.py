@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
-
 from kdexp.common.registry import build
 from kdexp.config import schema
 from kdexp.config.schema import Config
@@ -18,7 +16,6 @@ from kdexp.heads.base import LANGUAGE
 from kdexp.methods import agnostic, distill, ted
 from kdexp.methods.base import Facts, Method
 from kdexp.store.stage import Stage
-from kdexp.train.phase import Phase, Summary
 from kdexp.train.question import PRETRAINED
 
 LEARNS = "kdexp.objectives.ted_text.TextFilters"
@@ -55,7 +52,7 @@ class TedText(Method):
         teacher = distill.teacher_stage(config, facts) if adapted else None
         start = distill.start_stage(config, facts, teacher)
         filters = {
-            f"{side}_filters": ted.filter_stage(config, facts, side, teacher, start, LEARNS, "ted_text.filters")
+            f"{side}_filters": ted.filter_stage(config, facts, side, teacher, start, LEARNS)
             for side in ("teacher", "student")
         }
         return distill.training(
@@ -63,9 +60,3 @@ class TedText(Method):
             distill.phase_recipe(config, "joint"), teacher, start, action="agnostic.pretrain",
             teaches=None if adapted else PRETRAINED, parents=filters, more=agnostic.budget(config),
         )  # fmt: skip
-
-
-def filters(phase: Phase) -> Summary:
-    """Train the filters of one frozen model, from random ones that depend on the stage alone."""
-    torch.manual_seed(phase.settings["seed"])
-    return ted.filters(phase)

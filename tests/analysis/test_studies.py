@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_all_are_there() -> None:
     assert SCRIPTS == [
-        "embedding_layers",
         "capacity_gap",
         "checkpoint_search",
+        "embedding_layers",
         "init_ablation",
         "lgtm_glue",
         "objective_study",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+
 import pytest
 import torch
 
@@ -26,6 +29,23 @@ def test_all_stages_of_the_published_start(distil, store):
         f"{i}.linear.{part}": n for i in (0, 1) for part, n in (("weight", 32 * 32), ("bias", 32))
     }
     assert result["cost"]["steps"] > 0
+
+
+def test_filters_do_not_depend_on_what_a_process_did_before(distil, tmp_path):
+    """Trained beside a teacher that is fine-tuned in the same process, and beside one that is in the store."""
+    distil("objective=ted")
+    stages = tmp_path / "multirun" / ".store"
+    (folder,) = [
+        p.parent for p in stages.glob("*/meta.json") if json.loads(p.read_text())["name"] == "ted.teacher_filters"
+    ]
+    before = (folder / "filters.safetensors").read_bytes()
+    shutil.rmtree(folder)
+    for run in tmp_path.glob("multirun/*/*/result.json"):
+        run.unlink()
+    for stage in [p.parent for p in stages.glob("*/meta.json") if json.loads(p.read_text())["name"] == "ted.match"]:
+        shutil.rmtree(stage)
+    distil("objective=ted")
+    assert (folder / "filters.safetensors").read_bytes() == before
 
 
 def test_starts_cross_with_objectives_and_share_their_stages(distil, store):
