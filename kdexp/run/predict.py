@@ -109,6 +109,7 @@ def predict(asked: Asked, show: Callable[[int, int, int], None]) -> tuple[str, s
 
 
 def context(asked: Asked) -> DataContext:
+    """Return what a task is told that is read as a saved model reads it; nothing of train is held out."""
     said = config_json.read(asked.folder)
     path, positions = asked.folder / "tokenizer_config.json", source.positions(said)
     trained = json.loads(path.read_text()).get("model_max_length") if path.is_file() else None
