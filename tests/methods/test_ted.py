@@ -34,10 +34,8 @@ def test_all_stages_of_the_published_start(distil, store):
 def test_filters_do_not_depend_on_what_a_process_did_before(distil, tmp_path):
     """Trained beside a teacher that is fine-tuned in the same process, and beside one that is in the store."""
     distil("objective=ted")
-    stages = tmp_path / "multirun" / ".store"
-    (folder,) = [
-        p.parent for p in stages.glob("*/meta.json") if json.loads(p.read_text())["name"] == "ted.teacher_filters"
-    ]
+    noted = {p.parent: json.loads(p.read_text())["name"] for p in tmp_path.glob("multirun/.store/*/meta.json")}
+    (folder,) = [place for place, name in noted.items() if name == "ted.teacher_filters"]
     before = (folder / "filters.safetensors").read_bytes()
     shutil.rmtree(folder)
     for run in tmp_path.glob("multirun/*/*/result.json"):
