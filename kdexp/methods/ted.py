@@ -132,9 +132,7 @@ def filter_stage(
 def filters(phase: Phase) -> Summary:
     """Train the filters and heads on one frozen model and keep the filters; the heads are thrown away."""
     model = phase.teacher_model(phase.folder("teacher")) if phase.settings["side"] == "teacher" else phase.model()
-    torch.manual_seed(
-        phase.settings["seed"]
-    )  # whatever this process has drawn before: its teacher may be new or stored
+    torch.manual_seed(phase.settings["seed"])  # whatever was drawn before: a teacher may be new or stored
     student = phase.student(model.requires_grad_(False))
     student.training = phase.settings["backbone"] == "train"
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
