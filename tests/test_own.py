@@ -183,11 +183,11 @@ def test_a_student_of_its_own_needs_to_be_named(told, words):
 def scratch(words: list[str], tiny_bert_dir: Path, tmp_path: Path) -> list[str]:
     """Command-line words of a run whose teacher is pretrained first, deeper than the folder of its tokenizer."""
     (tmp_path / "texts").mkdir()
-    texts = [". ".join(sentence(7 * row + k, k % 2) for k in range(6)) for row in range(90)]
+    texts = [". ".join([str(row), *(sentence(7 * row + k, k % 2) for k in range(6))]) for row in range(90)]
     (tmp_path / "texts" / "train.txt").write_text("\n\n".join(texts))
     given = [word for word in words if not word.startswith(("teacher=", "teacher.source="))]
     return [
-        *given, "teacher=scratch", f"teacher.source=scratch:path:{tiny_bert_dir}", "teacher.num_layers=6",
+        *given, "teacher=scratch", f"teacher.source=scratch:path:{tiny_bert_dir}", "teacher.num_layers=6", "teacher.pretrain.heldout=0.1",
         "teacher.hidden_size=16", "teacher.num_heads=2", "teacher.intermediate_size=24",
         f"teacher.pretrain.task.folder={tmp_path / 'texts'}", "teacher.pretrain.task.validation_share=0.1",
         "teacher.pretrain.heldout=0.1", "teacher.pretrain.task.limit_validation=8", "teacher.pretrain.recipe.steps=6",

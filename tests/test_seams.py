@@ -99,7 +99,7 @@ def test_subsets_and_new_labels_keep_inputs_and_ids_apart():
 def test_stored_answers_are_not_used_for_other_examples(tmp_path):
     whole = examples()
     config = SimpleNamespace(runtime=None, teacher=Teacher(name="t", source="path:nowhere"))
-    context: Any = SimpleNamespace(config=config, task=lambda: None, data=lambda length: {"train": whole})
+    context: Any = SimpleNamespace(config=config, task=lambda: None, data=lambda length, reader: {"train": whole})
     phase = Phase(Stage("odd", "x", {}), {}, tmp_path, context)
     student: Any = SimpleNamespace(step=SimpleNamespace(want=frozenset()))
     with pytest.raises(ValueError, match=r"stage odd: the teacher's stored answers belong to the task's own examples"):

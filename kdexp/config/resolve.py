@@ -97,7 +97,8 @@ def fill(config: dict[str, Any]) -> dict[str, Any]:
 
 def placed(init: Any) -> bool:
     """Tell whether an init says *where* weights are (``hub:``, ``path:``, ``package:``), not which of the teacher's."""
-    return isinstance(init, dict) and ":" in str(init.get("source"))
+    source = init.get("source") if isinstance(init, dict) else None
+    return isinstance(source, str) and ":" in source
 
 
 def source_folder(source: str, commit: str | None = None) -> Path | None:

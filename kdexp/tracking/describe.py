@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kdexp.common.registry import by_name
-from kdexp.config.identity import PLACES, SCIENCE
+from kdexp.config.identity import LATER, PLACES, SCIENCE
 
 if TYPE_CHECKING:
     from kdexp.tracking.files import Facts
@@ -28,6 +28,7 @@ def params_of(config: dict[str, Any]) -> dict[str, str]:
     dtype = (config.get("runtime") or {}).get("dtype")
     flat |= {} if dtype is None else {"runtime.dtype": str(dtype)}
     places = {f"{group}.{key}" for group, keys in PLACES.items() for key in keys}
+    places |= {path for key in LATER if flat.get(path := f"task.{key}") == "null"}
     return {clean(k): v[:PARAM_LENGTH] for k, v in flat.items() if k not in places and "${" not in v}
 
 
