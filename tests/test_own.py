@@ -187,7 +187,7 @@ def scratch(words: list[str], tiny_bert_dir: Path, tmp_path: Path) -> list[str]:
     (tmp_path / "texts" / "train.txt").write_text("\n\n".join(texts))
     given = [word for word in words if not word.startswith(("teacher=", "teacher.source="))]
     return [
-        *given, "teacher=scratch", f"teacher.source=scratch:path:{tiny_bert_dir}", "teacher.num_layers=6", "teacher.pretrain.heldout=0.1",
+        *given, "teacher=scratch", f"teacher.source=scratch:path:{tiny_bert_dir}", "teacher.num_layers=6",
         "teacher.hidden_size=16", "teacher.num_heads=2", "teacher.intermediate_size=24",
         f"teacher.pretrain.task.folder={tmp_path / 'texts'}", "teacher.pretrain.task.validation_share=0.1",
         "teacher.pretrain.heldout=0.1", "teacher.pretrain.task.limit_validation=8", "teacher.pretrain.recipe.steps=6",

@@ -25,6 +25,10 @@ def resolvers() -> None:
         own = (_parent_.get("per_task") or {}).get(_root_.task.name) or {}
         return own.get(key, default)
 
+    def debug(key: str, default: Any, *, _root_: Any) -> Any:
+        """Look up what debug=... says of a stage that a run has beside its own recipe."""
+        return OmegaConf.select(_root_, f"debug.{key}", default=default)
+
     def run_dir(*, _root_: Any) -> str:
         return str(identified(_root_).run_dir)
 
@@ -32,6 +36,7 @@ def resolvers() -> None:
         return identified(_root_).name
 
     OmegaConf.register_new_resolver("kdexp.per_task", per_task, replace=True)
+    OmegaConf.register_new_resolver("kdexp.debug", debug, replace=True)
     OmegaConf.register_new_resolver("kdexp.run_dir", run_dir, replace=True)
     OmegaConf.register_new_resolver("kdexp.run_name", run_name, replace=True)
 

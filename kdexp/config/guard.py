@@ -22,7 +22,7 @@ from kdexp.common.registry import allowed_packages
 ENVIRONMENT = ("HOME", "MLFLOW_TRACKING_URI", "SCRATCH", "TMPDIR", "USER", "WORK")
 """Variables of the environment that a configuration may read, beside all that begin with ``KDEXP_``."""
 
-REFERENCE = re.compile(r"\$\{([\w.\[\]-]+|kdexp\.per_task:[^${}]*|oc\.env:(\w+)(?:,[^${}]*)?)\}")
+REFERENCE = re.compile(r"\$\{([\w.\[\]-]+|kdexp\.(?:per_task|debug):[^${}]*|oc\.env:(\w+)(?:,[^${}]*)?)\}")
 """Interpolations that may be written: another value, a recipe's table by task, a variable (group 2)."""
 MAKING = ("_target_", "_args_", "_partial_", "_recursive_")
 """Keys by which Hydra makes objects."""

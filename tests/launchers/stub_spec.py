@@ -24,7 +24,7 @@ class Configuration(SimpleNamespace):
     def __init__(self, raw: dict[str, Any]):
         runtime = SimpleNamespace(**{**MACHINERY, **raw["runtime"]})
         tracking = SimpleNamespace(model_dump=lambda: {"enabled": False})
-        known: dict[str, Any] = {"teacher": None, "student": None}
+        known: dict[str, Any] = {"teacher": None, "student": None, "init": raw["init"]}
         known |= {"study": str(raw["study"]), "seed": raw["seed"], "task": raw["task"], "selection": raw["selection"]}
         super().__init__(raw=raw, runtime=runtime, tracking=tracking, dry=False, plan="run", **known)
 
