@@ -176,7 +176,7 @@ def test_texts_that_are_cut_by_tokens_need_equal_tokens(told, words, tiny_robert
 
 def test_a_student_of_its_own_needs_to_be_named(told, words):
     assert "init.source has no value" in told(*words, "student=own", "init=own")
-    assert "student.num_layers" in told(*words, "student=own", "init=first")
+    assert "and none is named: add init=own init.source=" in told(*words, "student=own", "init=first")
 
 
 @pytest.fixture

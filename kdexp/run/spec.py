@@ -23,6 +23,11 @@ from kdexp.methods.base import Facts
 from kdexp.models import source
 from kdexp.store.stage import Stage
 
+DEPTHLESS = (
+    "student.num_layers=null is the depth of a checkpoint of the student's own, and none is named: add init=own "
+    "init.source=..., or choose another student, such as student=l3."
+)
+
 
 @dataclass(frozen=True)
 class RunSpec:
@@ -88,7 +93,8 @@ def prepare_resolved(
     away += others_away
     config, problems = typed(raw)
     if config is None:
-        return None, problems + _further(raw, problems) + away
+        told = [DEPTHLESS if text.startswith("student.num_layers=None ") else text for text in problems]
+        return None, told + _further(raw, problems) + away
     problems = _problems(config, {} if checked is None else checked) + away
     if not problems:
         config, problems = probes.pin_data(config)
