@@ -149,11 +149,10 @@ def cohorts(place: Path, sizes: list[int]) -> list[dict[str, Any]]:
     ]  # fmt: skip
     made = []
     for what, size in (("one by one", "off"), ("as one cohort", "8")):
-        spent = []
+        spent, apart = [], [f"study=cohort_{size}", f"runtime.store=multirun/.{size}", f"runtime.cohort={size}"]
+        kdexp(place, *words[:-2], *apart, "objective=kd", "init=first", "seed=2", "recipe.steps=1")  # makes the teacher
         for steps in UPDATES:
-            spent.append(
-                kdexp(place, *words, f"study=cohort_{size}", f"runtime.cohort={size}", f"recipe.steps={steps}")
-            )
+            spent.append(kdexp(place, *words, *apart, f"recipe.steps={steps}"))
         few, many = spent
         name = f"{UPDATES[1] - UPDATES[0]} updates of 8 students (12-3x768, kd and jsd, live teacher), {what}"
         made.append(row(name, (many[0] - few[0], many[1] - few[1])))
