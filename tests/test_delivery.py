@@ -163,6 +163,65 @@ def test_a_column_that_would_be_replaced_is_refused(delivered, tmp_path, capsys)
     assert "has columns prediction already" in capsys.readouterr().err and not (tmp_path / "out.csv").exists()
 
 
+@pytest.fixture
+def asked(tmp_path, capsys):
+    """``asked(folder, *words)`` asks a form about two rows and returns the exit code and what was said."""
+    (tmp_path / "two.csv").write_text("text\ngood\nbad\n")
+
+    def ask(folder: Path, *words: str) -> tuple[int, str]:
+        code = commands.main(
+            ["predict", str(folder), f"data={tmp_path / 'two.csv'}", f"out={tmp_path / 'a.csv'}", *words]
+        )
+        return code, capsys.readouterr().err
+
+    return ask
+
+
+def test_one_flipped_byte_in_a_form_is_named(delivered, asked, tmp_path):
+    folder = tmp_path / "onnx"
+    shutil.copytree(delivered[0] / "onnx", folder)
+    content = bytearray((folder / "model.onnx").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "model.onnx").write_bytes(content)
+    code, said = asked(folder)
+    assert code == 2 and "model.onnx is damaged" in said and not (tmp_path / "a.csv").exists()
+
+
+@pytest.mark.parametrize("name", ["onnx", "pytorch"])
+def test_a_task_of_other_labels_is_refused_for_every_form(delivered, asked, tmp_path, name):
+    folder = tmp_path / name
+    shutil.copytree(delivered[0] / name, folder)
+    said = json.loads((folder / "config.json").read_text())
+    said |= {"id2label": {"0": "good", "1": "bad"}, "label2id": {"good": 0, "bad": 1}}
+    (folder / "config.json").write_text(json.dumps(said))
+    code, told = asked(folder)  # the task has bad before good
+    assert code == 2 and "bad" in told and "label" in told and "Traceback" not in told, told
+
+
+def test_settings_without_effect_are_refused(delivered, asked):
+    code, said = asked(delivered[0] / "onnx", "device=cuda", "split=validation")
+    assert code == 2 and "split=validation, device=cuda has no effect" in said
+    code, said = asked(delivered[0] / "onnx", "max_length=8")
+    assert code == 0, said
+
+
+def test_answers_that_are_not_finite_are_no_form(place, monkeypatch):
+    from kdexp.delivery.forms.onnx import Onnx
+
+    load = Onnx.load
+    monkeypatch.setattr(
+        Onnx, "load", lambda *a: lambda inputs: {k: v * float("nan") for k, v in load(*a)(inputs).items()}
+    )
+    rows = export.deliver([student(place)], ["onnx"], place / "nan", 1, False, say=lambda line: None)
+    assert "outputs on validation are not finite" in rows[1].failed and not (place / "nan" / "onnx").exists()
+
+
+def test_what_onnx_runtime_cannot_load_is_a_sentence(delivered, place, tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"no graph")
+    with pytest.raises(ValueError, match="ONNX Runtime cannot load"):
+        form.form("onnx").load(tmp_path, student(place).task.head, 1)
+
+
 def test_times_are_of_the_form_in_its_own_process(delivered, place, tmp_path):
     texts = {
         size: [{k: v.numpy() for k, v in next(student(place).sample("validation", size)).inputs.items()}]

@@ -21,14 +21,14 @@ from kdexp.common.problems import ConfigError
 from kdexp.delivery import form as forms
 from kdexp.delivery import timing
 from kdexp.delivery.form import Form
+from kdexp.delivery.forms import RECORD
+from kdexp.delivery.forms import names as form_names
 from kdexp.delivery.intervals import interval
 from kdexp.delivery.subject import Subject, answers
 from kdexp.models import plain
 from kdexp.run import predict
 
 PLAIN = "pytorch"
-RECORD = "kdexp.json"
-"""What a form's folder says of itself, for ``python -m kdexp predict``."""
 MOST = {1: 200, 32: 40}
 """Batches that are timed, by examples a batch: texts of validation with their real lengths."""
 
@@ -101,7 +101,7 @@ def deliver(
     Raises:
         ConfigError: everything that stops it.
     """
-    chosen = [PLAIN, *(name for name in forms.names() if name in names and name != PLAIN)]
+    chosen = [PLAIN, *(name for name in form_names() if name in names and name != PLAIN)]
     wrong = problems(subjects, chosen, out)
     if wrong:
         raise ConfigError(wrong)
@@ -129,6 +129,10 @@ def _forms(subject: Subject, names: Sequence[str], place: Path, say: Callable[[s
         try:
             _write(form, subject, folder, place)
             got, flat = answers(form.load(folder, task.head, 1), split, task)
+            if not np.isfinite(flat).all():
+                raise ValueError(
+                    f"{int((~np.isfinite(flat)).sum())} of its {flat.size} outputs on validation are not finite"
+                )
         except (ValueError, RuntimeError, OSError) as error:
             row.failed = " ".join(str(error).split())[:500]
             shutil.rmtree(folder, ignore_errors=True)
@@ -173,7 +177,11 @@ def _write(form: Form, subject: Subject, folder: Path, place: Path) -> None:
     source = place / form.made_of if form.made_of else subject.folder
     model = plain.load(subject.folder, subject.task.head)
     form.write(model, subject.task.head, folder, source, partial(subject.sample, split))
-    record = {"form": next(name for name in forms.names() if forms.form(name) is form), "task": subject.settings}
+    record = {
+        "form": folder.name,
+        "task": subject.settings,
+        "files": {path.name: files.checksum(path) for path in form.files(folder)},
+    }
     files.write_record(folder / RECORD, record)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
@@ -77,12 +76,6 @@ class Form(ABC):
     def files(self, folder: Path) -> list[Path]:
         """Return the files that hold the model's weights."""
         return [path for path in sorted(folder.iterdir()) if path.suffix in (".safetensors", ".onnx", ".data", ".bin")]
-
-
-def names() -> list[str]:
-    """Return the forms there are, the plain one first."""
-    found = [module.name for module in pkgutil.iter_modules(forms.__path__)]
-    return sorted(found, key=lambda name: (name != "pytorch", name))
 
 
 def form(name: str) -> Form:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,12 @@ DECIDED = 0.5
 
 
 def answered(
-    subject: Subject, form: str, file: Path, threads: int, show: Callable[[int, int, int], None]
+    subject: Subject,
+    form: str,
+    file: Path,
+    threads: int,
+    max_length: int | None,
+    show: Callable[[int, int, int], None],
 ) -> pd.DataFrame:
     """Return a file's rows, all their columns, with ``prediction`` and what it rests on.
 
@@ -30,6 +36,7 @@ def answered(
         form: in which it is there.
         file: the rows, as the task reads them.
         threads: the form may use.
+        max_length: tokens after which an input is cut; None = as the model was trained.
         show: told the batches that are done, how many there are, and the rows of the last one.
 
     Raises:
@@ -37,7 +44,7 @@ def answered(
             that a table holds.
     """
     task = subject.task
-    data = task.unseen(predict.context(subject.asked), "data", file)
+    data = task.unseen(predict.context(replace(subject.asked, max_length=max_length)), "data", file)
     runner = forms.form(form).load(subject.folder, task.head, threads)
     got, _ = answers(runner, data, task, show)
     table = pd.DataFrame(files.read(file, files.header(file)).columns)
@@ -57,6 +64,8 @@ def _columns(head: Head, got: Predictions) -> dict[str, object]:
             "written as the task's leaderboard takes them"
         )
     logits = np.asarray(got["logits"], np.float64)
+    if not np.isfinite(logits).all():
+        raise ValueError(f"{(~np.isfinite(logits)).any(axis=-1).sum()} rows have answers that are not finite")
     if not names:
         return {"prediction": logits.reshape(len(logits), -1)[:, 0]}
     one = "classes" in head.abilities or "decisions" not in head.abilities

@@ -57,14 +57,20 @@ class _Place:
     cast: torch.dtype | None = None
 
 
-def problems(asked: Asked) -> list[str]:
-    """Return everything that stops a prediction, as sentences; nothing is loaded."""
+def problems(asked: Asked, plain: bool = True) -> list[str]:
+    """Return everything that stops a prediction, as sentences; nothing is loaded.
+
+    Args:
+        plain: the folder has weights as transformers reads them; else only its configuration is looked at.
+    """
     folder, task, wrong = asked.folder, asked.task, list[str]()
     if not (folder / "config.json").is_file():
         wrong.append(f"model={folder} has no config.json: give the folder of a run, or of a saved model.")
-    else:
+    elif plain:
         wrong += [f"model={folder}: {text}" for text in weights.problems(folder) + config_json.problems(folder)]
         wrong += _other_answers(folder, task) if not wrong else []
+    else:
+        wrong += check_labels(config_json.labels(config_json.read(folder)), task, f"model {folder}")
     if asked.file is not None and not asked.file.is_file():
         wrong.append(f"data={asked.file} is no file.")
     if asked.root is not None and not Path(asked.root).expanduser().is_dir():

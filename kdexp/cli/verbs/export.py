@@ -11,6 +11,7 @@ from kdexp.cli import settings
 from kdexp.common import arguments, files
 from kdexp.common.arguments import Command, Key
 from kdexp.common.problems import ConfigError
+from kdexp.delivery.forms import names
 
 
 def export(
@@ -56,12 +57,10 @@ def _report(target: Path, told: list[str], as_json: bool) -> None:
 
 
 def _forms(text: str) -> list[str]:
-    from kdexp.delivery import form
-
     asked = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in asked if name not in form.names()]
+    unknown = [name for name in asked if name not in names()]
     if unknown:
-        raise ValueError(f"names forms that do not exist: {', '.join(unknown)}; there are {', '.join(form.names())}")
+        raise ValueError(f"names forms that do not exist: {', '.join(unknown)}; there are {', '.join(names())}")
     return asked
 
 

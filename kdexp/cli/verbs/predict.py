@@ -13,9 +13,10 @@ from kdexp.common import arguments, files
 from kdexp.common.arguments import Command, Key
 from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
+from kdexp.delivery.forms import RECORD, SHAPE
 
-RECORD, ENDINGS = "kdexp.json", (".csv", ".jsonl", ".parquet")
-"""What the folder of an exported form says of itself; endings of tables of answers."""
+ENDINGS = (".csv", ".jsonl", ".parquet")
+"""Of tables of answers."""
 
 
 def predict(
@@ -35,13 +36,19 @@ def predict(
     if not target.parent.is_dir():
         raise ValueError(f"out={out}: there is no folder {target.parent}")
     given = Path(model).expanduser()
-    record = files.read_record(given / RECORD, {"form": str, "task": dict})
+    record = files.read_record(given / RECORD, SHAPE)
     folder, own = (given, record["task"]) if record else prediction.of_run(given)
     chosen, form = settings.task(task, own), record["form"] if record else "pytorch"
     if target.suffix in ENDINGS:
-        return _table(folder, form, chosen, data, target, threads)
+        idle = [f"{k}={v}" for k, v, usual in (("split", split, "test"), ("root", root, ""), ("device", device, "auto"))
+                if v != usual]  # fmt: skip
+        if idle:
+            raise ValueError(f"{', '.join(idle)} has no effect with out={out}: rows of data= are answered on the CPU")
+        return _table(folder, form, chosen, data, target, threads, max_length, (record or {}).get("files", {}))
     if form != "pytorch":
         raise ValueError(f"out={out}: from the form {form} answers are written as {', '.join(ENDINGS)}")
+    if threads != 1:
+        raise ValueError(f"threads={threads} has no effect with out={out}: it is for {', '.join(ENDINGS)}")
     asked = prediction.Asked(
         folder=folder,
         task=build(chosen),
@@ -65,8 +72,11 @@ def predict(
     return 0
 
 
-def _table(folder: Path, form: str, task: dict[str, Any], data: str, out: Path, threads: int) -> int:
-    """Write the rows of a file with the answers beside them."""
+def _table(
+    folder: Path, form: str, task: dict[str, Any], data: str, out: Path, threads: int, max_length: int | None,
+    sums: dict[str, str],
+) -> int:  # fmt: skip
+    """Write the rows of a file with the answers beside them; the form's files are compared with their checksums."""
     from kdexp.delivery import rows, subject
     from kdexp.run import predict as prediction
     from kdexp.run.progress import Display
@@ -74,12 +84,17 @@ def _table(folder: Path, form: str, task: dict[str, Any], data: str, out: Path, 
     if not data:
         raise ValueError(f"data= is needed for out={out}: the file whose rows are answered")
     model = subject.Subject("model", folder, task, None, Path(tempfile.gettempdir()))
-    wrong = prediction.problems(replace(model.asked, file=Path(data).expanduser())) if form == "pytorch" else []
+    wrong = prediction.problems(replace(model.asked, file=Path(data).expanduser()), plain=form in ("pytorch", "bf16"))
+    wrong += [
+        f"{folder / name} is damaged: it is not what was exported; export it again."
+        for name, sha in sums.items()
+        if not (folder / name).is_file() or files.checksum(folder / name) != sha
+    ]
     if wrong:
         raise ValueError(" ".join(wrong))
     with Display("predict", enabled=True) as display:
         table = rows.answered(
-            model, form, Path(data).expanduser(), threads,
+            model, form, Path(data).expanduser(), threads, max_length,
             lambda done, of, examples: display.show("predict", None, done, of, examples),
         )  # fmt: skip
     with files.fresh(out) as aside:

@@ -50,8 +50,7 @@ class Onnx(Form):
                     verbose=False, external_data=False,
                 )  # fmt: skip
         except Exception as error:
-            first = str(error).strip().partition("\n")[0]
-            raise ValueError(f"PyTorch's exporter cannot write this model as ONNX: {first}") from error
+            raise ValueError(f"PyTorch's exporter cannot write this model as ONNX: {_first_line(error)}") from error
         finally:
             log.setLevel(before)
         _strip(folder / FILE)
@@ -64,14 +63,24 @@ class Onnx(Form):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(folder / FILE, options, providers=["CPUExecutionProvider"])
+        try:
+            session = onnxruntime.InferenceSession(folder / FILE, options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # its own kinds are bare ones
+            raise ValueError(f"ONNX Runtime cannot load {folder / FILE}: {_first_line(error)}") from error
         wanted = [one.name for one in session.get_inputs()]
 
         def run(inputs: Inputs) -> dict[str, Tensor]:
-            got = session.run(list(head.names), {name: inputs[name].numpy() for name in wanted})
+            try:
+                got = session.run(list(head.names), {name: inputs[name].numpy() for name in wanted})
+            except Exception as error:
+                raise ValueError(f"ONNX Runtime cannot run {folder / FILE}: {_first_line(error)}") from error
             return {name: torch.from_numpy(values) for name, values in zip(head.names, got, strict=True)}
 
         return run
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _strip(path: Path) -> None:
