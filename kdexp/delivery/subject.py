@@ -33,6 +33,7 @@ class Subject:
         root: local data root, or None.
         cache: folder for tokenised texts.
         result: of the run that made it; None = it is a folder of somebody's.
+        place: folder below the delivery's own that its forms go to ('' = that itself); None = they are only compared.
     """
 
     who: str
@@ -41,6 +42,7 @@ class Subject:
     root: str | None
     cache: Path
     result: Mapping[str, Any] | None = None
+    place: str | None = ""
 
     @cached_property
     def task(self) -> Task:
@@ -84,7 +86,7 @@ def of_run(folder: Path, root: str | None, cache: Path, settings: dict[str, Any]
     taught = (result or {}).get("teacher")
     stage = weights.parent / str(taught["key"]) if taught and taught.get("key") else None
     if stage is not None and (stage / "config.json").is_file():
-        subjects.append(Subject("teacher", stage, own, root, cache, result))
+        subjects.append(Subject("teacher", stage, own, root, cache, result, None))
     return subjects
 
 

@@ -84,7 +84,7 @@ def _picture(path: Path, rows: Sequence[Row], metric: str) -> None:
     best, front = float("-inf"), list[tuple[float, float]]()
     for ms, score, row in points:
         bars = [[max(0.0, score - 100 * row.low)], [max(0.0, 100 * row.high - score)]]
-        axes.errorbar(ms, score, yerr=bars, fmt="o" if row.who == "student" else "s", capsize=3)
+        axes.errorbar(ms, score, yerr=bars, fmt="s" if row.who == "teacher" else "o", capsize=3)
         axes.annotate(f"{row.who} {row.form}", (ms, score), xytext=(5, 5), textcoords="offset points", fontsize=8)
         if score > best:
             best = score
