@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -77,3 +78,25 @@ def test_what_a_delivery_lacks_is_said_before_anything_is_run(kdexp, words, tmp_
 def test_a_teacher_without_a_head_is_refused(kdexp, words, tiny_bert_dir, tmp_path):
     done = kdexp([*words, f"teacher.source=path:{tiny_bert_dir}", "dry=true"])
     assert done.returncode == 2 and "teacher.finetune" in done.stderr and "Traceback" not in done.stderr, done.stderr
+
+
+def test_from_texts_that_nobody_has_labelled(kdexp, words, tiny_csv_task, tmp_path):
+    rows = (tiny_csv_task / "train.csv").read_text().splitlines()[1:]
+    (tmp_path / "texts.csv").write_text("\n".join(["text", *(row.split(",")[0] for row in rows)]) + "\n")
+    mine = ["task.folder=null", f"task.unlabelled={tmp_path / 'texts.csv'}", "student=l1", "init=last", "seed=1"]
+    done = kdexp([*words, *mine])
+    assert done.returncode == 0, done.stdout + done.stderr
+    study = tmp_path / "multirun" / "compress"
+    (one,) = json.loads((study / "race.json").read_text())["chosen"]
+    result = json.loads((study / one["run"] / "result.json").read_text())
+    with (study / "delivery" / "table.csv").open() as file:
+        scores = {(row["model"], row["form"]): float(row["score"]) for row in csv.DictReader(file)}
+    assert scores["l1", "pytorch"] == pytest.approx(result["scores"]["validation"]["accuracy"])
+    assert scores["teacher", "pytorch"] == 1.0, "it agrees with itself"
+    assert "scores are agreement with the teacher" in (study / "delivery" / "table.md").read_text()
+    assert "# local_agreement: " in (study / "delivery" / "l1" / "README.md").read_text()
+    shutil.rmtree(study / "delivery")
+    stage = Path(result["student"]["weights"]).parent / result["teacher"]["key"]
+    (stage / "labels.validation.safetensors").unlink()
+    done = kdexp(["export", str(study / one["run"]), f"out={tmp_path / 'out'}", "forms=onnx", "timed=false"])
+    assert done.returncode == 2 and "has no labels to score against" in done.stderr, done.stdout + done.stderr

@@ -58,7 +58,7 @@ def deliver(
     begun = study / f".{FOLDER}"
     shutil.rmtree(begun, ignore_errors=True)
     rows = export.deliver(subjects, forms, begun, threads, timed, say)
-    stated, metric = export.stated(threads), subjects[0].task.metric
+    stated, metric = export.stated(threads, subjects[0].notes), subjects[0].task.metric
     table.write(begun, rows, metric, stated)
     told = [*table.lines(rows, metric, stated), "", *_chosen(chosen)]
     files.write_text(begun / "table.md", "\n".join(told) + "\n")

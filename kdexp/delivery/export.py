@@ -206,6 +206,11 @@ def _time(subject: Subject, rows: Sequence[Row], place: Path, threads: int, say:
     (place / "texts.npz").unlink()
 
 
-def stated(threads: int) -> dict[str, Any]:
-    """Return where the table was measured."""
-    return {"hardware": machine.hardware("cpu"), "threads": threads, "versions": machine.versions()}
+def stated(threads: int, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return where the table was measured, and what has to be known of the rows."""
+    return {
+        "notes": list(notes),
+        "hardware": machine.hardware("cpu"),
+        "threads": threads,
+        "versions": machine.versions(),
+    }

@@ -29,7 +29,7 @@ def lines(rows: Sequence[Row], metric: str, stated: dict[str, Any]) -> list[str]
             f" Times: medians on {stated['hardware']}, {stated['threads']} thread(s), texts of validation with their "
             "real lengths, each form in a process of its own; memory is that process's peak, libraries included."
         )
-    return [*told, "", note]
+    return [*told, "", note, *(f"Of the rows: {said}." for said in stated["notes"])]
 
 
 def _cells(row: Row) -> list[str]:
