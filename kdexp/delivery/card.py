@@ -48,8 +48,9 @@ def text(subject: Subject, rows: Sequence[Row], table: Sequence[str]) -> str:
         [
             *front, "---", "", f"# {subject.name}: a distilled {head.name} model", "", *made, "", "## How well", "",
             f"{task.metric} {100 * plain.score:.1f} (95 % interval over new examples {100 * plain.low:.1f} to "
-            f"{100 * plain.high:.1f}) on the validation split of {subject.name}.", "", *table, "", "## How to use it", "",
-            *use, "", *([f"Classes: {', '.join(names)}.", ""] if names else []), "## Limits", "",
+            f"{100 * plain.high:.1f}) on the validation split of {subject.name}.", "", *table, "",
+            "## How to use it", "", *use, "",
+            *([f"Classes: {', '.join(names)}.", ""] if names else []), "## Limits", "",
             "- It was judged on the validation split alone; other kinds of texts, languages, times were not.",
             "- What its teacher gets wrong or has learned of people, it may repeat.",
             "- The licence of the teacher and of the data holds for it too. Licence of the teacher: "
