@@ -287,6 +287,7 @@ class Config(Group):
     scale: Text = "full"
     dry: bool = False
     plan: Literal["run", "show"] = "run"
+    budget: Text | None = None
 
 
 def parse(raw: dict[str, Any], objective: type[Objective] = Objective) -> tuple[Config | None, list[str]]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from kdexp.delivery.export import Row
@@ -30,7 +33,11 @@ def text(subject: Subject, rows: Sequence[Row], table: Sequence[str]) -> str:
     pipeline = PIPELINES.get(head.auto_class)
     front = ["---", "library_name: transformers", "tags: [knowledge-distillation, kdexp]"]
     front += [f"pipeline_tag: {pipeline}"] if pipeline else []
-    made = _made(subject.result) if subject.result else ["Not made by a run that kdexp knows: its origin is unknown."]
+    made = (
+        [*_made(subject.result), *_command(subject)]
+        if subject.result
+        else ["Not made by a run that kdexp knows: its origin is unknown."]
+    )
     use = (
         ["```python", "from transformers import pipeline", "", f'ask = pipeline("{pipeline}", model="pytorch")', "```"]
         if pipeline
@@ -39,10 +46,11 @@ def text(subject: Subject, rows: Sequence[Row], table: Sequence[str]) -> str:
     names = head.label_names
     return "\n".join(
         [
-            *front, "---", "", f"# {task.name}: a distilled {head.name} model", "", *made, "", "## How well", "",
+            *front, "---", "", f"# {subject.name}: a distilled {head.name} model", "", *made, "", "## How well", "",
             f"{task.metric} {100 * plain.score:.1f} (95 % interval over new examples {100 * plain.low:.1f} to "
-            f"{100 * plain.high:.1f}) on the validation split of {task.name}.", "", *table, "", "## How to use it", "",
-            *use, "", *([f"Classes: {', '.join(names)}.", ""] if names else []), "## Limits", "",
+            f"{100 * plain.high:.1f}) on the validation split of {subject.name}.", "", *table, "",
+            "## How to use it", "", *use, "",
+            *([f"Classes: {', '.join(names)}.", ""] if names else []), "## Limits", "",
             "- It was judged on the validation split alone; other kinds of texts, languages, times were not.",
             "- What its teacher gets wrong or has learned of people, it may repeat.",
             "- The licence of the teacher and of the data holds for it too. Licence of the teacher: "
@@ -67,5 +75,22 @@ def _made(result: Mapping[str, Any]) -> list[str]:
 
 
 def _licence(result: Mapping[str, Any] | None) -> str:
+    """Return what the teacher's own card says, where it lies beside it; else where to look."""
     source = str(result["science"]["teacher"]["source"]) if result else ""
+    kind, _, place = source.partition(":")
+    path = Path(place).expanduser() / "README.md"
+    if kind == "path" and path.is_file():
+        front = re.match(r"---\n(.*?)\n---", path.read_text(errors="replace"), re.DOTALL)
+        said = re.search(r"^licen[sc]e:\s*(\S.*)$", front[1], re.MULTILINE) if front else None
+        if said:
+            return f"{said[1].strip()} (as its card says)"
     return f"see the card of {source}" if source else "unknown"
+
+
+def _command(subject: Subject) -> list[str]:
+    """Return the command that made the study of a student's run, as its record has it."""
+    path = subject.result and Path(str(subject.result["run"]["folder"])).parent / "study.json"
+    if not path or not path.is_file():
+        return []
+    said = json.loads(path.read_text()).get("command")
+    return [f"- Command: `{said}`"] if said else []

@@ -38,7 +38,7 @@ class Row:
     """A line of the table: one model in one form.
 
     Attributes:
-        who: ``student`` or ``teacher``.
+        who: ``student``, ``teacher``, or the student's size.
         form: its form.
         score: on validation, a fraction; ``low`` and ``high`` its interval over new examples.
         gap: score minus the plain form's, with its interval, example by example; None for the plain one.
@@ -70,7 +70,8 @@ def problems(subjects: Sequence[Subject], names: Sequence[str], out: Path) -> li
     if not out.parent.is_dir():
         wrong.append(f"out={out}: there is no folder {out.parent}.")
     elif not wrong:
-        need = (len(names) + 1) * sum(path.stat().st_size for path in forms.form(PLAIN).files(subjects[0].folder))
+        weights = [path for one in subjects if one.place is not None for path in forms.form(PLAIN).files(one.folder)]
+        need = (len(names) + 1) * sum(path.stat().st_size for path in weights)
         free = shutil.disk_usage(out.parent).free
         if need > free:
             wrong.append(
@@ -88,10 +89,10 @@ def deliver(
     timed: bool,
     say: Callable[[str], None] = print,
 ) -> list[Row]:
-    """Write the student's forms below a folder, and return the table's rows, those of the teacher after its own.
+    """Write the students' forms below a folder, and return the table's rows, model by model.
 
     Args:
-        subjects: the student first.
+        subjects: the models; their ``place`` says which of them are kept.
         names: forms, beside the plain one.
         out: the folder; it gets one folder a form.
         threads: of each form when it is timed.
@@ -111,10 +112,11 @@ def deliver(
         with tempfile.TemporaryDirectory(dir=out, prefix=".") as place:
             made = _forms(subject, chosen, Path(place), say)
             _time(subject, made, Path(place), threads if timed else 0, say)
-            if subject is subjects[0]:
+            if subject.place is not None:
+                (out / subject.place).mkdir(exist_ok=True)
                 for row in made:
                     if not row.failed and forms.form(row.form).files(Path(place) / row.form):
-                        (Path(place) / row.form).rename(out / row.form)
+                        (Path(place) / row.form).rename(out / subject.place / row.form)
         rows += made
     return rows
 
@@ -204,6 +206,11 @@ def _time(subject: Subject, rows: Sequence[Row], place: Path, threads: int, say:
     (place / "texts.npz").unlink()
 
 
-def stated(threads: int) -> dict[str, Any]:
-    """Return where the table was measured."""
-    return {"hardware": machine.hardware("cpu"), "threads": threads, "versions": machine.versions()}
+def stated(threads: int, notes: Sequence[str] = ()) -> dict[str, Any]:
+    """Return where the table was measured, and what has to be known of the rows."""
+    return {
+        "notes": list(notes),
+        "hardware": machine.hardware("cpu"),
+        "threads": threads,
+        "versions": machine.versions(),
+    }

@@ -16,6 +16,7 @@ from kdexp.delivery.form import Runner
 from kdexp.heads.batch import Batch, Predictions
 from kdexp.run import predict
 from kdexp.tasks.base import Dataset, Task
+from kdexp.train import answered
 from kdexp.train.batching import evaluation_batches
 
 BATCH = 32
@@ -33,6 +34,8 @@ class Subject:
         root: local data root, or None.
         cache: folder for tokenised texts.
         result: of the run that made it; None = it is a folder of somebody's.
+        teacher: folder of the stage that has labelled what nobody has labelled; None = there is none.
+        place: folder below the delivery's own that its forms go to ('' = that itself); None = they are only compared.
     """
 
     who: str
@@ -41,6 +44,8 @@ class Subject:
     root: str | None
     cache: Path
     result: Mapping[str, Any] | None = None
+    place: str | None = ""
+    teacher: Path | None = None
 
     @cached_property
     def task(self) -> Task:
@@ -55,8 +60,30 @@ class Subject:
 
     @cached_property
     def data(self) -> dict[str, Dataset]:
-        """The task's splits, read with the model's own tokenizer."""
-        return self.task.datasets(predict.context(self.asked))
+        """The task's splits, read with the model's own tokenizer.
+
+        Raises:
+            ValueError: nobody has labelled validation, and the teacher that did is not in the store any more.
+        """
+        splits = dict(self.task.datasets(predict.context(self.asked)))
+        if not splits["validation"].labelled:
+            if self.teacher is None or not (self.teacher / answered.FILE.format(split="validation")).is_file():
+                raise ValueError(
+                    f"task={self.task.name} has no labels to score against: a teacher's answers were taken for them, "
+                    "and that teacher is not in the store any more. Run it again, or name a task with labels."
+                )
+            splits["validation"] = answered.read(self.teacher, "validation", splits["validation"])
+        return splits
+
+    @cached_property
+    def name(self) -> str:
+        """The task's name as tables show it."""
+        return self.task.shown_name(self.root)
+
+    @property
+    def notes(self) -> list[str]:
+        """What has to be known of the rows that scores are taken on."""
+        return [said for _, said in self.task.marks(self.root)]
 
     def sample(self, split: str, batch: int = BATCH, seed: int = 0) -> Iterator[Batch]:
         """Return batches of a split in a random order that is always the same."""
@@ -80,11 +107,11 @@ def of_run(folder: Path, root: str | None, cache: Path, settings: dict[str, Any]
     if own is None:
         return [Subject("student", weights, settings, root, cache)]
     result = results.read(folder)
-    subjects = [Subject("student", weights, own, root, cache, result)]
     taught = (result or {}).get("teacher")
     stage = weights.parent / str(taught["key"]) if taught and taught.get("key") else None
+    subjects = [Subject("student", weights, own, root, cache, result, teacher=stage)]
     if stage is not None and (stage / "config.json").is_file():
-        subjects.append(Subject("teacher", stage, own, root, cache, result))
+        subjects.append(Subject("teacher", stage, own, root, cache, result, None, stage))
     return subjects
 
 

@@ -29,7 +29,7 @@ def lines(rows: Sequence[Row], metric: str, stated: dict[str, Any]) -> list[str]
             f" Times: medians on {stated['hardware']}, {stated['threads']} thread(s), texts of validation with their "
             "real lengths, each form in a process of its own; memory is that process's peak, libraries included."
         )
-    return [*told, "", note]
+    return [*told, "", note, *(f"Of the rows: {said}." for said in stated["notes"])]
 
 
 def _cells(row: Row) -> list[str]:
@@ -84,7 +84,7 @@ def _picture(path: Path, rows: Sequence[Row], metric: str) -> None:
     best, front = float("-inf"), list[tuple[float, float]]()
     for ms, score, row in points:
         bars = [[max(0.0, score - 100 * row.low)], [max(0.0, 100 * row.high - score)]]
-        axes.errorbar(ms, score, yerr=bars, fmt="o" if row.who == "student" else "s", capsize=3)
+        axes.errorbar(ms, score, yerr=bars, fmt="s" if row.who == "teacher" else "o", capsize=3)
         axes.annotate(f"{row.who} {row.form}", (ms, score), xytext=(5, 5), textcoords="offset points", fontsize=8)
         if score > best:
             best = score

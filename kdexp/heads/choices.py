@@ -36,7 +36,7 @@ class Choices(Classification):
 
     def model_config(self) -> dict[str, Any]:
         """Return one output a text; nothing is computed of labels by the model itself."""
-        return {"num_labels": 1, "problem_type": "single_label_classification"}
+        return {"num_labels": 1}  # transformers reads no config of one label with a problem_type of several
 
     def outputs(self, model_output: Any) -> dict[str, Tensor]:
         """Return the scores of each question's answers, (B, K), of logits (B*K, 1)."""

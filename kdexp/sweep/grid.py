@@ -26,7 +26,7 @@ from kdexp.sweep.compose import Composer, CompositionError
 from kdexp.sweep.grammar import MOST_POINTS, Combination, bare, choose_form, expand, override_values
 from kdexp.sweep.plugins import experiment_sweep, make_launcher
 
-UNSWEPT = ("experiment", "scale", "dry", "study", "plan")
+UNSWEPT = ("experiment", "scale", "dry", "study", "plan", "budget")
 """Keys that describe a whole study: each has one value."""
 
 
@@ -68,7 +68,7 @@ class Grid(Sweeper):
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
             points = self.points(arguments)
-            problems = launcher.problems(devices(points), each(points))
+            problems = launcher.problems(devices(points), each(points)) + unbudgeted(self.master)
             if problems:
                 raise ConfigError(problems)
         except ConfigError:
@@ -101,6 +101,13 @@ class Grid(Sweeper):
         combinations = expand(form, command, parser.parse_override, self.most)
         with _uncollected():
             return Builder(self.context.config_loader, self.master).build(combinations)
+
+
+def unbudgeted(master: DictConfig) -> list[str]:
+    """Say that a budget has no effect, if there is one: only a race has a use for it."""
+    if master.get("budget") is None:
+        return []
+    return [f"budget={master.budget} has no effect: only races have one (+experiment=compress, hydra/sweeper=race)."]
 
 
 class Builder:

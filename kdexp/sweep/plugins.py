@@ -1,6 +1,6 @@
 """Hydra sweepers of kdexp's own, and the launchers they hand points to.
 
-Both are chosen as everywhere in Hydra: ``hydra/sweeper=grid|optuna``, ``hydra/launcher=basic|local|submitit|ray``.
+Both are chosen as everywhere in Hydra: ``hydra/sweeper=grid|race|optuna``, ``hydra/launcher=basic|local|submitit|ray``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from kdexp.launch.base import Launcher
 
 SWEEPERS = {
     "hydra_plugins.kdexp.Grid": ("kdexp.sweep.grid", "Grid"),
+    "hydra_plugins.kdexp.Race": ("kdexp.sweep.race", "Race"),
     "hydra_plugins.kdexp.Optuna": ("kdexp.sweep.search.sweeper", "Optuna"),
 }
 """Names that conf/hydra/sweeper/*.yaml use -> where the class is. Hydra 1.3 wants plugins to be called

@@ -23,7 +23,7 @@ from kdexp.common.redact import public
 from kdexp.common.status import damage, state
 from kdexp.config.identity import LABELS, SCHEMA
 from kdexp.launch import cohorts
-from kdexp.launch.base import Interrupted, Launcher, Outcome, result
+from kdexp.launch.base import Interrupted, Launcher, Outcome, Source, result
 from kdexp.launch.board import Board, duration, summary
 from kdexp.launch.queue import expected, shared_stages
 from kdexp.methods.base import Facts
@@ -53,32 +53,54 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
         SystemExit: code 1, some runs are not finished.
         Interrupted: a person stopped it; the summary has been printed.
     """
-    name, run_dirs = points[0].config.study, points[0].run_dir.parent
-    if not dry:
-        shared_run.meet(points)
-    states = {point.id: state(point.run_dir) for point in points}
-    for broken in filter(None, (damage(point.run_dir) for point in points if states[point.id] == "damaged")):
-        print(f"{broken}: it is set aside, and the run is carried out again", file=sys.stderr)
     if dry:
-        show(name, points, states, launcher)
+        show(points[0].config.study, points, states(points), launcher)
         return []
+    outcomes, unsent = work_off(points, launcher, scale)
+    if unsent or any(outcome.state not in ("finished", "skipped", "pruned") for outcome in outcomes):
+        raise SystemExit(1)
+    return outcomes
+
+
+def states(points: list[RunSpec]) -> dict[str, str]:
+    """Return where each point's run stands, by its id; damaged results are named."""
+    found = {point.id: state(point.run_dir) for point in points}
+    for broken in filter(None, (damage(point.run_dir) for point in points if found[point.id] == "damaged")):
+        print(f"{broken}: it is set aside, and the run is carried out again", file=sys.stderr)
+    return found
+
+
+def work_off(
+    points: list[RunSpec], launcher: Launcher, scale: str, source: Source | None = None
+) -> tuple[list[Outcome], str]:
+    """Carry out points that are not finished: all of them, or those that a source asks for.
+
+    Returns:
+        How each ended, finished ones too; and what could not be sent to object storage, as a sentence.
+
+    Raises:
+        Interrupted: a person stopped it; the summary has been printed.
+    """
+    name, run_dirs = points[0].config.study, points[0].run_dir.parent
+    shared_run.meet(points)
+    found = states(points)
     older = made_before(run_dirs, {point.name for point in points})
     if older:
         print(older, file=sys.stderr)
-    ready = [point for point in points if states[point.id] == "finished"]
+    ready = [point for point in points if found[point.id] == "finished"]
     refuse_stale(ready)
     write(run_dirs, name, scale, command(), [row(point) for point in points])
-    todo = [point for point in points if states[point.id] != "finished"]
+    todo = [point for point in points if found[point.id] != "finished"]
     leases.note(store_root(points[0]), [(point.run_dir, point.outline) for point in todo])
     outcomes = [Outcome(point, "skipped") for point in ready]
     began = time.time()
-    if todo:
+    if todo and (source is None or source):
         launcher.costs = expected(todo, ready)
-        board = Board(len(points), len(ready))
+        board = Board(len(points) if source is None else max(source.size, len(ready)), len(ready))
         try:
             launcher.prepare(todo)
             with following(run_dirs, points[0].config.tracking.model_dump()):
-                outcomes += launcher.launch(todo, board)
+                outcomes += launcher.launch(todo, board) if source is None else launcher.serve(source, board)
         except Interrupted as stopped:
             board.close()
             summary(name, outcomes + stopped.outcomes, time.time() - began, command())
@@ -89,9 +111,7 @@ def carry_out(points: list[RunSpec], launcher: Launcher, scale: str, dry: bool) 
     unsent = shared_run.unsent(points)
     if unsent:
         print(unsent, file=sys.stderr)
-    if unsent or any(outcome.state not in ("finished", "skipped", "pruned") for outcome in outcomes):
-        raise SystemExit(1)
-    return outcomes
+    return outcomes, unsent
 
 
 def store_root(point: RunSpec) -> Path:

@@ -34,7 +34,7 @@ def export(
         rows = delivery.deliver(subjects if teacher else subjects[:1], forms, target, threads, timed, _say)
     except ConfigError as error:
         raise ValueError(" ".join(error.problems)) from error
-    stated, metric = delivery.stated(threads), subjects[0].task.metric
+    stated, metric = delivery.stated(threads, subjects[0].notes), subjects[0].task.metric
     table.write(target, rows, metric, stated)
     told = table.lines(rows, metric, stated)
     for path in (target / "README.md", target / delivery.PLAIN / "README.md"):

@@ -39,7 +39,9 @@ def runner(model: nn.Module, head: Head) -> Runner:
 
     @torch.inference_mode()
     def run(inputs: Inputs) -> dict[str, Tensor]:
-        return {name: values.float() for name, values in head.outputs(model(**inputs)).items()}
+        dtype = next(model.parameters()).dtype
+        given = {name: value.to(dtype) if value.is_floating_point() else value for name, value in inputs.items()}
+        return {name: values.float() for name, values in head.outputs(model(**given)).items()}
 
     return run
 

@@ -27,7 +27,7 @@ from kdexp.run import spec
 from kdexp.run.spec import RunSpec
 from kdexp.sweep import study
 from kdexp.sweep.grammar import Combination, Exclusion, bare, exclusion, one, override_values
-from kdexp.sweep.grid import UNSWEPT, Builder
+from kdexp.sweep.grid import UNSWEPT, Builder, unbudgeted
 from kdexp.sweep.plugins import experiment_sweep, make_launcher
 from kdexp.sweep.search import report
 from kdexp.sweep.search import settings as search_settings
@@ -71,6 +71,7 @@ class Optuna(Sweeper):
             plan = _Plan(self.context.config_loader, self.master, self.form, arguments)
             runtime = plan.raw["runtime"]
             problems = launcher.problems(frozenset({str(runtime["device"])}), int(runtime["devices"]))
+            problems += unbudgeted(self.master)
             if problems:
                 raise ConfigError(problems)
         except ConfigError:
