@@ -15,13 +15,13 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from analysis import cli
-from analysis.tables import collected, write
+from . import cli
+from .tables import collected, write
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.collect import Collected
+    from .collect import Collected
 
 PURPOSE = "Set best-of-grid on validation beside the point chosen on held-out train; writes tables/chosen.md and .csv."
 ROW = ("objective", "init", "student", "task")
@@ -91,7 +91,7 @@ def markdown(frame: pd.DataFrame, study: str) -> str:
 
 def run(options: dict[str, str]) -> None:
     """Choose, write, print."""
-    from analysis import render
+    from . import render
 
     found = collected(options)
     frame = chosen(found)

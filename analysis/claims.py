@@ -16,12 +16,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import cli, designs, gate, render, statements, verdicts
-from analysis.collect import Collected
-from analysis.contrasts import contrast
-from analysis.estimate import Estimate
-from analysis.evidence import NOTHING, Evidence, Scores, gather, partial_tasks
-from analysis.power import detectable
+from . import cli, designs, gate, render, statements, verdicts
+from .collect import Collected
+from .contrasts import contrast
+from .estimate import Estimate
+from .evidence import NOTHING, Evidence, Scores, gather, partial_tasks
+from .power import detectable
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ KEYS = {
 
 def run(options: dict[str, str]) -> None:
     """Collect, evaluate, write, print."""
-    from analysis import tables
+    from . import tables
 
     collected, split = tables.collected(options), options["split"]
     have = sorted(set(collected.scores.loc[collected.scores["who"] == "student", "split"]))

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import cli, crossed, gate, predictions
-from analysis.budget import Option, options
-from analysis.collect import Collected
-from analysis.contrasts import Block, contrast
-from analysis.estimate import Estimate
-from analysis.evidence import Scores, gather
-from analysis.render import md
+from . import cli, crossed, gate, predictions
+from .budget import Option, options
+from .collect import Collected
+from .contrasts import Block, contrast
+from .estimate import Estimate
+from .evidence import Scores, gather
+from .render import md
 
 Array = np.ndarray
 QUESTIONS = ("these examples, new seeds", "these runs, new examples", "new seeds and new examples")
@@ -237,7 +237,7 @@ KEYS = {
 
 def run(options_: dict[str, str]) -> None:
     """Collect, compare, write, print."""
-    from analysis import tables
+    from . import tables
 
     a, b = (selection(options_[name], name) for name in "ab")
     tasks, within = (list(filter(None, options_[name].split(","))) for name in ("tasks", "within"))

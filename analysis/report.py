@@ -17,11 +17,12 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-from analysis import claims, cli, curves, figures, pictures, records, render, search, specimens
-from analysis.collect import Collected
-from analysis.grid import Grid, build
-from analysis.published.compare import compare
 from kdexp.common.redact import one_line
+
+from . import claims, cli, curves, figures, pictures, records, render, search, specimens
+from .collect import Collected
+from .grid import Grid, build
+from .published.compare import compare
 
 PURPOSE = (
     "Write <root>/<study>/report.html: scores, figures, claims, paper and ours, cost, environment, configuration, runs."
@@ -235,7 +236,7 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = ""
 
 def run(options: dict[str, str]) -> None:
     """Collect, write, say where."""
-    from analysis.tables import collected, write
+    from .tables import collected, write
 
     if not options["ui"].startswith(("http://", "https://")):
         raise ValueError(f"ui={options['ui']!r} is not an address; it begins with http:// or https://")

@@ -10,14 +10,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis import claims, cli, designs, gate, render, statements
-from analysis.collect import Collected, collect
-from analysis.compare import QUESTIONS, Comparison, answer
-from analysis.contrasts import contrast
-from analysis.estimate import Estimate
-from analysis.evidence import Scores, gather
-from analysis.grid import build
 from kdexp.common import files
+
+from . import claims, cli, designs, gate, render, statements
+from .collect import Collected, collect
+from .compare import QUESTIONS, Comparison, answer
+from .contrasts import contrast
+from .estimate import Estimate
+from .evidence import Scores, gather
+from .grid import build
 
 HEAD = """\
 # What the desk studies say

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
-from analysis import cli
-from analysis.figures import drawn
 from kdexp.common import searches, sqlite
 from kdexp.common.redact import bare_address
 from kdexp.common.searches import FIGURES, JOURNAL, NOTE, STATES, counted, said, typed
+
+from . import cli
+from .figures import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

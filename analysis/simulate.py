@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from analysis import cli, crossed, gate, stats, verdicts
-from analysis.contrasts import Block, Pool, contrast, pair, tie_groups
-from analysis.estimate import Estimate
+from . import cli, crossed, gate, stats, verdicts
+from .contrasts import Block, Pool, contrast, pair, tie_groups
+from .estimate import Estimate
 
 Array = np.ndarray
 Events = dict[str, bool | None]  # None: this study says nothing of the kind (no interval), and does not count

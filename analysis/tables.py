@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from analysis import cli
 from kdexp.common import files
 
+from . import cli
+
 if TYPE_CHECKING:
-    from analysis.collect import Collected
+    from .collect import Collected
 
 PURPOSE = (
     "Print a finished study's table and write it to <root>/<study>/tables/ and its figure to <root>/<study>/figures/."
@@ -37,7 +38,7 @@ def write(path: Path, text: str) -> Path:
 
 def collected(options: dict[str, str]) -> Collected:
     """Collect with the common options of a command line. pandas is imported here, so that ``--help`` is fast."""
-    from analysis.collect import collect
+    from .collect import collect
 
     return collect(
         options["study"],
@@ -59,8 +60,8 @@ def _by(options: dict[str, str]) -> str | tuple[str, ...]:
 
 def run(options: dict[str, str]) -> Collected:
     """Collect, print, write; returns what was collected for callers that add to it."""
-    from analysis import render
-    from analysis.grid import build
+    from . import render
+    from .grid import build
 
     found = collected(options)
     metrics = [options["metric"]]
@@ -80,7 +81,7 @@ def run(options: dict[str, str]) -> Collected:
             write(folder / f"{stem}.csv", render.csv(table.frame())),
         ]
     if options["figure"] == "yes":
-        from analysis.figures import heat_map, save
+        from .figures import heat_map, save
 
         drawn = build(found, metric="" if options["metric"] == "all" else options["metric"])
         written += save(heat_map(drawn), found.folder / "figures" / "scores")

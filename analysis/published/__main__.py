@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from analysis import cli
-from analysis.tables import collected, write
+from .. import cli
+from ..tables import collected, write
 
 KEYS = {
     **cli.COMMON,
@@ -21,8 +21,8 @@ PURPOSE = "Set a study beside the published numbers; writes <root>/<study>/table
 
 def run(options: dict[str, str]) -> None:
     """Compare, write, print."""
-    from analysis import published, render
-    from analysis.published.compare import compare, markdown
+    from .. import published, render
+    from .compare import compare, markdown
 
     if published.match(options["study"]) is None:
         known = ", ".join(published.matches())

@@ -13,13 +13,13 @@ from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from analysis import cli
-from analysis.designs import STUDIES, Study
+from .. import cli
+from ..designs import STUDIES, Study
 
 
 def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
     """The command of one study: print its scores, claims, what it was run for in words, and its paper's numbers."""
-    from analysis import tables
+    from .. import tables
 
     known = STUDIES[name]
     keys = {
@@ -32,8 +32,8 @@ def reproduce(name: str, arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: dict[str, str], known: Study) -> None:
     """Scores, claims, the primary ones in words with all their intervals, paper and ours: one reading of the runs."""
-    from analysis import claims, results, tables
-    from analysis.published import compare
+    from .. import claims, results, tables
+    from ..published import compare
 
     found = tables.run(options)
     folder = found.folder / "tables"
@@ -53,7 +53,7 @@ class _Commands(MetaPathFinder, InspectLoader):
     """Makes ``analysis.studies.NAME`` a module for every entry of the table, so that ``python -m`` finds it."""
 
     SOURCE = (
-        "import sys\nfrom analysis.studies import reproduce\n\n\n"
+        "import sys\nfrom {package} import reproduce\n\n\n"
         "def main(arguments=None):\n    return reproduce({name!r}, arguments)\n\n\n"
         "if __name__ == '__main__':\n    sys.exit(main())\n"
     )
@@ -65,7 +65,7 @@ class _Commands(MetaPathFinder, InspectLoader):
         return ModuleSpec(fullname, self) if package == __name__ and name in STUDIES else None
 
     def get_source(self, fullname: str) -> str:
-        return self.SOURCE.format(name=fullname.rpartition(".")[2])
+        return self.SOURCE.format(package=__name__, name=fullname.rpartition(".")[2])
 
 
 sys.meta_path.append(_Commands())
