@@ -1,4 +1,4 @@
-"""``python -m analysis.compare study=NAME a=... b=...``: two methods, three questions, and where compute helps most.
+"""``kdexp compare STUDY a=... b=...``: two methods, three questions, and where compute helps most.
 
 ``a`` and ``b`` select runs as claims do: ``a=objective.name=kd,init=first``. New seeds are answered from the study's
 scores; the other two questions need the predictions that runs kept (``analysis.predictions``).
@@ -10,7 +10,7 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -235,8 +235,8 @@ KEYS = {
 }
 
 
-def run(options_: dict[str, str]) -> None:
-    """Collect, compare, write, print."""
+def run(options_: dict[str, Any]) -> cli.Answer:
+    """Collect, compare, write."""
     from . import tables
 
     a, b = (selection(options_[name], name) for name in "ab")
@@ -245,13 +245,17 @@ def run(options_: dict[str, str]) -> None:
     result = compare(collected, a, b, tasks=tasks, within=within, metric=options_["metric"])
     text = markdown(result, collected.study, options_["a"], options_["b"])
     stem = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", options_[name]) for name in "ab")
-    print(text)
-    print("Written:", tables.write(collected.folder / "tables" / "compare" / f"{stem}.md", text))
+    data = {"study": collected.study, "a": options_["a"], "b": options_["b"], **asdict(result)}
+    written = [tables.write(collected.folder / "tables" / "compare" / f"{stem}.md", text)]
+    return cli.Answer(text, data, written)
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.compare", PURPOSE, KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("compare", VERB, arguments)
 
 
 if __name__ == "__main__":

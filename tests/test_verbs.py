@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from kdexp.cli import commands, verbs
-from kdexp.common import arguments
+from kdexp.common import arguments, beside
 from kdexp.common.arguments import Command, Group, Key
 from kdexp.store.stage import Stage
 from kdexp.store.store import Store
@@ -154,7 +154,7 @@ def test_verbs_are_light_and_leave_analysis_alone(kdexp: RunProgram, tmp_path: P
     code = (
         "import sys\nfrom kdexp.cli.main import main\n"
         "assert main(['list', 'root=.']) == 0\n"
-        "print(sorted({'hydra', 'torch', 'mlflow', 'pandas', 'analysis'} & set(sys.modules)))\n"
+        "print(sorted({'hydra', 'torch', 'mlflow', 'pandas', 'analysis', 'kdexp.analysis'} & set(sys.modules)))\n"
     )
     (tmp_path / "program.py").write_text(code)
     done = kdexp([], module="program", cold=True)
@@ -163,14 +163,12 @@ def test_verbs_are_light_and_leave_analysis_alone(kdexp: RunProgram, tmp_path: P
 
 @pytest.mark.parametrize("name", commands.ANALYSIS)
 def test_without_analysis_its_verbs_say_so(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    for module in [m for m in sys.modules if m.split(".")[0] == "analysis"]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "analysis", None)
+    monkeypatch.setattr(beside, "PACKAGE", tmp_path / "kdexp")
     assert commands.main([name, "quickstart"]) == 2
     err = capsys.readouterr().err
-    assert f"kdexp {name} is done by analysis.{name}, which is not installed here" in err and err.count("\n") == 1
+    assert f"kdexp {name} is done by kdexp's analysis, which is not installed here" in err and err.count("\n") == 1
     assert name not in commands.names() and "status" in commands.names()
 
 

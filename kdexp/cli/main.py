@@ -81,18 +81,22 @@ def main(argv: list[str] | None = None) -> int:
     if "--version" in flags:
         print(f"kdexp {__version__} (Hydra {version('hydra-core')}, Python {platform.python_version()})")
         return 0
-    from kdexp.cli import errors
+    from kdexp.cli import completion, errors, offer
+    from kdexp.common import contributed
     from kdexp.config import choices, loading
     from kdexp.sweep import plugins
 
+    if completion.suggest(flags, overrides):
+        return 0
     resolvers()
     plugins.register()
     plugins.take_names()
     choices.hide_bases()
     loading.install(CONFIG_PATH, plugins.SWEEPERS)
+    offer.install(commands.purposes)
     swept = plugins.experiment_sweep(overrides)
     refused = choices.refused(overrides, CONFIG_PATH) + ([swept] if swept else []) + words.problems(flags, overrides)
-    refused += loading.refused_arguments(flags)
+    refused += loading.refused_arguments(flags) + contributed.problems()
     if refused:
         errors.complain(refused)
         return 2

@@ -2,24 +2,24 @@
 
 Either way the analysis is imported as ``kdexp.analysis``, so that a folder ``analysis/`` of somebody else's project is
 never taken for it. In a checkout it is ``analysis`` too, for those who work there.
+
+Every process imports this; what is slow to import comes late.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec
-from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
     from importlib.metadata import EntryPoint
+    from types import ModuleType
 
 PACKAGE = Path(__file__).resolve().parents[1]
-ANALYSIS = f"{PACKAGE.name}.analysis"
+ANALYSIS = "kdexp.analysis"
 
 
 def folder(name: str) -> Path:
@@ -35,25 +35,28 @@ def has_analysis() -> bool:
 
 def offers(group: str) -> list[EntryPoint]:
     """Return what installed packages offer under a name; the analysis' own only where this copy of kdexp has it."""
-    from importlib.metadata import entry_points  # slow to import, and asked by few
+    from importlib.metadata import entry_points
 
     return [entry for entry in entry_points(group=group) if has_analysis() or not entry.value.startswith(ANALYSIS)]
 
 
-class Beside(MetaPathFinder):
-    """Finds ``kdexp.analysis`` in a checkout."""
+class Beside:
+    """Finds ``kdexp.analysis`` in a checkout (an entry of ``sys.meta_path``)."""
 
+    @staticmethod
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+        fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Return where it is; None for everything else, and where it is not beside the package."""
         if fullname != ANALYSIS or not has_analysis():
             return None
+        from importlib.util import spec_from_file_location
+
         place = folder("analysis")
         return spec_from_file_location(fullname, place / "__init__.py", submodule_search_locations=[str(place)])
 
 
 def install() -> None:
-    """Let Python find ``kdexp.analysis``, once for a process; what lies inside the package it finds first."""
-    if not any(isinstance(finder, Beside) for finder in sys.meta_path):
-        sys.meta_path.append(Beside())
+    """Let Python find ``kdexp.analysis``; what lies inside the package it finds first."""
+    if Beside not in sys.meta_path:
+        sys.meta_path.append(Beside)
