@@ -15,7 +15,7 @@ import pytest
 
 from kdexp.cli import completion
 from kdexp.sweep import study as studies
-from tests.conftest import program_environment
+from tests.conftest import RunProgram, program_environment
 
 
 @pytest.fixture
@@ -46,6 +46,12 @@ def test_what_can_follow(folder: Path, line: str, expected: list[str]) -> None:
     assert completion.suggestions(line) == expected
 
 
+def test_a_line_is_needed(kdexp: RunProgram) -> None:
+    done = kdexp(["-sc", "query=bash"], env={"COMP_LINE": None})
+    assert done.returncode == 2 and "with its line in COMP_LINE" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
 def test_a_real_bash_completes_verbs_studies_and_choices(folder: Path) -> None:
     """Keys are typed at a terminal; what bash writes there is read."""
     program = folder / "bin" / "kdexp"

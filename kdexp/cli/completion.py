@@ -14,15 +14,26 @@ from kdexp.cli import commands, offer
 from kdexp.common.arguments import Command, Group
 
 
-def suggest(flags: Sequence[str], words: Sequence[str]) -> bool:
-    """Print what could follow, if that is asked for; return whether that is all (a verb's line is not Hydra's)."""
-    asked = any(flag in ("-sc", "--shell-completion") for flag in flags) and any(w.startswith("query=") for w in words)
-    if not asked:
-        return False
-    line = os.environ.get("COMP_LINE", "")
+def asked(flags: Sequence[str], words: Sequence[str]) -> bool:
+    """Whether a command line asks what could follow another one."""
+    return any(flag in ("-sc", "--shell-completion") for flag in flags) and any(w.startswith("query=") for w in words)
+
+
+def suggest() -> bool:
+    """Print what could follow; return whether that is all, as after a verb (the rest is Hydra's to say).
+
+    Raises:
+        ValueError: there is no line.
+    """
+    line = os.environ.get("COMP_LINE")
+    if line is None:
+        raise ValueError(
+            "-sc query=...: a shell asks so, with its line in COMP_LINE. To have it ask: "
+            'eval "$(kdexp -sc install=bash)".'
+        )
     print(*suggestions(line))
     typed = line.split()[1:]
-    return bool(typed) and commands.asked(typed) and (len(typed) > 1 or line.endswith(" "))
+    return commands.asked(typed) and (len(typed) > 1 or line.endswith(" "))
 
 
 def suggestions(line: str) -> list[str]:

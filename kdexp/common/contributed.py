@@ -82,7 +82,8 @@ def problems() -> list[str]:
         for plugin in plugins()
         if plugin.wrong
     ]
-    return said + _twins([("kdexp", beside.folder("conf")), *((p.distribution, p.conf) for p in usable() if p.conf)])
+    brought = [(plugin.distribution, plugin.conf) for plugin in usable() if plugin.conf]
+    return said + (_twins([("kdexp", beside.folder("conf")), *brought]) if brought else [])
 
 
 def _twins(places: Iterable[tuple[str, Path]]) -> list[str]:
