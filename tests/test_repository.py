@@ -185,13 +185,6 @@ def test_lock_satisfies_pyproject():
     expect_none(found, "pyproject.toml and requirements.lock disagree")
 
 
-def test_extras_stand_in_one_table():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    table = (ROOT / "docs" / "verbs.md").read_text(encoding="utf-8").partition("| extra | for |")[2]
-    named = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\|([^|]*)\|", table, re.M)))
-    assert sorted(named) == sorted(project["optional-dependencies"])
-
-
 def test_imports_are_declared():
     """What the source imports stands in pyproject.toml itself, not only among the dependencies of a dependency."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

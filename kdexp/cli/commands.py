@@ -10,6 +10,7 @@ import importlib
 import pkgutil
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 from typing import Any
 
 from kdexp.cli import offer, verbs
@@ -45,7 +46,7 @@ def files() -> list[str]:
 
 def names() -> list[str]:
     """Every verb that can be used here."""
-    return sorted([*files(), *(name for name in ANALYSIS if _module(name))])
+    return sorted([*files(), *(ANALYSIS if beside.has_analysis() else ())])
 
 
 def main(words: Sequence[str]) -> int:
@@ -62,10 +63,7 @@ def main(words: Sequence[str]) -> int:
 def _refusal(name: str) -> str:
     """Why a word is no verb, as the end of the sentence that the program's name begins."""
     if name in ANALYSIS:
-        return (
-            f" {name} is done by kdexp's analysis, which is not installed here: use a kdexp that has its folder "
-            "analysis, such as a checkout of the repository or an installed wheel."
-        )
+        return f" {_absent(name)}"
     meant = experiment(name)
     if meant:
         return f": {name!r} is no verb but an experiment: {PROGRAM} {meant}."
@@ -77,13 +75,27 @@ def _refusal(name: str) -> str:
 
 def load(name: str) -> Command | Group:
     """A verb, from its file."""
-    return importlib.import_module(_module(name) or f"{verbs.__name__}.{name}").VERB
+    if name in ANALYSIS:
+        return reader(ELSEWHERE.get(name, name)).VERB
+    return importlib.import_module(f"{verbs.__name__}.{name}").VERB
 
 
-def _module(name: str) -> str | None:
-    """The module that holds a verb of ``analysis``; None if it is none, or not installed."""
-    known = name in ANALYSIS and beside.has_analysis()
-    return f"{beside.ANALYSIS}.{ELSEWHERE.get(name, name)}" if known else None
+def reader(name: str) -> ModuleType:
+    """Return a module of ``analysis``, which is imported now.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    if not beside.has_analysis():
+        raise ValueError(_absent(name))
+    return importlib.import_module(f"{beside.ANALYSIS}.{name}")
+
+
+def _absent(what: str) -> str:
+    return (
+        f"{what} is done by kdexp's analysis, which is not installed here: use a kdexp that has its folder analysis, "
+        "such as a checkout of the repository or an installed wheel."
+    )
 
 
 # --- help ----------------------------------------------------------------------------------------------------------
