@@ -9,8 +9,8 @@ from statistics import mean
 
 from scipy import special
 
-from analysis.crossed import Components
-from analysis.estimate import Estimate
+from .crossed import Components
+from .estimate import Estimate
 
 HOUR = 3600.0
 

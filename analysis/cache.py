@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis import records
 from kdexp.common import files
+
+from . import records
 
 VERSION = 5  # raise when the meaning of a row changes
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis import records
-from analysis.points import Missing
-from analysis.select import settings_columns
+from . import records
+from .points import Missing
+from .select import settings_columns
 
 SHOWN = 20
 

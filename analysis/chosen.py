@@ -1,4 +1,4 @@
-"""``python -m analysis.chosen study=NAME``: two protocols over a grid of settings, side by side.
+"""``kdexp chosen STUDY``: two protocols over a grid of settings, side by side.
 
 Papers print the best point of a fine-tuning grid, chosen on the very set that they report. Here, of each seed:
 
@@ -13,15 +13,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analysis import cli
-from analysis.tables import collected, write
+from . import cli
+from .tables import collected, write
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from analysis.collect import Collected
+    from .collect import Collected
 
 PURPOSE = "Set best-of-grid on validation beside the point chosen on held-out train; writes tables/chosen.md and .csv."
 ROW = ("objective", "init", "student", "task")
@@ -89,21 +89,23 @@ def markdown(frame: pd.DataFrame, study: str) -> str:
     )
 
 
-def run(options: dict[str, str]) -> None:
-    """Choose, write, print."""
-    from analysis import render
+def run(options: dict[str, Any]) -> cli.Answer:
+    """Choose, write."""
+    from . import render
 
     found = collected(options)
     frame = chosen(found)
     text, folder = markdown(frame, found.study), found.folder / "tables"
     written = [write(folder / "chosen.md", text), write(folder / "chosen.csv", render.csv(frame))]
-    print(text)
-    print("Written:", *written, sep="\n  ")
+    return cli.Answer(text, {"study": found.study, "lines": frame.to_dict("records")}, written)
+
+
+VERB = cli.verb(PURPOSE, cli.COMMON, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.chosen", PURPOSE, cli.COMMON, run, arguments)
+    """Carry out the verb."""
+    return cli.main("chosen", VERB, arguments)
 
 
 if __name__ == "__main__":

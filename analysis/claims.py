@@ -1,5 +1,4 @@
-"""``python -m analysis.claims study=NAME``: the papers' claims as pre-stated tests, evaluated on the runs that a
-study has.
+"""``kdexp claims STUDY``: the papers' claims as pre-stated tests, evaluated on the runs that a study has.
 
 A claim is a contrast of cells (``analysis.contrasts``) on the tasks that have signal (``analysis.gate``), in points,
 positive where the claim points; ``analysis.verdicts`` turns it into **supported**, **refuted**, **negligible** or
@@ -16,12 +15,12 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import cli, designs, gate, render, statements, verdicts
-from analysis.collect import Collected
-from analysis.contrasts import contrast
-from analysis.estimate import Estimate
-from analysis.evidence import NOTHING, Evidence, Scores, gather, partial_tasks
-from analysis.power import detectable
+from . import cli, designs, gate, render, statements, verdicts
+from .collect import Collected
+from .contrasts import contrast
+from .estimate import Estimate
+from .evidence import NOTHING, Evidence, Scores, gather, partial_tasks
+from .power import detectable
 
 
 @dataclass(frozen=True)
@@ -251,9 +250,9 @@ KEYS = {
 }
 
 
-def run(options: dict[str, str]) -> None:
-    """Collect, evaluate, write, print."""
-    from analysis import tables
+def run(options: dict[str, Any]) -> cli.Answer:
+    """Collect, evaluate, write."""
+    from . import tables
 
     collected, split = tables.collected(options), options["split"]
     have = sorted(set(collected.scores.loc[collected.scores["who"] == "student", "split"]))
@@ -268,13 +267,16 @@ def run(options: dict[str, str]) -> None:
         tables.write(folder / f"{stem}.md", text),
         tables.write(folder / f"{stem}.csv", render.csv(pd.DataFrame([vars(one) for one in judged]))),
     ]
-    print(text)
-    print("Written:", *written, sep="\n  ")
+    data = {"study": collected.study, "split": split, "claims": [vars(one) for one in judged]}
+    return cli.Answer(text, data, written)
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.claims", PURPOSE, KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("claims", VERB, arguments)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""The keys that the commands of this folder share, and how they are run."""
+"""The verbs of this folder, ``kdexp VERB STUDY``: the keys that they share, and how what they say is shown."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from kdexp.common import arguments as words
-from kdexp.common.arguments import ROOT, STUDY, Key
+from kdexp.common.arguments import JSON, PROGRAM, ROOT, STUDY, Command, Key, carry_out, print_json
 
-__all__ = ["COMMON", "STUDY", "Key", "main"]
+__all__ = ["COMMON", "STUDY", "Answer", "Key", "main", "verb"]
 
 COMMON: dict[str, Key] = {
-    "study": STUDY,
+    "study": replace(STUDY, bare=True),
     "root": ROOT,
     "source": Key(
         "where results are read from: the tracking store or each run's result.json", "mlflow", ("mlflow", "folders")
@@ -28,21 +29,40 @@ COMMON: dict[str, Key] = {
 }
 
 
-def main(
-    module: str,
-    purpose: str,
-    keys: Mapping[str, Key],
-    run: Callable[[dict[str, Any]], object],
-    arguments: Sequence[str] | None = None,
-) -> int:
-    """Carry out a command of this folder: ``run`` gets all keys with their values; return the exit code.
+@dataclass
+class Answer:
+    """What a verb has to say.
+
+    Attributes:
+        text: for people.
+        data: the same for programs (``json=true``): names and numbers.
+        written: files that hold it, which both are told.
+    """
+
+    text: str
+    data: dict[str, Any]
+    written: Sequence[Path] = field(default_factory=list)
+
+
+def verb(purpose: str, keys: Mapping[str, Key], run: Callable[[dict[str, Any]], Answer]) -> Command:
+    """Make a verb of a function that gets all keys with their values; ``json`` is a key of every verb."""
+
+    def answer(json: bool, **options: Any) -> int:
+        told = run(options)
+        if json:
+            print_json({**told.data, "written": list(told.written)})
+            return 0
+        print(told.text, end="\n" if told.text else "")
+        if told.written:
+            print("Written:", *told.written, sep="\n  " if len(told.written) > 1 else " ")
+        return 0
+
+    return Command(purpose, answer, {**keys, "json": JSON})
+
+
+def main(name: str, command: Command, arguments: Sequence[str] | None = None) -> int:
+    """Carry out a verb of this folder by the words of a command line; return the exit code.
 
     A ``ValueError`` (a person's mistake, or a study that is not ready) is one message and code 2.
     """
-
-    def carry_out(**options: Any) -> int:
-        run(options)
-        return 0
-
-    given = sys.argv[1:] if arguments is None else arguments
-    return words.carry_out(f"python -m {module}", words.Command(purpose, carry_out, keys), given)
+    return carry_out(f"{PROGRAM} {name}", command, sys.argv[1:] if arguments is None else arguments)

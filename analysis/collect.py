@@ -19,10 +19,11 @@ from urllib.parse import unquote, urlparse
 
 import pandas as pd
 
-from analysis import checks, points, records
-from analysis.cache import VERSION, Item, rows
-from analysis.select import telling
 from kdexp.common import sqlite
+
+from . import checks, points, records
+from .cache import VERSION, Item, rows
+from .select import telling
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""``python -m analysis.compare study=NAME a=... b=...``: two methods, three questions, and where compute helps most.
+"""``kdexp compare STUDY a=... b=...``: two methods, three questions, and where compute helps most.
 
 ``a`` and ``b`` select runs as claims do: ``a=objective.name=kd,init=first``. New seeds are answered from the study's
 scores; the other two questions need the predictions that runs kept (``analysis.predictions``).
@@ -10,19 +10,19 @@ import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from analysis import cli, crossed, gate, predictions
-from analysis.budget import Option, options
-from analysis.collect import Collected
-from analysis.contrasts import Block, contrast
-from analysis.estimate import Estimate
-from analysis.evidence import Scores, gather
-from analysis.render import md
+from . import cli, crossed, gate, predictions
+from .budget import Option, options
+from .collect import Collected
+from .contrasts import Block, contrast
+from .estimate import Estimate
+from .evidence import Scores, gather
+from .render import md
 
 Array = np.ndarray
 QUESTIONS = ("these examples, new seeds", "these runs, new examples", "new seeds and new examples")
@@ -235,9 +235,9 @@ KEYS = {
 }
 
 
-def run(options_: dict[str, str]) -> None:
-    """Collect, compare, write, print."""
-    from analysis import tables
+def run(options_: dict[str, Any]) -> cli.Answer:
+    """Collect, compare, write."""
+    from . import tables
 
     a, b = (selection(options_[name], name) for name in "ab")
     tasks, within = (list(filter(None, options_[name].split(","))) for name in ("tasks", "within"))
@@ -245,13 +245,17 @@ def run(options_: dict[str, str]) -> None:
     result = compare(collected, a, b, tasks=tasks, within=within, metric=options_["metric"])
     text = markdown(result, collected.study, options_["a"], options_["b"])
     stem = "_".join(re.sub(r"[^A-Za-z0-9.]+", "-", options_[name]) for name in "ab")
-    print(text)
-    print("Written:", tables.write(collected.folder / "tables" / "compare" / f"{stem}.md", text))
+    data = {"study": collected.study, "a": options_["a"], "b": options_["b"], **asdict(result)}
+    written = [tables.write(collected.folder / "tables" / "compare" / f"{stem}.md", text)]
+    return cli.Answer(text, data, written)
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.compare", PURPOSE, KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("compare", VERB, arguments)
 
 
 if __name__ == "__main__":

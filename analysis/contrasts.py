@@ -16,8 +16,8 @@ from itertools import combinations
 import numpy as np
 from scipy import special
 
-from analysis.estimate import SMALLEST, Estimate, combine
-from analysis.stats import holm
+from .estimate import SMALLEST, Estimate, combine
+from .stats import holm
 
 Array = np.ndarray
 ALPHA = 0.05

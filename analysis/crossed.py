@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, special, stats
 
-from analysis.estimate import Estimate, combine
+from .estimate import Estimate, combine
 
 Array = np.ndarray
 

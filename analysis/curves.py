@@ -13,8 +13,8 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from analysis.collect import Collected, history
-from analysis.figures import COLOURS, drawn
+from .collect import Collected, history
+from .figures import COLOURS, drawn
 
 SELECTING = ("selection/", "heldout/", "validation/")
 NOT_MATCHED = {"train/loss", "train/rate", "train/grad_norm", "train/ce", "train/kd", "train/finetune"}

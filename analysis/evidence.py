@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import gate, records, statements
-from analysis.collect import Collected
-from analysis.contrasts import Block, Pool
-from analysis.select import select, settings_columns
+from . import gate, records, statements
+from .collect import Collected
+from .contrasts import Block, Pool
+from .select import select, settings_columns
 
 NOTHING = "no runs of any side"
 

@@ -13,10 +13,11 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from analysis import render, stats
-from analysis.grid import Cell, Grid, Row
 from kdexp.common import files
 from kdexp.common.redact import one_line
+
+from . import render, stats
+from .grid import Cell, Grid, Row
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 MARKERS = "osD^vP*X"

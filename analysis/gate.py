@@ -22,7 +22,7 @@ from statistics import mean
 
 import pandas as pd
 
-from analysis.collect import Collected
+from .collect import Collected
 
 TEACHER = 10.0  # points
 ERRORS = 2.0

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from analysis import notes, records, stats
-from analysis.collect import Collected
-from analysis.contrasts import Pool, pair, tie_groups
-from analysis.select import settings_columns
+from . import notes, records, stats
+from .collect import Collected
+from .contrasts import Pool, pair, tie_groups
+from .select import settings_columns
 
 LAYOUTS = {"grid": ("objective", "init"), "init": ("init", "objective"), "methods": ("objective", "init")}
 ALPHA = 0.05

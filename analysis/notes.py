@@ -6,11 +6,11 @@ import math
 from statistics import median
 from typing import TYPE_CHECKING
 
-from analysis import gate, power, records
+from . import gate, power, records
 
 if TYPE_CHECKING:
-    from analysis.collect import Collected
-    from analysis.grid import Column, Row
+    from .collect import Collected
+    from .grid import Column, Row
 
 SELECTED = {
     "heldout": "a held-out part of train",

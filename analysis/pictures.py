@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment
 
-from analysis import predictions
-from analysis.collect import Collected
 from kdexp.common.redact import one_line
+
+from . import predictions
+from .collect import Collected
 
 SHOWN = 12
 """Images a run."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from analysis import designs, records, statements
-from analysis.collect import Collected, collect
-from analysis.contrasts import Block
-from analysis.evidence import Scores, gather
-from analysis.power import Design, minimum_effect, seeds_for
+from . import designs, records, statements
+from .collect import Collected, collect
+from .contrasts import Block
+from .evidence import Scores, gather
+from .power import Design, minimum_effect, seeds_for
 
 LEAST = 8  # degrees of freedom below which a spread is too rough to plan with: its own error is then above a quarter
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.examples import contributions
+from .examples import contributions
 
 NAMES = ("logits", "target.label", "ids")
 BY_EXAMPLE = "by_example."

@@ -12,9 +12,10 @@ from html import escape as escaped
 
 import pandas as pd
 
-from analysis.grid import Cell, Grid, Row
-from analysis.records import FINETUNE
 from kdexp.common.redact import one_line
+
+from .grid import Cell, Grid, Row
+from .records import FINETUNE
 
 BASELINE = "{} (no distillation)"
 

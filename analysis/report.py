@@ -1,4 +1,4 @@
-"""``python -m analysis.report study=NAME``: one self-contained HTML page about a study, for a browser, a phone and a
+"""``kdexp report STUDY``: one self-contained HTML page about a study, for a browser, a phone and a
 printer."""
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import pandas as pd
 from jinja2 import Environment
 from matplotlib.figure import Figure
 
-from analysis import claims, cli, curves, figures, pictures, records, render, search, specimens
-from analysis.collect import Collected
-from analysis.grid import Grid, build
-from analysis.published.compare import compare
 from kdexp.common.redact import one_line
+
+from . import claims, cli, curves, figures, pictures, records, render, search, specimens
+from .collect import Collected
+from .grid import Grid, build
+from .published.compare import compare
 
 PURPOSE = (
     "Write <root>/<study>/report.html: scores, figures, claims, paper and ours, cost, environment, configuration, runs."
@@ -233,19 +234,23 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = ""
     )
 
 
-def run(options: dict[str, str]) -> None:
-    """Collect, write, say where."""
-    from analysis.tables import collected, write
+def run(options: dict[str, Any]) -> cli.Answer:
+    """Collect, write."""
+    from .tables import collected, write
 
     if not options["ui"].startswith(("http://", "https://")):
         raise ValueError(f"ui={options['ui']!r} is not an address; it begins with http:// or https://")
     found = collected(options)
-    print("Written:", write(found.folder / "report.html", page(found, options["ui"], options["storage"])))
+    written = [write(found.folder / "report.html", page(found, options["ui"], options["storage"]))]
+    return cli.Answer("", {"study": found.study}, written)
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.report", PURPOSE, KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("report", VERB, arguments)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""``python -m analysis.results``: the page of results, every table and verdict of it, from finished desk studies.
+"""``kdexp results``: the page of results, every table and verdict of it, from finished desk studies.
 
 The words on the page that are no numbers are the studies' own: ``analysis/designs.py`` and ``analysis/claims.yaml``.
 """
@@ -9,15 +9,17 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from analysis import claims, cli, designs, gate, render, statements
-from analysis.collect import Collected, collect
-from analysis.compare import QUESTIONS, Comparison, answer
-from analysis.contrasts import contrast
-from analysis.estimate import Estimate
-from analysis.evidence import Scores, gather
-from analysis.grid import build
 from kdexp.common import files
+
+from . import claims, cli, designs, gate, render, statements
+from .collect import Collected, collect
+from .compare import QUESTIONS, Comparison, answer
+from .contrasts import contrast
+from .estimate import Estimate
+from .evidence import Scores, gather
+from .grid import build
 
 HEAD = """\
 # What the desk studies say
@@ -143,7 +145,7 @@ KEYS = {
 }
 
 
-def run(options: dict[str, str]) -> None:
+def run(options: dict[str, Any]) -> cli.Answer:
     """Collect, judge, write."""
     root = Path(options["root"])
     names = [name for name in options["studies"].split(",") if name]
@@ -155,12 +157,15 @@ def run(options: dict[str, str]) -> None:
         collect(name, root, options["source"], options["uri"], incomplete=options["incomplete"]) for name in chosen
     ]
     files.write_text(Path(options["out"]), page(studies))
-    print("Written:", options["out"], f"({', '.join(chosen)})")
+    return cli.Answer(f"The page of {', '.join(chosen)}.", {"studies": chosen}, [Path(options["out"])])
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.results", PURPOSE, KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("results", VERB, arguments)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """The search of a study: its trials, the best of them, what mattered, and Optuna's figures.
 
 Read from where the sweeper keeps them (``<study>/.optuna/search.json`` names it), never written to. For the report, and
-``python -m analysis.search folder=multirun/STUDY [figures=true] [storage=URL]``, which prints each setting's importance
-and draws the figures into ``multirun/STUDY/figures``; ``storage=-`` reads the address from standard input.
+``kdexp search STUDY [figures=true] [storage=URL]``, which prints each setting's importance and draws the figures into
+``multirun/STUDY/figures``; ``storage=-`` reads the address from standard input.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
-from analysis import cli
-from analysis.figures import drawn
 from kdexp.common import searches, sqlite
+from kdexp.common.arguments import truth
 from kdexp.common.redact import bare_address
 from kdexp.common.searches import FIGURES, JOURNAL, NOTE, STATES, counted, said, typed
+
+from . import cli
+from .figures import drawn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -252,38 +254,52 @@ def _complete(study: Any) -> list[Any]:
     return [trial for trial in study.get_trials(deepcopy=False) if trial.state.name == "COMPLETE"]
 
 
+PURPOSE = "What mattered in a search, and its figures."
 KEYS = {
-    "folder": cli.Key("the study's folder, such as multirun/tune"),
-    "figures": cli.Key("draw figures into its folder figures/", "true", ("true", "false")),
+    "study": cli.Key("name of the study", "", kind=lambda text: cli.STUDY.kind(text) if text else "", bare=True),
+    "root": cli.COMMON["root"],
+    "folder": cli.Key("the study's folder, instead of its name and root", ""),
+    "figures": cli.Key("draw figures into its folder figures/", "true", ("true", "false", "yes", "no"), truth),
     "storage": cli.Key("the database, where its address needs a password; - reads it from standard input", ""),
 }
 
 
-def run(options: dict[str, str]) -> None:
-    """Print what mattered in a search and draw it.
+def run(options: dict[str, Any]) -> cli.Answer:
+    """Say what mattered in a search and draw it.
 
     Raises:
-        ValueError: the folder holds no search.
+        ValueError: no study is named, or it has no search.
     """
-    folder, storage = Path(options["folder"]), options["storage"]
+    if bool(options["study"]) == bool(options["folder"]):
+        raise ValueError("name a study, or give its folder with folder=multirun/STUDY: one of the two")
+    folder, storage = Path(options["folder"] or Path(options["root"], options["study"])), options["storage"]
     note = searches.note(folder)
     if note is None:
         raise ValueError(f"{folder} holds no search: {folder / NOTE} is missing.")
     study = _opened(folder, (sys.stdin.read().strip() if storage == "-" else storage) or note["storage"])
+    importance = {}
     for index, metric in enumerate(note["metrics"]):
-        found = shares(study, index) if len(note["space"]) > 1 else {}
-        if found:
-            text = ", ".join(f"{name} {share:.0%}" for name, share in found.items())
-            print(f"importance for {metric}: {text}")
-    if options["figures"] == "true":
+        importance[metric] = shares(study, index) if len(note["space"]) > 1 else {}
+    drawn_files = []
+    if options["figures"]:
         for name, figure in drawings(study, note["metrics"], note["pruner"] != "none"):
-            (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-            figure.savefig(folder / FIGURES / f"{name}.png", dpi=120, bbox_inches="tight")
+            drawn_files.append(folder / FIGURES / f"{name}.png")
+            drawn_files[-1].parent.mkdir(parents=True, exist_ok=True)
+            figure.savefig(drawn_files[-1], dpi=120, bbox_inches="tight")
+    lines = [
+        f"importance for {metric}: {', '.join(f'{name} {share:.0%}' for name, share in found.items())}"
+        for metric, found in importance.items()
+        if found
+    ]
+    return cli.Answer("\n".join(lines), {"folder": folder, "importance": importance, "figures": drawn_files})
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.search", "What mattered in a search, and its figures.", KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("search", VERB, arguments)
 
 
 if __name__ == "__main__":

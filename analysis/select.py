@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from analysis import records
+from . import records
 
 NONE = "–"  # stands for a setting that a run does not have
 

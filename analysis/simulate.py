@@ -1,4 +1,4 @@
-"""``python -m analysis.simulate``: how often the verdicts and intervals of this folder are wrong, and what they find.
+"""``kdexp simulate``: how often the verdicts and intervals of this folder are wrong, and what they find.
 
 Studies are drawn with an effect that is known; the functions that judge real studies judge them. Rates are shares of
 ``repeats`` studies; their standard error is at most ``50 / sqrt(repeats)`` points, a fifth of it near 5 %.
@@ -9,15 +9,18 @@ from __future__ import annotations
 import math
 import sys
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import special
 
-from analysis import cli, crossed, gate, stats, verdicts
-from analysis.contrasts import Block, Pool, contrast, pair, tie_groups
-from analysis.estimate import Estimate
+from kdexp.common.arguments import whole
+
+from . import cli, crossed, gate, stats, verdicts
+from .contrasts import Block, Pool, contrast, pair, tie_groups
+from .estimate import Estimate
 
 Array = np.ndarray
 Events = dict[str, bool | None]  # None: this study says nothing of the kind (no interval), and does not count
@@ -210,14 +213,22 @@ def rates(
     return {name: sum(events) / len(events) if events else math.nan for name, events in told.items()}
 
 
-def table(scenarios: tuple, designs: tuple[tuple[int, int], ...], repeats: int, what: str) -> Iterator[str]:
+def events(scenarios: tuple, designs: tuple[tuple[int, int], ...], repeats: int) -> dict[str, list[float]]:
+    """Shares by event and design."""
+    out: dict[str, list[float]] = {}
+    for scenario in scenarios:
+        for design in designs:
+            for name, share in rates(scenario, *design, repeats).items():
+                out.setdefault(name, []).append(share)
+    return out
+
+
+def table(shares: dict[str, list[float]], designs: tuple[tuple[int, int], ...], what: str) -> Iterator[str]:
     """Lines of a Markdown table: events by designs, in per cent."""
     yield f"| {what} | " + " | ".join(f"{a} × {b}" for a, b in designs) + " |"
     yield "| --- |" + " ---: |" * len(designs)
-    for scenario in scenarios:
-        columns = [rates(scenario, a, b, repeats) for a, b in designs]
-        for name in columns[0]:
-            yield f"| {name} | " + " | ".join(f"{100 * column[name]:.1f}" for column in columns) + " |"
+    for name, row in shares.items():
+        yield f"| {name} | " + " | ".join(f"{100 * share:.1f}" for share in row) + " |"
 
 
 TABLES = {
@@ -225,23 +236,40 @@ TABLES = {
     "found": (FOUND, DESIGNS, "per cent of studies, seeds × tasks"),
     "covered": ((questions,), SAMPLES, "per cent of intervals that hold the truth, seeds × examples"),
 }
+
+
+def _repeats(text: str) -> int:
+    number = whole(text)
+    if number < 1:
+        raise ValueError("is below 1")
+    return number
+
+
 PURPOSE = "Simulate studies with known effects: how often verdicts are wrong, what they find, what intervals hold."
 KEYS = {
     "table": cli.Key("wrong verdicts, effects found, or truths covered", "all", ("all", *TABLES)),
-    "repeats": cli.Key("studies drawn for each number", "2000"),
+    "repeats": cli.Key("studies drawn for each number", "2000", kind=_repeats),
 }
 
 
-def run(options: dict[str, str]) -> None:
-    """Print the tables."""
-    if not options["repeats"].isdigit() or int(options["repeats"]) < 1:
-        raise ValueError(f"repeats={options['repeats']!r} is not a number of studies")
+def run(options: dict[str, Any]) -> cli.Answer:
+    """Draw, judge, count."""
+    pages, data = [], {}
     for name, (scenarios, designs, what) in TABLES.items():
         if options["table"] in ("all", name):
-            for line in table(scenarios, designs, int(options["repeats"]), what):
-                print(line, flush=True)
-            print()
+            shares = events(scenarios, designs, options["repeats"])
+            pages.append("\n".join([*table(shares, designs, what), ""]))
+            data[name] = {"designs": designs, "shares": shares}
+    return cli.Answer("\n".join(pages), {"tables": data})
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out the verb."""
+    return cli.main("simulate", VERB, arguments)
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("analysis.simulate", PURPOSE, KEYS, run))
+    sys.exit(main())

@@ -11,8 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from analysis.collect import Collected
 from kdexp.common.redact import one_line
+
+from .collect import Collected
 
 FILE = "validation.shown.json"
 MOST = 12

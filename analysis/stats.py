@@ -19,8 +19,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from scipy import stats
 
-from analysis.estimate import Estimate, combine
-from analysis.power import power, seeds_needed
+from .estimate import Estimate, combine
+from .power import power, seeds_needed
 
 Array = np.ndarray
 __all__ = [

@@ -9,10 +9,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from analysis import designs, render
-from analysis.collect import collect
-from analysis.grid import Grid, build
-from analysis.records import FINETUNE
+from . import designs, render
+from .collect import collect
+from .grid import Grid, build
+from .records import FINETUNE
 
 
 def summary(study_dir: Path) -> dict[str, Any]:

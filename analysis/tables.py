@@ -1,18 +1,19 @@
-"""``python -m analysis.tables study=NAME``: a study's table, printed and written as Markdown, CSV, LaTeX and HTML,
-and one figure."""
+"""``kdexp tables STUDY``: a study's table, printed and written as Markdown, CSV, LaTeX and HTML, and one figure."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from analysis import cli
 from kdexp.common import files
+from kdexp.common.arguments import truth
+
+from . import cli
 
 if TYPE_CHECKING:
-    from analysis.collect import Collected
+    from .collect import Collected
 
 PURPOSE = (
     "Print a finished study's table and write it to <root>/<study>/tables/ and its figure to <root>/<study>/figures/."
@@ -25,7 +26,7 @@ KEYS = {
     "layout": cli.Key(
         "objective x init rows, init x objective rows, or with sizes and cost", "grid", ("grid", "init", "methods")
     ),
-    "figure": cli.Key("draw the init x objective figure", "yes", ("yes", "no")),
+    "figure": cli.Key("draw the init x objective figure", "true", ("true", "false", "yes", "no"), truth),
 }
 
 
@@ -35,9 +36,9 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def collected(options: dict[str, str]) -> Collected:
+def collected(options: dict[str, Any]) -> Collected:
     """Collect with the common options of a command line. pandas is imported here, so that ``--help`` is fast."""
-    from analysis.collect import collect
+    from .collect import collect
 
     return collect(
         options["study"],
@@ -51,47 +52,58 @@ def collected(options: dict[str, str]) -> Collected:
     )
 
 
-def _by(options: dict[str, str]) -> str | tuple[str, ...]:
+def _by(options: dict[str, Any]) -> str | tuple[str, ...]:
     if options["by"] in ("auto", "none"):
         return "auto" if options["by"] == "auto" else ()
     return tuple(key for key in options["by"].split(",") if key)
 
 
-def run(options: dict[str, str]) -> Collected:
-    """Collect, print, write; returns what was collected for callers that add to it."""
-    from analysis import render
-    from analysis.grid import build
+def scores(options: dict[str, Any]) -> tuple[Collected, cli.Answer]:
+    """Collect and write; return what was collected too, for those who add to it."""
+    from . import render
+    from .grid import build
 
     found = collected(options)
     metrics = [options["metric"]]
     if options["metric"] == "all":  # the chosen ones first, then each that was recorded
         metrics = ["", *sorted(set(found.scores.loc[found.scores["split"] == "validation", "metric"]))]
     written: list[Path] = []
-    pages = []
+    pages, data = [], []
     for metric in metrics:
         table = build(found, layout=options["layout"], metric=metric)
         stem = "-".join(filter(None, ["scores", "" if options["layout"] == "grid" else options["layout"], metric]))
-        folder = found.folder / "tables"
+        folder, frame = found.folder / "tables", table.frame()
         pages.append(render.markdown(table))
+        cells = [
+            {"labels": {key: cell.pop(key) for key in table.keys}, **cell}
+            for cell in frame.astype(object).to_dict("records")
+        ]
+        data.append({"metric": metric or "chosen", "cells": cells, "notes": table.notes})
         written += [
             write(folder / f"{stem}.md", pages[-1]),
             write(folder / f"{stem}.tex", render.latex(table)),
             write(folder / f"{stem}.html", render.html(table)),
-            write(folder / f"{stem}.csv", render.csv(table.frame())),
+            write(folder / f"{stem}.csv", render.csv(frame)),
         ]
-    if options["figure"] == "yes":
-        from analysis.figures import heat_map, save
+    if options["figure"]:
+        from .figures import heat_map, save
 
         drawn = build(found, metric="" if options["metric"] == "all" else options["metric"])
         written += save(heat_map(drawn), found.folder / "figures" / "scores")
-    print(*pages, sep="\n")
-    print("Written:", *written, sep="\n  ")
-    return found
+    return found, cli.Answer("\n".join(pages), {"study": found.study, "tables": data}, written)
+
+
+def run(options: dict[str, Any]) -> cli.Answer:
+    """Collect, write."""
+    return scores(options)[1]
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.tables", PURPOSE, KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("tables", VERB, arguments)
 
 
 if __name__ == "__main__":

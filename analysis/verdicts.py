@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from analysis.estimate import Estimate
-from analysis.stats import holm
+from .estimate import Estimate
+from .stats import holm
 
 ALPHA = 0.05
 SEEDS = 3  # no verdict below

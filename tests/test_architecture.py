@@ -79,7 +79,8 @@ def test_first_party_imports_stand_at_the_top():
             if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             for node in ast.walk(function):
-                names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+                names = [node.module or ""] if isinstance(node, ast.ImportFrom) and not node.level else []
+                names += ["analysis"] if isinstance(node, ast.ImportFrom) and node.level else []
                 names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 late += [f"{name}:{node.lineno} {n}" for n in names if n.split(".")[0] in ("kdexp", "analysis")]
     assert not late, "first-party imports inside functions:\n  " + "\n  ".join(late)

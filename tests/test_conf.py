@@ -158,10 +158,18 @@ def test_mappings_inherit_no_entries():
 
 
 def test_help_lists_all_choices_and_no_base(kdexp):
-    shown = dict(re.findall(r"^([a-z/]+): (.*)$", kdexp(["--help"]).stdout.partition("Choices")[2], re.M))
+    page = kdexp(["--help"]).stdout
+    said = re.findall(r"^([a-z/]+)=\n((?:  .*\n)+)", page, re.M)
+    shown = {group: re.findall(r"^  (\w+)  +(\S.*)$", lines, re.M) for group, lines in said}
     groups = {path.parent for path in FILES if path.relative_to(CONF).parts[0] not in ("hydra", "config.yaml")}
-    assert shown == {group.relative_to(CONF).as_posix(): ", ".join(choices.names(group)) for group in groups}
-    assert not re.search(r"\b_", str(shown))
+    expected = {group.relative_to(CONF).as_posix(): choices.names(group) for group in groups}
+    assert {group: [name for name, _ in rows] for group, rows in shown.items()} == expected
+    described = dict(shown["objective"])
+    assert described["kd"].startswith("Vanilla KD: soft and hard labels at the")
+    assert dict(shown["experiment"])["capacity_gap"] == "Is a larger teacher a better one?"  # no command line
+    assert max(map(len, page.splitlines())) <= 80
+    for words in ("Grids", "\n  exclude  ", "Verbs", "\n  tables  ", "\n  --config-dir DIR  ", "A whole study"):
+        assert words in page
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,9 @@ def test_new_rows_are_answered_alike_by_every_form(delivered, place, ending, tmp
     for name in ("pytorch", "onnx", "onnx_int8"):
         path = tmp_path / f"{name}.{ending}"
         words = ["predict", str(delivered[0] / name), f"data={data}", f"out={path}"]
-        assert commands.main(words) == 0, capsys.readouterr().err
+        assert commands.main([*words, "json=true"]) == 0, capsys.readouterr().err
+        said = json.loads(capsys.readouterr().out)
+        assert said == {"file": str(path), "task": said["task"], "split": None, "rows": 20, "form": name}
         readers = {"csv": pd.read_csv, "jsonl": lambda p, **k: pd.read_json(p, lines=True, **k), "parquet": None}
         tables[name] = pd.read_parquet(path) if ending == "parquet" else readers[ending](path, dtype={"id": str})
     plain = tables["pytorch"]

@@ -54,7 +54,9 @@ def test_glue_as_its_leaderboard_takes_it(task, tiny_bert_dir, tmp_path, capsys)
     folder = classifier(tiny_bert_dir, tmp_path / "model", len(words) + (task == "stsb"))
     (tmp_path / "out").mkdir()
     request = ["predict", str(folder), f"task={task}", f"split={split}", f"root={tmp_path / 'data'}"]
-    assert commands.main([*request, f"out={tmp_path / 'out'}"]) == 0, capsys.readouterr().err
+    assert commands.main([*request, f"out={tmp_path / 'out'}", "json=true"]) == 0, capsys.readouterr().err
+    said = json.loads(capsys.readouterr().out)
+    assert said == {"file": str(tmp_path / "out" / file), "task": task, "split": split, "rows": None, "form": "pytorch"}
     lines = (tmp_path / "out" / file).read_text().splitlines()
     assert lines[0] == "index\tprediction" and [line.split("\t")[0] for line in lines[1:]] == [*map(str, range(20))]
 

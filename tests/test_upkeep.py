@@ -31,11 +31,11 @@ def test_old_work_goes_and_the_rest_stays(tmp_path: Path, capsys: pytest.Capture
     assert upkeep.gc(store) == 0
     assert "3 begun stages of 3.0 MB, the oldest 9.0 days" in capsys.readouterr().out
     with FileLock(store.root / "locks" / f"{held.name}.lock"):
-        assert upkeep.gc(store, "work") == 0
+        assert upkeep.gc(store, "work") == 1_000_000
     said = capsys.readouterr().out
     assert "freed 1.0 MB" in said and "bbbbbbbbbbbb is being built: left alone" in said
     assert (old.exists(), held.exists(), new.exists()) == (False, True, True)
-    assert upkeep.gc(store, "work", 1.5) == 0
+    assert upkeep.gc(store, "work", 1.5) == 2_000_000
     assert not held.exists() and not new.exists()
     assert "kept: 0 begun stages" in capsys.readouterr().out
 

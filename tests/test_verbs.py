@@ -7,16 +7,18 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from kdexp.cli import commands, verbs
-from kdexp.common import arguments
+from kdexp.common import arguments, beside
 from kdexp.common.arguments import Command, Group, Key
 from kdexp.store.stage import Stage
 from kdexp.store.store import Store
 from kdexp.sweep import study as studies
-from tests.analysis.synthetic import make_result, write_run
+from tests.analysis.synthetic import make_result, write_points, write_run
 from tests.conftest import RunProgram
 
 KEYS = {
@@ -154,7 +156,7 @@ def test_verbs_are_light_and_leave_analysis_alone(kdexp: RunProgram, tmp_path: P
     code = (
         "import sys\nfrom kdexp.cli.main import main\n"
         "assert main(['list', 'root=.']) == 0\n"
-        "print(sorted({'hydra', 'torch', 'mlflow', 'pandas', 'analysis'} & set(sys.modules)))\n"
+        "print(sorted({'hydra', 'torch', 'mlflow', 'pandas', 'analysis', 'kdexp.analysis'} & set(sys.modules)))\n"
     )
     (tmp_path / "program.py").write_text(code)
     done = kdexp([], module="program", cold=True)
@@ -163,26 +165,120 @@ def test_verbs_are_light_and_leave_analysis_alone(kdexp: RunProgram, tmp_path: P
 
 @pytest.mark.parametrize("name", commands.ANALYSIS)
 def test_without_analysis_its_verbs_say_so(
-    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    for module in [m for m in sys.modules if m.split(".")[0] == "analysis"]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, "analysis", None)
+    monkeypatch.setattr(beside, "PACKAGE", tmp_path / "kdexp")
     assert commands.main([name, "quickstart"]) == 2
     err = capsys.readouterr().err
-    assert f"kdexp {name} is done by analysis.{name}, which is not installed here" in err and err.count("\n") == 1
+    assert f"kdexp {name} is done by kdexp's analysis, which is not installed here" in err and err.count("\n") == 1
     assert name not in commands.names() and "status" in commands.names()
 
 
 # --- what they print -----------------------------------------------------------------------------------------------
 
 
-def documented(command: str) -> list[str]:
-    """The keys of a command's JSON, in the order of docs/operations.md."""
-    text = (Path(__file__).resolve().parents[1] / "docs" / "operations.md").read_text(encoding="utf-8")
-    row = re.search(rf"^\| `{command}` \| `([{{\[][^`]+)`", text, re.MULTILINE)
+def documented(command: str) -> Any:
+    """The form of a command's JSON, as docs/verbs.md has it: nested mappings and lists; a name in capitals is any."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "verbs.md").read_text(encoding="utf-8")
+    row = re.search(rf"^\| `{command}`[^|]* \| `([{{\[][^`]+)`", text, re.MULTILINE)
     assert row, command
-    return re.findall(r"\w+", re.sub(r": \{state: count\}", "", row[1]))
+    quoted = re.sub(r"(\w+)(?=[,}\]])", r'"\1": null', re.sub(r"(\w+):", r'"\1":', row[1]))
+    quoted = re.sub(r': ("\w+"): null', r": \1", quoted)
+    return yaml.safe_load(quoted)
+
+
+def conforms(value: Any, form: Any) -> bool:
+    """Whether a value has the documented keys, at every depth that the documentation goes into."""
+    if isinstance(form, list):
+        return isinstance(value, list) and all(conforms(one, form[0]) for one in value)
+    if not isinstance(form, dict):
+        return True
+    if any(name.isupper() for name in form):
+        inner = next(iter(form.values()))
+        return isinstance(value, dict) and all(conforms(one, inner) for one in value.values())
+    return isinstance(value, dict) and set(value) == set(form) and all(conforms(value[k], v) for k, v in form.items())
+
+
+def told(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 0) -> Any:
+    """What a verb prints with ``json=true``, which is JSON and nothing else."""
+    capsys.readouterr()
+    assert commands.main([*words, "json=true"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def every(verb: Command | Group, name: str) -> list[tuple[str, Command]]:
+    """A verb's commands by their words."""
+    if isinstance(verb, Command):
+        return [(name, verb)]
+    return [(f"{name} {inner}", command) for inner, command in verb.commands.items()]
+
+
+def test_every_verb_prints_json_and_its_form_is_documented():
+    for name, command in [pair for verb in commands.names() for pair in every(commands.load(verb), verb)]:
+        assert command.keys["json"] == arguments.JSON, name
+        if name not in ("export", "store show", "tracking ui"):  # in words
+            assert documented(f"{name}(?: [A-Z][^`]*)?"), name
+
+
+JUDGED = {
+    "tables STUDY": ["figure=no", "metric=all"],
+    "report STUDY": [],
+    "claims STUDY": [],
+    "compare STUDY a=... b=...": ["a=objective.name=kd", "b=objective.name=finetune"],
+    "published STUDY": [],
+    "reproduce STUDY": ["figure=no"],
+}
+
+
+def test_verbs_of_the_analysis_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """On one study that has claims and printed numbers: 2 objectives, 3 seeds."""
+    pairs = [(objective, seed) for objective in ("kd", "finetune") for seed in (1, 2, 3)]
+    results = [
+        make_result("pea_kd", "rte", o, "first", s, science__student={"name": "half", "sharing": "none"})
+        for o, s in pairs
+    ]
+    for result in results:
+        write_run(tmp_path, result)
+    write_points(tmp_path, "pea_kd", results)
+    for command, more in JUDGED.items():
+        value = told([command.split()[0], "pea_kd", f"root={tmp_path}", "source=folders", *more], capsys)
+        assert conforms(value, documented(command)), (command, value)
+        assert value["study"] == "pea_kd" and all(Path(path).is_file() for path in value["written"])
+    tables = told(["tables", "pea_kd", f"root={tmp_path}", "source=folders", "figure=no"], capsys)["tables"]
+    (cell,) = [c for c in tables[0]["cells"] if c["labels"]["objective"] == "kd" and c["task"] == "rte"]
+    mean = 100 * sum(r["scores"]["validation"]["accuracy"] for r in results[:3]) / 3
+    assert cell["mean"] == pytest.approx(mean) and cell["n"] == 3
+    refused = commands.main(["chosen", "pea_kd", f"root={tmp_path}", "source=folders", "json=true"])
+    assert refused == 2 and capsys.readouterr().out == ""
+
+
+def test_other_verbs_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    store = f"store={tmp_path / 'store'}"
+    assert conforms(told(["store", "verify", store], capsys), documented("store verify"))
+    assert conforms(value := told(["store", "gc", store], capsys), documented("store gc")) and value["freed"] == 0
+    (tmp_path / "studies").mkdir()
+    synced = told(["tracking", "sync", f"root={tmp_path / 'studies'}"], capsys)
+    assert conforms(synced, documented("tracking sync")) and synced["complete"] is True
+    assert conforms(told(["plugins"], capsys), documented("plugins"))
+    drawn = told(["simulate", "table=found", "repeats=2"], capsys)
+    assert conforms(drawn, documented("simulate")) and set(drawn["tables"]) == {"found"}
+    shown = told(["help"], capsys)
+    assert set(shown["verbs"]) == set(commands.names()) and shown["choices"]["objective"]["kd"].startswith("Vanilla KD")
+    assert set(shown["verbs"]["tables"]["keys"]["study"]) == {"help", "default", "values", "bare"}
+    monkeypatch.setattr("os.execve", lambda *ignored: None)
+    monkeypatch.setattr(sys.modules["kdexp.tracking.ui"], "create", lambda uri: None)
+    assert told(["ui", f"root={tmp_path}", "port=50123"], capsys) == {"address": "http://127.0.0.1:50123"}
+
+
+def test_help_is_about_verbs_and_groups(capsys: pytest.CaptureFixture[str]):
+    assert commands.main(["help", "mapping"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("mapping=\n") and "Pairs of your own." in out and max(map(len, out.splitlines())) <= 80
+    assert commands.main(["help", "tracking"]) == 0
+    out = capsys.readouterr().out
+    assert "tracking COMMAND" in out and "\ntracking=\n" in out, "a verb and a group"
+    assert commands.main(["help", "mappin"]) == 2
+    assert "Did you mean mapping?" in capsys.readouterr().err
 
 
 def test_status_for_people_and_programs(study: Path, capsys: pytest.CaptureFixture[str]):
@@ -190,7 +286,7 @@ def test_status_for_people_and_programs(study: Path, capsys: pytest.CaptureFixtu
     assert "2 runs: 1 finished, 1 new" in capsys.readouterr().out
     assert commands.main(["status", "study=small", f"root={study}", "json=true"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert [*told, *told["runs"][0]] == documented("status STUDY")
+    assert conforms(told, documented("status STUDY"))
     assert (told["study"], told["command"]) == ("small", "python -m kdexp +experiment=small")
     assert [(run["state"], run["metric"]) for run in told["runs"]] == [("finished", "accuracy"), ("new", None)]
     assert commands.main(["status", "whole", f"root={study}", "json=true"]) == 0
@@ -206,7 +302,7 @@ def test_list_of_studies(study: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     assert lines[0].startswith("small     2 runs: 1 finished, 1 new") and lines[-1].startswith("2 studies in ")
     assert commands.main(["list", f"root={study}", "json=true"]) == 0
     found = {one["study"]: one for one in json.loads(capsys.readouterr().out)}
-    assert list(found["small"]) == documented("list")
+    assert conforms([*found.values()], documented("list"))
     assert found["small"]["states"] == {"finished": 1, "new": 1} and found["whole"]["runs"] == 1
     assert commands.main(["list", f"root={study}/none"]) == 2
     assert "there is no folder" in capsys.readouterr().err
@@ -223,7 +319,7 @@ def test_store_list_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     for words in (["store", "json=true"], ["store", "list", "json=true"]):
         assert commands.main([*words, f"store={tmp_path}"]) == 0
         (row,) = json.loads(capsys.readouterr().out)
-        assert list(row) == documented("store list")
+        assert conforms([row], documented("store list"))
         assert (row["key"], row["name"]) == (stage.key, "teacher") and row["bytes"] > 5
     store.drop_weights(stage.key)
     assert commands.main(["store", "list", "json=true", f"store={tmp_path}"]) == 0
@@ -240,7 +336,7 @@ def test_vectors_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     path.write_text(json.dumps({"format": "kdexp-vectors-1", "vectors": [vector | {"expected": [[0, False]]}]}))
     assert commands.main(["vectors", str(path), "json=true"]) == 1
     told = json.loads(capsys.readouterr().out)
-    assert [*told, *told["vectors"][0]] == documented("vectors FILE")
+    assert conforms(told, documented("vectors FILE"))
     assert (told["passed"], told["failed"]) == (0, 1)
     assert told["vectors"][0]["got"] == [[0, False], [0, True]]
 

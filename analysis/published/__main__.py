@@ -1,14 +1,15 @@
-"""``python -m analysis.published study=NAME``: the study beside the numbers that its paper prints."""
+"""``kdexp published STUDY``: the study beside the numbers that its paper prints."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import pandas as pd
 
-from analysis import cli
-from analysis.tables import collected, write
+from .. import cli
+from ..tables import collected, write
 
 KEYS = {
     **cli.COMMON,
@@ -19,10 +20,10 @@ KEYS = {
 PURPOSE = "Set a study beside the published numbers; writes <root>/<study>/tables/published.md and .csv."
 
 
-def run(options: dict[str, str]) -> None:
-    """Compare, write, print."""
-    from analysis import published, render
-    from analysis.published.compare import compare, markdown
+def run(options: dict[str, Any]) -> cli.Answer:
+    """Compare, write."""
+    from .. import published, render
+    from .compare import compare, markdown
 
     if published.match(options["study"]) is None:
         known = ", ".join(published.matches())
@@ -38,13 +39,16 @@ def run(options: dict[str, str]) -> None:
         write(folder / "published.md", text),
         write(folder / "published.csv", render.csv(pd.DataFrame([vars(line) for line in lines]))),
     ]
-    print(text)
-    print("Written:", *written, sep="\n  ")
+    data = {"study": found.study, "lines": [vars(line) for line in lines], "notes": notes}
+    return cli.Answer(text, data, written)
+
+
+VERB = cli.verb(PURPOSE, KEYS, run)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command."""
-    return cli.main("analysis.published", PURPOSE, KEYS, run, arguments)
+    """Carry out the verb."""
+    return cli.main("published", VERB, arguments)
 
 
 if __name__ == "__main__":

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats as sps
 
-from analysis import published
-from analysis.collect import Collected
-from analysis.render import md
-from analysis.select import select
-from analysis.selection import expected_maximum
+from .. import published
+from ..collect import Collected
+from ..render import md
+from ..select import select
+from ..selection import expected_maximum
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from importlib.metadata import version
 from typing import Any
 
 from kdexp import __version__
-from kdexp.cli import commands, words
+from kdexp.cli import commands, completion, words
 from kdexp.cli.words import CONFIG_PATH
 from kdexp.common import arguments as terminal
-from kdexp.common import machine, redact
+from kdexp.common import contributed, machine, redact
 
 
 def resolvers() -> None:
@@ -81,7 +81,14 @@ def main(argv: list[str] | None = None) -> int:
     if "--version" in flags:
         print(f"kdexp {__version__} (Hydra {version('hydra-core')}, Python {platform.python_version()})")
         return 0
-    from kdexp.cli import errors
+    if completion.asked(flags, overrides):
+        try:
+            if completion.suggest():
+                return 0
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return 2
+    from kdexp.cli import errors, offer
     from kdexp.config import choices, loading
     from kdexp.sweep import plugins
 
@@ -90,9 +97,10 @@ def main(argv: list[str] | None = None) -> int:
     plugins.take_names()
     choices.hide_bases()
     loading.install(CONFIG_PATH, plugins.SWEEPERS)
+    offer.install(commands.purposes)
     swept = plugins.experiment_sweep(overrides)
     refused = choices.refused(overrides, CONFIG_PATH) + ([swept] if swept else []) + words.problems(flags, overrides)
-    refused += loading.refused_arguments(flags)
+    refused += loading.refused_arguments(flags) + contributed.problems()
     if refused:
         errors.complain(refused)
         return 2

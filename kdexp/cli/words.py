@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from kdexp.common import beside
 from kdexp.config import choices
 
-CONFIG_PATH = str(Path(__file__).resolve().parents[2] / "conf")
+CONFIG_PATH = str(beside.folder("conf"))
 VALUED = (
     "--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd",
     "--experimental-rerun",

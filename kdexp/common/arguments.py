@@ -11,11 +11,14 @@ import sys
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from kdexp.common import names
 from kdexp.common.redact import outward
 
+PROGRAM = "kdexp" if Path(sys.argv[0]).stem == "kdexp" else "python -m kdexp"
+"""The program as it was called, for what people are told to type."""
 WIDTH = 80
 HELP = ("-h", "--help", "help")
 
@@ -62,10 +65,10 @@ class Group:
 
 
 def truth(text: str) -> bool:
-    """``true`` or ``false``."""
-    if text not in ("true", "false"):
+    """``true`` or ``false``; ``yes`` and ``no`` are understood."""
+    if text not in ("true", "false", "yes", "no"):
         raise ValueError("is neither true nor false")
-    return text == "true"
+    return text in ("true", "yes")
 
 
 def whole(text: str) -> int:
@@ -102,7 +105,12 @@ JSON = Key("print JSON for programs instead of lines for people", "false", ("tru
 
 def print_json(value: Any) -> None:
     """Print what :data:`JSON` asks for; a number that is not finite, which JSON does not have, becomes null."""
-    print(json.dumps(json.loads(json.dumps(value), parse_constant=lambda name: None), indent=1))
+    print(json.dumps(json.loads(json.dumps(value, default=_plain), parse_constant=lambda name: None), indent=1))
+
+
+def _plain(value: Any) -> Any:
+    """A path, or a number of NumPy's, as JSON has it."""
+    return str(value) if isinstance(value, Path) else value.item()
 
 
 # --- from words to values ------------------------------------------------------------------------------------------
@@ -222,12 +230,13 @@ def page(program: str, verb: Command | Group) -> str:
     return "\n".join([head, "", *textwrap.wrap(verb.purpose, WIDTH), "", *table(rows), *tail])
 
 
-def table(rows: Mapping[str, str]) -> list[str]:
-    """Lines of two columns: words, and what they mean."""
+def table(rows: Mapping[str, str], cut: bool = False) -> list[str]:
+    """Lines of two columns: words, and what they mean; with ``cut``, no more of it than fits beside the word."""
     left = max((len(name) for name in rows), default=0) + 4
     lines = []
     for name, text in rows.items():
-        lines += textwrap.wrap(text, WIDTH, initial_indent=f"  {name:<{left - 2}}", subsequent_indent=" " * left)
+        shown = textwrap.shorten(text, WIDTH - left, placeholder=" ...") if cut else text
+        lines += textwrap.wrap(shown, WIDTH, initial_indent=f"  {name:<{left - 2}}", subsequent_indent=" " * left)
     return lines
 
 

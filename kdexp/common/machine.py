@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp import __version__
+from kdexp.common import contributed
 
 
 @lru_cache(maxsize=1)
@@ -259,7 +260,8 @@ def peak_flops(device: str, dtype: str) -> float | None:
 def versions() -> dict[str, str]:
     """Return the versions that results depend on."""
     found = {name: version(name) for name in ("torch", "transformers", "tokenizers", "numpy")}
-    return {"kdexp": __version__, "python": platform.python_version(), **found}
+    brought = {plugin.distribution: plugin.version for plugin in contributed.usable()}
+    return {"kdexp": __version__, "python": platform.python_version(), **found, **brought}
 
 
 @lru_cache

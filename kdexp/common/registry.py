@@ -3,7 +3,8 @@
 A class is written as ``_target_: kdexp.objectives.kd.KD``, a method or a stage's action as the name of its file
 (``ted``, ``ted.filters``). What *identifies* a result is the registered name alone (:func:`registered_name`), so that
 a file of kdexp can move without making older results strangers. Packages of a user's own are allowed by the
-environment variable KDEXP_TARGETS (comma-separated prefixes); they are known by their whole path.
+environment variable KDEXP_TARGETS (comma-separated prefixes), or as installed plugins (:mod:`.contributed`); they are
+known by their whole path.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import importlib
 import inspect
 import os
 from typing import Any, TypeVar
+
+from kdexp.common import contributed
 
 OBJECTS = ("kdexp.objectives.", "kdexp.inits.", "kdexp.tasks.", "kdexp.heads.")
 """Where the classes that a ``_target_`` may name live."""
@@ -30,9 +33,10 @@ def kind(interface: Kind) -> Kind:
 
 
 def allowed_packages() -> tuple[str, ...]:
-    """Return the prefixes that KDEXP_TARGETS allows beside kdexp's own, each ending with a dot."""
+    """Return the prefixes that are allowed beside kdexp's own, each ending with a dot: KDEXP_TARGETS, then plugins."""
     words = (word.strip() for word in os.environ.get("KDEXP_TARGETS", "").split(","))
-    return tuple(word if word.endswith(".") else f"{word}." for word in words if word)
+    brought = (plugin.package for plugin in contributed.usable())
+    return tuple(word if word.endswith(".") else f"{word}." for word in (*words, *brought) if word)
 
 
 def load(path: str, allowed: tuple[str, ...], key: str = "_target_") -> Any:
@@ -40,13 +44,13 @@ def load(path: str, allowed: tuple[str, ...], key: str = "_target_") -> Any:
 
     Args:
         path: ``package.module.name``.
-        allowed: prefixes of kdexp's own that may be named here; those of KDEXP_TARGETS always may.
+        allowed: prefixes of kdexp's own that may be named here; :func:`allowed_packages` always may.
         key: where the path was written, for the message.
 
     Raises:
         ValueError: not allowed, or not there.
     """
-    prefixes = allowed + allowed_packages()
+    prefixes = allowed if path.startswith(allowed) else allowed + allowed_packages()
     if not path.startswith(prefixes) or not all(part.isidentifier() for part in path.split(".")):
         raise ValueError(
             f"{key}={path} is not allowed; allowed are names below {', '.join(prefixes)} "

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from kdexp.common import files, results
@@ -14,6 +15,8 @@ from kdexp.common.files import Damaged
 from kdexp.store import features, leases
 from kdexp.store.store import DAMAGED, Store, size
 
+Say = Callable[[str], None]
+"""Gets a sentence for people."""
 DAYS = 7.0
 """Days after which unfinished work is taken for given up, unless ``days=N`` says otherwise."""
 
@@ -44,18 +47,18 @@ def show(store: Store, key: str) -> int:
     return 0
 
 
-def verify(store: Store) -> int:
-    """Read every finished stage, name the damaged ones; the exit code is 1 if there are any."""
-    good, bad = store.entries(print), 0
+def verify(store: Store, say: Say = print) -> tuple[int, int]:
+    """Read every finished stage and name the damaged ones; return how many were read, and how many of them are."""
+    good, bad = store.entries(say), 0
     broken = len(list(store.root.glob("*/meta.json"))) - len(good)
     for found in good:
         try:
             store.get(found.meta["key"])
         except Damaged as error:
             bad += 1
-            print(f"{error}: the command that needs this stage builds it again")
-    print(f"{len(good) + broken} stages read, {bad + broken} damaged")
-    return 1 if bad + broken else 0
+            say(f"{error}: the command that needs this stage builds it again")
+    say(f"{len(good) + broken} stages read, {bad + broken} damaged")
+    return len(good) + broken, bad + broken
 
 
 def wanted(store: Store) -> tuple[set[str], list[Damaged]]:
@@ -80,13 +83,14 @@ def _complain(sentence: str) -> None:
     print(sentence, file=sys.stderr)
 
 
-def gc(store: Store, what: str = "", days: float | None = None) -> int:
-    """Free space; returns the exit code.
+def gc(store: Store, what: str = "", days: float | None = None, say: Say = print) -> int:
+    """Free space; returns the bytes.
 
     Args:
         what: empty = :func:`collect`; ``all`` = everything but teachers; ``cache`` = :func:`drop_cache`; ``work`` =
             :func:`drop_work`.
         days: with ``work``, since when nobody has touched what goes.
+        say: is told what went and what stays.
 
     Raises:
         ValueError: there is no such thing to free.
@@ -95,13 +99,13 @@ def gc(store: Store, what: str = "", days: float | None = None) -> int:
         asked = f"gc {what}".strip() + ("" if days is None else f" days={days:g}")
         raise ValueError(f"there is no {asked}: {FORMS}")
     if what == "work":
-        return drop_work(store, DAYS if days is None else days)
+        return drop_work(store, DAYS if days is None else days, say)
     if what == "cache":
-        return drop_cache(store)
-    return collect(store, everything=what == "all")
+        return drop_cache(store, say)
+    return collect(store, what == "all", say)
 
 
-def collect(store: Store, everything: bool) -> int:
+def collect(store: Store, everything: bool, say: Say = print) -> int:
     """Free space: weights between phases that no result names; with ``everything`` all that can be made again.
 
     That is begun stages, students, and what teachers have said. Teachers and other shared stages are kept, and so is
@@ -117,24 +121,24 @@ def collect(store: Store, everything: bool) -> int:
             store.drop_weights(found.meta["key"])
             freed += before - size(found.folder)
     if waiting:
-        print(f"{waiting} unfinished runs share phases: what is between phases stays until they have ended (or gc all)")
+        say(f"{waiting} unfinished runs share phases: what is between phases stays until they have ended (or gc all)")
     begun = list((store.root / "work").glob("*"))
     for work in begun if everything else []:
-        freed += _drop(store, work)
+        freed += _drop(store, work, say)
     freed += sum(feature.drop() for feature in _features(store)) if everything else 0
-    print(f"freed {freed / 1e6:.1f} MB in {store.root}; kept: shared stages (teachers)", end="")
-    print("" if everything else f", {len(keep)} students that results name, {_begun(begun)}{_cached(store)}")
-    return 0
+    more = "" if everything else f", {len(keep)} students that results name, {_begun(begun)}{_cached(store)}"
+    say(f"freed {freed / 1e6:.1f} MB in {store.root}; kept: shared stages (teachers){more}")
+    return freed
 
 
-def drop_cache(store: Store) -> int:
+def drop_cache(store: Store, say: Say = print) -> int:
     """Free what teachers have said about training examples, but for what a process reads; it can be made again."""
     there = _features(store)
     freed = sum(feature.drop() for feature in there)
     left = len(_features(store))
-    print(f"freed {freed / 1e6:.1f} MB in {features.folder(store.root)}: {len(there) - left} features of teachers")
-    print(f"kept: {left} features that a process reads or writes")
-    return 0
+    say(f"freed {freed / 1e6:.1f} MB in {features.folder(store.root)}: {len(there) - left} features of teachers")
+    say(f"kept: {left} features that a process reads or writes")
+    return freed
 
 
 def _features(store: Store) -> list[features.FeatureFile]:
@@ -148,7 +152,7 @@ def _cached(store: Store) -> str:
     return f"; {there} features of teachers of {taken:.1f} MB (gc cache drops them)" if there else ""
 
 
-def drop_work(store: Store, days: float) -> int:
+def drop_work(store: Store, days: float, say: Say = print) -> int:
     """Free the unfinished stages that nobody has touched for so many days.
 
     They hold checkpoints: of runs that were killed or stopped, and of trials that a search gave up. Whoever takes such
@@ -156,11 +160,11 @@ def drop_work(store: Store, days: float) -> int:
     """
     begun = list((store.root / "work").glob("*"))
     old = [work for work in begun if time.time() - _touched(work) >= 86400 * days]
-    freed = sum(_drop(store, work) for work in old)
+    freed = sum(_drop(store, work, say) for work in old)
     left = [work for work in begun if work.exists()]
-    print(f"freed {freed / 1e6:.1f} MB in {store.root}: {len(begun) - len(left)} begun stages, {days:g} days or older")
-    print(f"kept: {_begun(left)}")
-    return 0
+    say(f"freed {freed / 1e6:.1f} MB in {store.root}: {len(begun) - len(left)} begun stages, {days:g} days or older")
+    say(f"kept: {_begun(left)}")
+    return freed
 
 
 def _drop_leftovers(store: Store) -> int:
@@ -173,7 +177,7 @@ def _drop_leftovers(store: Store) -> int:
     return freed
 
 
-def _drop(store: Store, work: Path) -> int:
+def _drop(store: Store, work: Path, say: Say) -> int:
     """Remove a stage's work folder unless a process is at it; returns the bytes."""
     from filelock import FileLock, Timeout
 
@@ -185,7 +189,7 @@ def _drop(store: Store, work: Path) -> int:
             shutil.rmtree(work)
             return freed
     except Timeout:
-        print(f"{work.name[:12]} is being built: left alone")
+        say(f"{work.name[:12]} is being built: left alone")
         return 0
 
 

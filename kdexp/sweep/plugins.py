@@ -8,6 +8,10 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+
+from kdexp.common import contributed
 from kdexp.common.registry import load
 from kdexp.launch.base import Launcher
 
@@ -18,6 +22,16 @@ SWEEPERS = {
 }
 """Names that conf/hydra/sweeper/*.yaml use -> where the class is. Hydra 1.3 wants plugins to be called
 ``hydra_plugins.*``; they are registered under such a name, so that no package of that name has to be installed."""
+
+
+class Contributed(SearchPathPlugin):
+    """Lets Hydra find the choices of installed plugins, after kdexp's own."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Append their folders."""
+        for plugin in contributed.usable():
+            if plugin.conf:
+                search_path.append(f"kdexp.plugins:{plugin.name}", f"file://{plugin.conf}")
 
 
 def take_names() -> None:
@@ -33,12 +47,13 @@ def take_names() -> None:
 
 
 def register() -> None:
-    """Make kdexp's sweepers known to Hydra; call once before ``hydra.main``."""
+    """Make kdexp's sweepers, and the choices of installed plugins, known to Hydra; call once before ``hydra.main``."""
     import importlib
 
     from hydra.core.plugins import Plugins
 
     plugins = Plugins.instance()
+    plugins.register(Contributed)
     for name, (module, attribute) in SWEEPERS.items():
         cls = getattr(importlib.import_module(module), attribute)
         plugins.register(cls)

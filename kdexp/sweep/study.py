@@ -10,13 +10,12 @@ import shlex
 import sys
 import time
 from collections import Counter
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from kdexp.common import files, results
+from kdexp.common import beside, files, results
 from kdexp.common.files import Damaged
 from kdexp.common.problems import ConfigError
 from kdexp.common.redact import public
@@ -201,7 +200,7 @@ def outlook(name: str, points: list[RunSpec]) -> list[str]:
     """
     runs = [{"labels": point.labels, "science": point.science, "seed": point.config.seed} for point in points]
     root = points[0].run_dir.parent.parent
-    return [line for entry in entry_points(group="kdexp.outlook") for line in entry.load()(runs, name, root)]
+    return [line for entry in beside.offers("kdexp.outlook") for line in entry.load()(runs, name, root)]
 
 
 def row(point: RunSpec) -> dict[str, Any]:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from kdexp.common import beside
 from kdexp.common.results import RESULT
 from kdexp.common.status import state
 from kdexp.config.identity import digest
@@ -35,7 +35,7 @@ def show(store: Store, study_dir: Path, run_folders: list[Path]) -> bool:
         Exception: the store's; nothing is lost by it, the next call says it all again.
     """
     finished = {path.name: (path / RESULT).stat().st_mtime_ns for path in run_folders if (path / RESULT).exists()}
-    makers = list(entry_points(group="kdexp.summary"))
+    makers = beside.offers("kdexp.summary")
     if not finished or not makers:
         return False
     with store.lock(study_dir):

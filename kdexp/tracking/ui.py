@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from kdexp.common import sqlite
+from kdexp.common.arguments import PROGRAM
 from kdexp.tracking.mlflow_store import create, public, resolve
 
 HOST = "127.0.0.1"
@@ -26,13 +28,14 @@ def environment() -> dict[str, str]:
     return {**defaults, **os.environ}
 
 
-def ui(root: str | Path = "multirun", port: int = 5000, uri: str | None = None) -> None:
+def ui(root: str | Path = "multirun", port: int = 5000, uri: str | None = None, say: Callable = print) -> None:
     """Serve the store under ``root`` until Ctrl-C; the current process becomes the server.
 
     Args:
         root: folder of the studies.
         port: TCP port on 127.0.0.1.
         uri: another store; default ``sqlite:///<root>/mlflow.db``.
+        say: is told the address, in a sentence.
 
     Raises:
         ValueError: the port is taken or no port, or ``uri`` is a server already.
@@ -45,7 +48,8 @@ def ui(root: str | Path = "multirun", port: int = 5000, uri: str | None = None) 
         raise ValueError(f"port={port} is no port: choose one between 1024 and 65535")
     _check_free(port)
     create(uri)
-    print(f"MLflow shows {public(uri)} on http://{HOST}:{port} in a few seconds; Ctrl-C ends it", flush=True)
+    say(f"MLflow shows {public(uri)} on http://{HOST}:{port} in a few seconds; Ctrl-C ends it")
+    sys.stdout.flush()
     os.execve(sys.executable, command(uri, port, Path(root).resolve() / "mlartifacts"), environment())
 
 
@@ -57,5 +61,5 @@ def _check_free(port: int) -> None:
         except OSError as problem:
             raise ValueError(
                 f"port={port} on {HOST} cannot be used ({problem.strerror}): end the program that holds it, "
-                f"or choose another: python -m kdexp.tracking ui port={port + 1}"
+                f"or choose another: {PROGRAM} ui port={port + 1}"
             ) from None

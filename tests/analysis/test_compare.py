@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import save_file
 from scipy import stats as sps
 
-from analysis import cli, compare, crossed, predictions
+from analysis import compare, crossed, predictions
 from analysis.budget import half_width, options
 from analysis.collect import Collected, collect
 from tests.analysis.program import Program
@@ -156,7 +156,7 @@ def test_the_command(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
     study.collected()
     words = ["study=s", f"root={study.program.root}", "source=folders"]
     arguments = [*words, "a=objective.name=kd", "b=objective.name=finetune,init=first"]
-    assert cli.main("analysis.compare", compare.PURPOSE, compare.KEYS, compare.run, arguments) == 0
+    assert compare.main(arguments) == 0
     out = capsys.readouterr().out
     assert "objective.name=kd against objective.name=finetune,init=first" in out
     assert (study.program.root / "s/tables/compare/objective.name-kd_objective.name-finetune-init-first.md").is_file()
@@ -164,5 +164,5 @@ def test_the_command(study: Study, capsys: pytest.CaptureFixture[str]) -> None:
         ("b=finetune", "is not KEY=VALUE"),
         ("b=objective.name=ted", "no runs with objective.name=ted"),
     ):
-        assert cli.main("analysis.compare", "", compare.KEYS, compare.run, [*words, "a=objective.name=kd", wrong]) == 2
+        assert compare.main([*words, "a=objective.name=kd", wrong]) == 2
         assert said in capsys.readouterr().err

@@ -117,18 +117,17 @@ def test_a_study_beside_its_paper(tmp_path: Path) -> None:
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from analysis import cli
-    from analysis.published.__main__ import KEYS, run
+    from analysis.published.__main__ import main
 
-    assert cli.main("analysis.published", "", KEYS, run, ["study=quickstart"]) == 2
+    assert main(["study=quickstart"]) == 2
     assert "nothing published is matched" in capsys.readouterr().err
     result = make_result("pea_kd", "rte", "pkd", "first", 1, labels__student="l3", science__student={"sharing": "none"})
     write_run(tmp_path, result)
     write_points(tmp_path, "pea_kd", [result])
-    assert cli.main("analysis.published", "", KEYS, run, ["study=pea_kd", f"root={tmp_path}", "source=folders"]) == 0
+    assert main(["study=pea_kd", f"root={tmp_path}", "source=folders"]) == 0
     assert "| baseline student | RTE (accuracy) | 61.4 |" in capsys.readouterr().out
     assert (
-        cli.main("analysis.published", "", KEYS, run, ["study=pea_kd", f"root={tmp_path}", "best_of=few"]) == 2
+        main(["study=pea_kd", f"root={tmp_path}", "best_of=few"]) == 2
         and "neither a number of runs nor all" in capsys.readouterr().err
     )
     assert (tmp_path / "pea_kd" / "tables" / "published.csv").is_file()

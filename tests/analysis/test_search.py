@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,14 @@ def stamps(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
-def test_a_search_is_shown_and_left_alone(study: Path, storage: str) -> None:
+def test_a_search_is_shown_and_left_alone(study: Path, storage: str, capsys: pytest.CaptureFixture[str]) -> None:
     url = None if storage == "journal" else f"sqlite:///{study}/optuna.db"
     folder = searched(study, pruner="median", storage=url)
     before = {**stamps(folder), **stamps(folder / ".optuna"), **stamps(study)}
+    assert search.main(["quickstart", f"root={study}", "figures=no", "json=true"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told) == {"folder", "importance", "figures", "written"} and set(told["importance"]) == {"score"}
+    assert set(told["importance"]["score"]) == {"recipe.learning_rate", "pkd_mapping"}
     text = report.page(collect("quickstart", study, "folders"))
     assert {**stamps(folder), **stamps(folder / ".optuna"), **stamps(study)} == before
     found = outline(text)

@@ -107,10 +107,10 @@ def test_the_expected_maximum_is_unbiased() -> None:
 
 
 def test_the_command_prints_its_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    assert simulate.cli.main("analysis.simulate", "", simulate.KEYS, simulate.run, ["table=found", "repeats=2"]) == 0
+    assert simulate.main(["table=found", "repeats=2"]) == 0
     lines = capsys.readouterr().out.strip().splitlines()
     assert len(lines) == 2 + 5 and lines[0].count("|") == 2 + len(simulate.DESIGNS)
-    assert simulate.cli.main("analysis.simulate", "", simulate.KEYS, simulate.run, ["repeats=many"]) == 2
+    assert simulate.main(["repeats=many"]) == 2
 
 
 @pytest.mark.slow

@@ -58,7 +58,7 @@ def test_a_finished_study_becomes_tables(name: str, tmp_path: Path, capsys: pyte
 def test_python_finds_the_commands() -> None:
     words = [sys.executable, "-m", "analysis.studies.pea_kd", "--help"]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 0 and "python -m analysis.studies.pea_kd [key=value ...]" in ended.stdout
+    assert ended.returncode == 0 and "python -m kdexp reproduce pea_kd [STUDY] [key=value ...]" in ended.stdout
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("analysis.studies.no_such_study")
 

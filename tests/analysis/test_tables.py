@@ -249,7 +249,7 @@ def test_hostile_labels_cannot_break_a_format(tmp_path: Path) -> None:
         (["study=quickstart", "metrik=f1"], "'metrik' is no key"),
         (["study=quickstart", "source=wandb"], "not one of mlflow, folders"),
         (["metric=f1"], "study= must be given"),
-        (["quickstart"], "not key=value"),
+        (["quickstart", "again"], "'again' is not key=value"),
         (["study=../secrets"], "one folder name"),
         (["study=quickstart", "incomplete=maybe", "layout=wide"], "incomplete='maybe'.*layout='wide'"),
     ],

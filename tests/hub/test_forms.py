@@ -329,8 +329,9 @@ def test_each_shipped_teacher_of_the_hub_ends_in_a_result(
         assert "pytorch_model.bin is pickled" in done.stderr and not (tmp_path / "multirun").exists()
         advice = re.search(r"python -m kdexp (convert .*?) \(then (teacher\.source=\S+)\)", done.stderr)
         assert advice is not None
-        converted = kdexp(shlex.split(advice[1]), env=home)
+        converted = kdexp([*shlex.split(advice[1]), "json=true"], env=home)
         assert converted.returncode == 0, converted.stderr
+        assert json.loads(converted.stdout)["word"] == advice[2]
         words, home = [*words, advice[2]], {**home, "HF_HUB_OFFLINE": "1"}
         done = kdexp(words, env=home)
     assert done.returncode == 0, done.stderr

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kdexp.common.arguments import Command, Key
+from kdexp.common.arguments import JSON, Command, Key, print_json
 from kdexp.models import convert as models
 
 
-def convert(source: str, folder: str, revision: str) -> int:
+def convert(source: str, folder: str, revision: str, json: bool) -> int:
     """Write the model to a new folder and say how it is used."""
     kind, colon, rest = source.partition(":")
     if colon and kind == "hub":
@@ -16,7 +16,10 @@ def convert(source: str, folder: str, revision: str) -> int:
     else:
         place = Path(rest if colon and kind == "path" else source).expanduser()
     models.convert(place, Path(folder).expanduser())
-    print(f"{folder} holds the model with safetensors: teacher.source=path:{folder}")
+    if json:
+        print_json({"folder": folder, "word": f"teacher.source=path:{folder}"})
+    else:
+        print(f"{folder} holds the model with safetensors: teacher.source=path:{folder}")
     return 0
 
 
@@ -27,5 +30,6 @@ VERB = Command(
         "source": Key("folder of the model, or hub:ID", bare=True),
         "folder": Key("the new folder", bare=True),
         "revision": Key("branch, tag or commit on the hub; empty: the newest", ""),
+        "json": JSON,
     },
 )

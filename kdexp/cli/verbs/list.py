@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from kdexp.common.arguments import JSON, ROOT, Command, print_json
+from kdexp.common.arguments import JSON, ROOT, STUDY, Command, Key, print_json
 from kdexp.sweep import status as studies
 
 
@@ -28,19 +28,21 @@ def summary(name: str, root: str) -> dict[str, Any]:
     }
 
 
-def run(root: str, json: bool) -> int:
+def run(study: str, root: str, json: bool) -> int:
     """Print a line a study, or all of them as JSON; 1 if one could not be read (it is named).
 
     Raises:
-        ValueError: there is no such folder.
+        ValueError: there is no such folder, or no such study in it.
     """
     if not Path(root).is_dir():
         raise ValueError(f"there is no folder {root}; give the one that holds the studies with root=FOLDER")
     found, broken = [], 0
-    for path in sorted(Path(root).glob("*/study.json")):
+    for name in [study] if study else sorted(path.parent.name for path in Path(root).glob("*/study.json")):
         try:
-            found.append(summary(path.parent.name, root))
+            found.append(summary(name, root))
         except ValueError as error:
+            if study:
+                raise
             broken += 1
             print(error, file=sys.stderr)
     if json:
@@ -50,8 +52,17 @@ def run(root: str, json: bool) -> int:
     for one in found:
         states = ", ".join(f"{count} {state}" for state, count in one["states"].items())
         print(f"{one['study']:<{width}}  {one['runs']:>4} runs: {states}; {one['seconds']:.0f} s")
-    print(f"{len(found)} studies in {Path(root)}/")
+    if not study:
+        print(f"{len(found)} studies in {Path(root)}/")
     return 1 if broken else 0
 
 
-VERB = Command("Every study that was started, and the states of its runs.", run, {"root": ROOT, "json": JSON})
+VERB = Command(
+    "Every study that was started, and the states of its runs.",
+    run,
+    {
+        "study": Key("only this one; empty: all", "", kind=lambda text: STUDY.kind(text) if text else "", bare=True),
+        "root": ROOT,
+        "json": JSON,
+    },
+)

@@ -20,8 +20,9 @@ ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
 def predict(
-    model: str, task: str, split: str, data: str, out: str, root: str, device: str, max_length: int | None, threads: int
-) -> int:
+    model: str, task: str, split: str, data: str, out: str, root: str, device: str, max_length: int | None,
+    threads: int, json: bool,
+) -> int:  # fmt: skip
     """Write the file, and say where and in which form.
 
     Raises:
@@ -44,7 +45,7 @@ def predict(
                 if v != usual]  # fmt: skip
         if idle:
             raise ValueError(f"{', '.join(idle)} has no effect with out={out}: rows of data= are answered on the CPU")
-        return _table(folder, form, chosen, data, target, threads, max_length, (record or {}).get("files", {}))
+        return _table(folder, form, chosen, data, target, threads, max_length, (record or {}).get("files", {}), json)
     if form != "pytorch":
         raise ValueError(f"out={out}: from the form {form} answers are written as {', '.join(ENDINGS)}")
     if threads != 1:
@@ -60,7 +61,7 @@ def predict(
         max_length=max_length,
     )
     try:
-        with Display(f"predict {split}", enabled=True) as display:
+        with Display(f"predict {split}", enabled=not json) as display:
             name, text = prediction.predict(asked, lambda done, of, rows: display.show("predict", None, done, of, rows))
     except ConfigError as error:
         raise ValueError(" ".join(error.problems)) from error
@@ -68,13 +69,16 @@ def predict(
     if path.exists():
         raise ValueError(f"{path} is there already: name another file, or a folder")
     files.write_text(path, text)
-    print(f"{path}: task={asked.task.name} split={split}, in the form of {name}")
+    if json:
+        arguments.print_json({"file": path, "task": asked.task.name, "split": split, "rows": None, "form": form})
+    else:
+        print(f"{path}: task={asked.task.name} split={split}, in the form of {name}")
     return 0
 
 
 def _table(
     folder: Path, form: str, task: dict[str, Any], data: str, out: Path, threads: int, max_length: int | None,
-    sums: dict[str, str],
+    sums: dict[str, str], json: bool,
 ) -> int:  # fmt: skip
     """Write the rows of a file with the answers beside them; the form's files are compared with their checksums."""
     from kdexp.delivery import rows, subject
@@ -92,14 +96,17 @@ def _table(
     ]
     if wrong:
         raise ValueError(" ".join(wrong))
-    with Display("predict", enabled=True) as display:
+    with Display("predict", enabled=not json) as display:
         table = rows.answered(
             model, form, Path(data).expanduser(), threads, max_length,
             lambda done, of, examples: display.show("predict", None, done, of, examples),
         )  # fmt: skip
     with files.fresh(out) as aside:
         rows.write(table, aside, out.suffix)
-    print(f"{out}: {len(table)} rows, answered by {folder} ({form})")
+    if json:
+        arguments.print_json({"file": out, "task": task["name"], "split": None, "rows": len(table), "form": form})
+    else:
+        print(f"{out}: {len(table)} rows, answered by {folder} ({form})")
     return 0
 
 
@@ -127,5 +134,6 @@ VERB = Command(
         "device": Key("cpu, cuda, or auto", "auto"),
         "max_length": Key("tokens after which an input is cut; empty: as the model was trained", "", kind=_length),
         "threads": Key("threads that compute", "1", kind=arguments.whole),
+        "json": arguments.JSON,
     },
 )

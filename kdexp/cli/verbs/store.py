@@ -27,19 +27,27 @@ def list_stages(store: str, json: bool) -> int:
     return 0
 
 
-def show(key: str, store: str) -> int:
-    """Print a stage's record (JSON)."""
+def show(key: str, store: str, json: bool) -> int:
+    """Print a stage's record, which is JSON in any case."""
     return upkeep.show(_store(store), key)
 
 
-def verify(store: str) -> int:
+def verify(store: str, json: bool) -> int:
     """Read everything; 1 if something is damaged."""
-    return upkeep.verify(_store(store))
+    said: list[str] = []
+    read, damaged = upkeep.verify(_store(store), said.append if json else print)
+    if json:
+        print_json({"stages": read, "damaged": damaged, "said": said})
+    return 1 if damaged else 0
 
 
-def gc(what: str, days: float | None, store: str) -> int:
+def gc(what: str, days: float | None, store: str, json: bool) -> int:
     """Free space."""
-    return upkeep.gc(_store(store), what, days)
+    said: list[str] = []
+    freed = upkeep.gc(_store(store), what, days, said.append if json else print)
+    if json:
+        print_json({"freed": freed, "said": said})
+    return 0
 
 
 def _days(text: str) -> float | None:
@@ -57,12 +65,12 @@ VERB = Group(
         "show": Command(
             "The record of one stage, as JSON.",
             show,
-            {"key": Key("beginning of the stage's key, as list shows it", bare=True), "store": STORE},
+            {"key": Key("beginning of the stage's key, as list shows it", bare=True), "store": STORE, "json": JSON},
         ),
         "verify": Command(
             "Read every finished stage and name the damaged ones; exit code 1 if there are any.",
             verify,
-            {"store": STORE},
+            {"store": STORE, "json": JSON},
         ),
         "gc": Command(
             "Free space: weights between phases that no result names. Teachers stay in any case.",
@@ -71,6 +79,7 @@ VERB = Group(
                 "what": Key("all: all but teachers; work: old begun stages; cache: what teachers said", "", bare=True),
                 "days": Key(f"with gc work: untouched for so many days; empty: {upkeep.DAYS:g}", "", kind=_days),
                 "store": STORE,
+                "json": JSON,
             },
             upkeep.FORMS,
         ),

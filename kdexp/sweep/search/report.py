@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kdexp.common import beside
 from kdexp.common.searches import JOURNAL, STATES, counted, said, typed
 from kdexp.launch.board import duration
 from kdexp.sweep.search.optimise import Search
@@ -78,10 +79,11 @@ def analysis(search: Search, figures: bool) -> None:
         return
     package = str(Path(__file__).resolve().parents[3])
     path = os.pathsep.join(part for part in (package, os.environ.get("PYTHONPATH", "")) if part)
+    command = [sys.executable, "-m", f"{beside.ANALYSIS}.search"]
     words = [f"folder={search.folder}", f"figures={str(figures).lower()}", "storage=-"]
     sys.stdout.flush()
     done = subprocess.run(
-        [sys.executable, "-m", "analysis.search", *words], env={**os.environ, "PYTHONPATH": path}, check=False,
+        [*command, *words], env={**os.environ, "PYTHONPATH": path}, check=False,
         input=search.settings.storage or "", text=True,  # it may hold a password, which a command line would show
     )  # fmt: skip
     if done.returncode:
