@@ -11,6 +11,7 @@ import pkgutil
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
+from types import ModuleType
 
 from kdexp.cli import verbs
 from kdexp.cli.words import experiment
@@ -76,6 +77,25 @@ def load(name: str) -> arguments.Command | arguments.Group:
     return importlib.import_module(f"{verbs.__name__}.{name}").VERB
 
 
+def reader(name: str) -> ModuleType:
+    """Return a module of ``analysis``, which is imported now.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    module = _module(name)
+    if module is None:
+        raise ValueError(_absent(name, name))
+    return importlib.import_module(module)
+
+
+def _absent(what: str, name: str) -> str:
+    return (
+        f"{what} is done by analysis.{name}, which is not installed here: use a kdexp that has its package analysis, "
+        "such as a checkout of the repository."
+    )
+
+
 def _module(name: str) -> str | None:
     """The module that does a verb of ``analysis``, as ``python -m`` finds it; None if it is not installed."""
     try:
@@ -89,11 +109,7 @@ def _analysis(name: str, words: Sequence[str]) -> int:
     """Hand a verb on to its module; the study's name may stand alone, as everywhere among the verbs."""
     module = _module(name)
     if module is None:
-        print(
-            f"{PROGRAM} {name} is done by analysis.{name}, which is not installed here: use a kdexp that has its "
-            "package analysis, such as a checkout of the repository.",
-            file=sys.stderr,
-        )
+        print(_absent(f"{PROGRAM} {name}", name), file=sys.stderr)
         return 2
     bare = next((word for word in words if "=" not in word and word not in arguments.HELP), None)
     given = [f"study={word}" if word == bare else word for word in words]

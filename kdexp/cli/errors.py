@@ -5,21 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdexp.cli import words
-from kdexp.common.problems import ConfigError, near
-from kdexp.common.redact import outward, print_traceback
+from kdexp.common.problems import ConfigError, near, say
+from kdexp.common.redact import print_traceback
 from kdexp.config import choices
 
 
 def complain(problems: list[str]) -> None:
     """Print all problems in one message."""
     head = "One thing must change" if len(problems) == 1 else f"{len(problems)} things must change"
-    print(outward(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems)), file=sys.stderr)
+    say(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems), problems)
 
 
 def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None = None) -> int:
@@ -38,7 +37,7 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         complain(error.problems)
         return 2
     if type(error).__name__ == "Interrupted" or isinstance(error, KeyboardInterrupt):
-        print(f"interrupted: {outward(str(error)) or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
+        say(f"interrupted: {error or 'Ctrl-C'}. The same command continues.")
         return 130
     if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
         print_traceback(error)
@@ -49,14 +48,13 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         complain([f"{_first_line(error)}: kdexp's launchers need hydra/sweeper=grid or hydra/sweeper=optuna."])
         return 2
     if type(error).__name__ == "OutOfMemoryError":
-        print(
+        say(
             f"failed: the device has too little memory ({_first_line(error)}): raise recipe.accumulation, or lower "
-            "recipe.batch_size or recipe.max_length.",
-            file=sys.stderr,
+            "recipe.batch_size or recipe.max_length."
         )
         return 1
     if isinstance(error, ValueError | RuntimeError | TimeoutError | OSError) and "torch" not in type(error).__module__:
-        print(outward(f"failed: {error}"), file=sys.stderr)
+        say(f"failed: {error}", [str(error)])
         return 1
     print_traceback(error)
     return 1
