@@ -69,26 +69,38 @@ def distill(
     lists = [f"{key}={value}" for key, value in settings.items() if isinstance(value, list | tuple)]
     if lists:
         raise ConfigError([f"{text}: a run has one value; kdexp.study(NAME, ...) tries several." for text in lists])
-    given = _teacher(teacher) + _data(data, settings.pop("task", None), columns, labels)
+    given = _teacher(teacher) + _data(data, settings, columns, labels)
     answer = ask([*given, *spelling.overrides(settings), *words], show)
     if answer.code or answer.run is None:
         raise answer.failure()
     return Run(answer.run)
 
 
-def study(name: str, *words: str, **settings: Any) -> Study:
+def study(
+    name: str,
+    *words: str,
+    teacher: Place | Run | list[str] | None = None,
+    data: Place | Mapping[str, pd.DataFrame] | None = None,
+    columns: Sequence[str] | None = None,
+    labels: Sequence[str] | None = None,
+    **settings: Any,
+) -> Study:
     """Return a study: one of ``conf/experiment``, one of your own, or one that was started before.
 
     Args:
         name: of an experiment, or of the study. ``study("quickstart")`` is ``python -m kdexp +experiment=quickstart``.
         words: words of the command line as they are: ``"recipe.learning_rate=1e-5,3e-5"``.
+        teacher, data, columns, labels: as :func:`distill` takes them.
         settings: as :func:`distill` takes them; a list has the values to try: ``init=["first", "last"], seed=[1, 2]``
             makes four runs.
 
     Raises:
         ConfigError: there can be no study of that name.
     """
-    return studies.made(name, words, settings)
+    if isinstance(teacher, list):
+        settings["teacher"], teacher = teacher, None
+    given = _teacher(teacher) + _data(data, settings, columns, labels)
+    return studies.made(name, [*given, *spelling.overrides(settings, swept=True), *words])
 
 
 def load(study: str, root: Place = ROOT, settings: str | Iterable[str] = "varied") -> pd.DataFrame:
@@ -195,11 +207,14 @@ def _teacher(teacher: Place | Run | None) -> list[str]:
 
 def _data(
     data: Place | Mapping[str, pd.DataFrame] | None,
-    task: Any,
+    settings: dict[str, Any],
     columns: Sequence[str] | None,
     labels: Sequence[str] | None,
 ) -> list[str]:
-    """Return the words that say what is learned, and where its rows are."""
+    """Return the words that say what is learned and where its rows are; takes ``task`` out of the other settings."""
+    task = settings.pop("task", None)
+    if isinstance(task, list | tuple) and data is None:
+        settings["task"], task = task, None
     chosen, values = (None, task) if isinstance(task, Mapping) else (task, {})
     words: list[str] = []
     if isinstance(data, Mapping):
@@ -217,9 +232,9 @@ def _data(
         words = [f"task={chosen or 'local'}", *spelling.overrides({"task.folder": below})]
     elif chosen is not None:
         words = [f"task={chosen}"]
-    given = {"columns": columns, "label_names": labels}
-    return words + spelling.overrides({"task": {**{k: v for k, v in given.items() if v is not None}, **values}}
-                                      if values or any(v is not None for v in given.values()) else {})  # fmt: skip
+    named = {"task.columns": columns, "task.label_names": labels}
+    words += spelling.overrides({key: list(value) for key, value in named.items() if value is not None})
+    return words + (spelling.overrides({"task": values}) if values else [])
 
 
 def _no_folder(place: Path) -> str:

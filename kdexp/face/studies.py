@@ -110,11 +110,10 @@ class Study:
         return f"Study {self.name}: {len(rows)} runs ({counted})\n  folder   {self.folder.absolute()}"
 
 
-def made(name: str, words: Sequence[str], settings: dict[str, Any]) -> Study:
+def made(name: str, given: Sequence[str]) -> Study:
     """Return the study of an experiment, or one of a grid that is given here; see :func:`kdexp.study`."""
     if names.study_problem(name):
         raise ConfigError([f"study {name!r} {names.study_problem(name)}."])
-    given = [*words, *spelling.overrides(settings, swept=True)]
     chosen = experiment(name)
     named = next((word.partition("=")[2] for word in reversed(given) if word.startswith("study=")), None)
     if chosen is None:
