@@ -17,6 +17,8 @@ COLUMNS = (
     "parameters", "size_bytes", "name", "run", "folder",
 )  # fmt: skip
 """Columns of :func:`runs` that stand first: what a run is called, how it did, what it took, where it is."""
+AVERAGE = "average"
+"""What the grid calls the average of all tasks."""
 TABLE = ("mean", "std", "n", "low", "high", "mark", "group")
 """What :func:`table` says of a cell."""
 
@@ -48,22 +50,23 @@ def runs(study: str, root: str | Path = "multirun", settings: str | Iterable[str
     said = [records.settings_of(text) for text in frame["settings"]]
     unknown = [key for key in keys if not any(key in one for one in said)]
     if unknown:
-        raise ValueError(f"settings={', '.join(unknown)}: no run of study {study} has that; settings='all' has what is.")
+        raise ValueError(
+            f"settings={', '.join(unknown)}: no run of study {study} has that; settings='all' has what is."
+        )
     values = pd.DataFrame({key: [one.get(key) for one in said] for key in keys}, index=frame.index, dtype=object)
     return pd.concat([frame[[*COLUMNS, *wide.columns]], values.infer_objects()], axis=1)
 
 
 def _keys(frame: pd.DataFrame, settings: str | Iterable[str]) -> list[str]:
-    """Return the dotted settings that are shown; those that another column says already are left out."""
-    if not isinstance(settings, str):
-        return list(dict.fromkeys(settings))
+    """Return the dotted settings that are shown; of ``varied``, those that another column says already are left out."""
+    if settings not in ("varied", "all"):
+        return list(dict.fromkeys([settings] if isinstance(settings, str) else settings))
     kept = [*frame["settings"]]
-    keys = list(records.differing(kept, seeds=True))
     if settings == "all":
-        keys = sorted({key for text in kept for key in records.settings_of(text)})
-    elif settings != "varied":
-        keys = [settings]
-    return [key for key in keys if key not in frame]
+        return sorted({key for text in kept for key in records.settings_of(text)} - {*frame})
+    keys = records.differing(kept, seeds=True)
+    said = {*frame, *(f"{label}.{part}" for label in records.LABELS for part in ("name", "_target_"))}
+    return [key for key in keys if key not in said]
 
 
 def table(study: str, root: str | Path = "multirun", metric: str = "", **options: Any) -> pd.DataFrame:
@@ -77,13 +80,16 @@ def table(study: str, root: str | Path = "multirun", metric: str = "", **options
 
     Returns:
         ``kind`` (majority, teacher, finetune or method), the labels of the row, ``task``, ``split``, ``metric``, and
-        :data:`TABLE`; notes under the table are in ``attrs["notes"]``. A task's name is empty in the average of tasks.
+        :data:`TABLE`; notes under the table are in ``attrs["notes"]``. The average of several tasks is the task
+        :data:`AVERAGE`.
 
     Raises:
         ValueError: there is no such study, or it is incomplete or a mixture and that was not allowed.
     """
     grid = build(collect(study, root, "folders", **options), metric=metric)
     frame = grid.frame()
+    if sum(column.counted for column in grid.columns) < 2:
+        frame = frame[frame["task"] != AVERAGE]
     frame = frame[["kind", *grid.keys, "task", "split", "metric", *TABLE]].reset_index(drop=True)
     frame.attrs["notes"] = list(grid.notes)
     return frame

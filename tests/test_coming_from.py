@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from kdexp.cli import commands, errors
+from kdexp.common import arguments
 from kdexp.objectives import dist, hid_seq, hidden_cosine, kd, patience, pkt, rkd, similarity_preserving, standard_kl
 from tests.conftest import REPOSITORY, RunProgram, sentence
 
@@ -31,19 +33,20 @@ def classifier(like: Path, folder: Path, layers: int) -> None:
     AutoTokenizer.from_pretrained(like).save_pretrained(folder)
 
 
-@pytest.fixture
-def place(tmp_path: Path, tiny_bert_dir: Path) -> Path:
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, tiny_bert_dir: Path) -> Path:
     """A folder with all that the page's commands name."""
-    classifier(tiny_bert_dir, tmp_path / "my_teacher", 12)
-    classifier(tiny_bert_dir, tmp_path / "my_small_model", 2)
-    for folder in ("my_data", "my_texts"):
-        (tmp_path / folder).mkdir()
+    folder = tmp_path_factory.mktemp("coming_from")
+    classifier(tiny_bert_dir, folder / "my_teacher", 12)
+    classifier(tiny_bert_dir, folder / "my_small_model", 2)
+    for name in ("my_data", "my_texts"):
+        (folder / name).mkdir()
     for name, rows in (("train", range(64)), ("validation", range(64, 96)), ("unlabelled", range(96, 128))):
         lines = [f"{sentence(row, row % 2)},{'positive' if row % 2 else 'negative'}" for row in rows]
-        (tmp_path / "my_data" / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
+        (folder / "my_data" / f"{name}.csv").write_text("\n".join(["text,label", *lines]) + "\n")
         text = "\n\n".join(f"{sentence(row, row % 2)} {row}" for row in rows)
-        (tmp_path / "my_texts" / f"{name}.txt").write_text(text)
-    return tmp_path
+        (folder / "my_texts" / f"{name}.txt").write_text(text)
+    return folder
 
 
 def test_the_page_shows_a_command_a_toolkit():
@@ -62,15 +65,25 @@ def test_a_command_of_the_page_would_run(command: str, place: Path, kdexp: RunPr
     assert not (place / "multirun").exists()
 
 
-def test_settings_that_the_page_names_exist(place: Path, compose: Any):
-    """Every ``group.key=...`` in its tables and examples is a key of some choice."""
-    known = set()
-    choices = ["objective=kd", "objective=hid_seq", "objective=pkd", "objective=embeddings task=embeddings", "task=local"]
-    for words in choices:
-        from kdexp.cli.errors import _paths
+def test_a_verb_of_the_page_takes_its_words():
+    verbs = [shlex.split(command) for command in COMMANDS if command.startswith("export")]
+    assert verbs
+    for name, *words in verbs:
+        assert arguments.parse(words, commands.load(name).keys)["forms"] == ["onnx", "onnx_int8"]
 
-        known |= set(_paths(compose(*words.split())))
-    named = set(re.findall(r"[`' ]((?:objective|recipe|runtime|task|teacher|student)\.[a-z_.0-9T]+[a-z_0-9T])", PAGE))
+
+def test_settings_that_the_page_names_exist(compose: Any):
+    """Every ``group.key`` in its tables and examples is a key of some choice."""
+    known: set[str] = set()
+    for words in (
+        "objective=kd",
+        "objective=hid_seq",
+        "objective=pkd",
+        "objective=embeddings task=embeddings",
+        "task=local",
+    ):
+        known |= set(errors.paths(compose(*words.split())))
+    named = set(re.findall(r"[`' ]((?:objective|recipe|runtime|task|teacher|student)\.[a-zA-Z_.0-9]+\w)", PAGE))
     unknown = {key for key in named if key not in known and "TERM" not in key}
     assert unknown <= {"teacher.encode", "student.transformers_model.encoder.layer"}, unknown  # of Python
 

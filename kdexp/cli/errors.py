@@ -189,12 +189,12 @@ class _Reader:
         listed = [str(k) for k in node if k != "hydra"] if hasattr(node, "keys") else []
         tail = f" Keys of {parent or 'the configuration'}: {', '.join(listed)}." if listed else ""
         inside = key.startswith("hydra.")
-        known = _paths(self.config.hydra, "hydra.") if inside else _paths(self.config)
+        known = paths(self.config.hydra, "hydra.") if inside else paths(self.config)
         doubtful = not difflib.get_close_matches(key, known, 1, 0.85)
         return f"{override}: there is no key {key}.{near(key, known)}{tail}", doubtful
 
 
-def _paths(node: Any, prefix: str = "") -> list[str]:
+def paths(node: Any, prefix: str = "") -> list[str]:
     """List all dotted keys below a node (``hydra`` left out)."""
     out = []
     for key in node:
@@ -204,5 +204,5 @@ def _paths(node: Any, prefix: str = "") -> list[str]:
         out.append(path)
         child = node._get_node(key)
         if hasattr(child, "keys") and not (child._is_none() or child._is_missing() or child._is_interpolation()):
-            out += _paths(child, path + ".")
+            out += paths(child, path + ".")
     return out

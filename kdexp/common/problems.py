@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from kdexp.common.redact import outward
 
 listener: Callable[[list[str]], None] | None = None
-"""Hears what ended a program, as sentences, instead of whoever reads stderr: set where a program asked, not a person."""
+"""Hears what ended a program, in sentences, instead of whoever reads stderr: set where a program asked, no person."""
 
 
 class ConfigError(ValueError):

@@ -75,7 +75,8 @@ def push(folder: Path, repo: str, private: bool) -> str:
         api.create_commit(repo, additions, commit_message="A distilled student, by kdexp")
     except Exception as error:  # of several libraries
         raise RuntimeError(
-            f"push={repo}: {_trouble(error, repo)}. What was exported is whole: `hf upload {repo} {folder}` sends it later."
+            f"push={repo}: {_trouble(error, repo)}. What was exported is whole: `hf upload {repo} {folder}` sends it "
+            "later."
         ) from error
     return str(address)
 

@@ -48,8 +48,9 @@ def distill(
 
     Args:
         words: words of the command line as they are, for what is no keyword: ``"teacher.finetune=false"``.
-        teacher: one of ``conf/teacher``, the folder of a saved model, ``OWNER/NAME`` on the hub, ``package:NAME/FOLDER``,
-            or a :class:`Run`, whose student teaches. It is fine-tuned on the task first, unless told otherwise.
+        teacher: one of ``conf/teacher``, the folder of a saved model, ``OWNER/NAME`` on the hub,
+            ``package:NAME/FOLDER``, or a :class:`Run`, whose student teaches. It is fine-tuned on the task first,
+            unless told otherwise.
         data: one of ``conf/task``, a folder with a file ``train`` and a file ``validation`` (CSV, JSON lines, Parquet),
             or ``{"train": frame, "validation": frame}``.
         columns: the text columns, one or two; of the task's own unless given.
@@ -151,7 +152,9 @@ def predict(model: Place | Run, data: Any, show: bool = False, **keys: Any) -> p
     return answers
 
 
-def export(model: Place | Run, out: Place, forms: Sequence[str] | None = None, show: bool = True, **keys: Any) -> Export:
+def export(
+    model: Place | Run, out: Place, forms: Sequence[str] | None = None, show: bool = True, **keys: Any
+) -> Export:
     """Write a student in forms that run without kdexp, each checked against the plain one, with a table and a card.
 
     Args:
@@ -221,14 +224,18 @@ def _data(
         data = _written(data)
     if data is not None and fspath(data) in _known("task"):
         if chosen not in (None, data):
-            raise ConfigError([f"data={data!r} is a task of kdexp's, and task={chosen!r} another one: name one of them."])
+            raise ConfigError(
+                [f"data={data!r} is a task of kdexp's, and task={chosen!r} another one: name one of them."]
+            )
         words = [f"task={data}"]
     elif data is not None:
         place = Path(data).expanduser()
         if not place.is_dir():
             raise ConfigError([_no_folder(place)])
         text = fspath(data)
-        below = text if text.startswith(("/", "~", "./", "../")) else f"./{text}"  # or it would count from the data root
+        below = (
+            text if text.startswith(("/", "~", "./", "../")) else f"./{text}"
+        )  # or it would count from the data root
         words = [f"task={chosen or 'local'}", *spelling.overrides({"task.folder": below})]
     elif chosen is not None:
         words = [f"task={chosen}"]

@@ -60,7 +60,9 @@ class Run:
         result, told = self.result, results.score(self.result)
         how = "not scored" if told is None else f"{told[0]} {told[1]:.3f} on validation"
         sides = {"teacher": (result["teacher"] or {}).get("scores"), "majority": result["task"].get("majority")}
-        known = {who: (scores or {}).get("validation", {}).get(result["task"]["metric"]) for who, scores in sides.items()}
+        known = {
+            who: (scores or {}).get("validation", {}).get(result["task"]["metric"]) for who, scores in sides.items()
+        }
         beside = ", ".join(f"{who} {value:.3f}" for who, value in known.items() if value is not None)
         lines = [f"Run {result['run']['name']}: {how}{f' ({beside})' if beside and told else ''}"]
         lines += [f"  folder   {self.folder}", f"  student  {self.student or 'not kept (runtime.keep_weights=none)'}"]
@@ -79,7 +81,7 @@ class Export:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """A row a form: its score with an interval (fractions), times, sizes; what failed has a reason in ``failed``."""
+        """A row a form: its score with an interval (fractions), times, sizes; ``failed`` says why there is none."""
         import pandas as pd
 
         return pd.read_csv(self.folder / "table.csv", keep_default_na=True)

@@ -58,7 +58,9 @@ def _spelt(key: str, value: Any) -> str:
         return f"[{','.join(_spelt(key, one) for one in value)}]"
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{_spelt(key, str(k))}:{_spelt(key, one)}" for k, one in value.items()) + "}"
-    raise ConfigError([f"{key}={value!r}: a setting is a text, a number, true, false, None, or a list or dict of these."])
+    raise ConfigError(
+        [f"{key}={value!r}: a setting is a text, a number, true, false, None, or a list or dict of these."]
+    )
 
 
 def plain(keys: Mapping[str, Any]) -> list[str]:

@@ -47,7 +47,7 @@ class Study:
         Args:
             words: further words of the command line, such as ``"hydra.launcher.slots=2"``.
             show: print its progress as it comes.
-            settings: as :func:`kdexp.study` takes them. ``dry=True`` prints the plan and what it costs, and runs nothing.
+            settings: as :func:`kdexp.study` takes them. ``dry=True`` prints the plan and its cost, and runs nothing.
 
         Raises:
             ConfigError: something must change first; the problems of all runs, and nothing was started.

@@ -64,7 +64,8 @@ def test_a_pushed_student_is_read_from_the_hub(hub: Hub, export: Export, tmp_pat
         import json
         from transformers import pipeline
         texts = ["bright warm day", "dark cold light"]
-        print(json.dumps([pipeline("text-classification", model=place)(texts) for place in ("ours/small", "out/pytorch")]))
+        places = ("ours/small", "out/pytorch")
+        print(json.dumps([pipeline("text-classification", model=place)(texts) for place in places]))
         """, HF_TOKEN=TOKEN,
     )  # fmt: skip
     assert answers[0] == answers[1] and not hub.outside

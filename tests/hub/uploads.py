@@ -109,4 +109,6 @@ def commit(asked: Handler, repository: Repository) -> None:
         elif item["key"] == "lfsFile":
             files[value["path"]] = asked.server.hub.uploads[value["oid"]]
     sha = repository.commit(files, title=title)
-    asked.json({"success": True, "commitOid": sha, "commitUrl": f"{asked.server.hub.endpoint}/{repository.id}/commit/{sha}"})
+    asked.json(
+        {"success": True, "commitOid": sha, "commitUrl": f"{asked.server.hub.endpoint}/{repository.id}/commit/{sha}"}
+    )
