@@ -31,7 +31,8 @@ def check_labels(
     """
     names = [str(name) for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
     head = task.head
-    mend = "fine-tune it on this task (teacher.finetune=true)" if teaches else "name the task it was trained on (task=...)"
+    mend = "fine-tune it on this task (teacher.finetune=true)" if teaches else "name the task that it knows (task=...)"
+    harm = "It would teach wrong classes" if teaches else "Its answers would be misnamed"
     if len(names) != head.width:
         return [
             f"the {who} has {len(names)} outputs {names}, task={task.name} needs {head.width} "
@@ -45,8 +46,8 @@ def check_labels(
     both = f"the {who}'s outputs are {names}, the labels of task={task.name} are {head.label_names}"
     if sorted(m for m in matched if m is not None) == list(range(len(names))):
         return [
-            f"label order differs: {both}. {'It would teach wrong classes' if teaches else 'Answers would be misnamed'}: "
-            f"{mend}, or reorder its head and id2label; change task.label_names only if the data's ids really mean that."
+            f"label order differs: {both}. {harm}: {mend}, or reorder its head and id2label; change task.label_names "
+            "only if the data's ids really mean that."
         ]
     return [
         f"label names differ: {both}, and the order cannot be told from them: {mend}, or rename the labels in its "
