@@ -156,8 +156,11 @@ def test_a_study_is_an_experiment_or_a_grid_of_ones_own(here: Path):
 
 
 def test_a_run_has_one_value(here: Path):
-    with pytest.raises(kdexp.ConfigError, match=r"seed=\[1, 2\]: a run has one value; kdexp.study"):
-        kdexp.distill(seed=[1, 2])
+    with pytest.raises(kdexp.ConfigError) as caught:
+        kdexp.distill("-m", "+experiment=quickstart", seed=[1, 2])
+    assert [problem.partition(": this is one run; kdexp.study")[0] for problem in caught.value.problems] == [
+        "seed=[1, 2]", "-m", "+experiment=quickstart",
+    ]  # fmt: skip
 
 
 # --- the program itself ----------------------------------------------------------------------------------------------
@@ -248,7 +251,7 @@ def test_a_study_becomes_tables(place: dict[str, Any], capsys: pytest.CaptureFix
     expected = 100 * runs.groupby("init")["score"].mean()
     assert table["mean"].to_dict() == pytest.approx(expected.to_dict()) and table["n"].tolist() == [2, 2]
     whole = kdexp.load("mine", settings=["recipe.learning_rate", "init.name"])
-    assert whole["recipe.learning_rate"].tolist() == [1e-3] * 4 and whole["init.name"].tolist() == runs["init"].tolist()
+    assert whole["recipe.learning_rate"].tolist() == [5e-3] * 4 and whole["init.name"].tolist() == runs["init"].tolist()
     assert {"recipe.epochs", "objective.method"} <= set(kdexp.load("mine", settings="all"))
     with pytest.raises(ValueError, match="recipe.lr: no run of study mine has that"):
         kdexp.load("mine", settings="recipe.lr")

@@ -67,9 +67,11 @@ def distill(
         RuntimeError: the run failed on the way.
         KeyboardInterrupt: a person stopped it; the run has saved itself.
     """
-    lists = [f"{key}={value}" for key, value in settings.items() if isinstance(value, list | tuple)]
-    if lists:
-        raise ConfigError([f"{text}: a run has one value; kdexp.study(NAME, ...) tries several." for text in lists])
+    several = [f"{key}={value}" for key, value in settings.items() if isinstance(value, list | tuple)]
+    several += [f"experiment={settings['experiment']}"] if "experiment" in settings else []
+    several += [word for word in words if word.startswith(("-", "experiment=", "+experiment="))]
+    if several:
+        raise ConfigError([f"{text}: this is one run; kdexp.study(NAME, ...) carries out several." for text in several])
     given = _teacher(teacher) + _data(data, settings, columns, labels)
     answer = ask([*given, *spelling.overrides(settings), *words], show)
     if answer.code or answer.run is None:

@@ -24,10 +24,14 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        """Take a text for a path."""
+        object.__setattr__(self, "folder", Path(self.folder).absolute())
+
     @property
     def state(self) -> str:
         """``new``, ``running``, ``finished``, ``failed``, ``interrupted`` or ``damaged``."""
-        return state(Path(self.folder))
+        return state(self.folder)
 
     @property
     def result(self) -> dict[str, Any]:
@@ -36,7 +40,7 @@ class Run:
         Raises:
             ValueError: it is not finished.
         """
-        read = results.read(Path(self.folder))
+        read = results.read(self.folder)
         if read is None:
             raise ValueError(f"{self.folder} has no result: the run is {self.state}; the same call carries it out.")
         return read
@@ -56,7 +60,7 @@ class Run:
     def __repr__(self) -> str:
         """Say how it did, and where it is."""
         if self.state != "finished":
-            return f"Run {Path(self.folder).name}: {self.state}\n  folder   {self.folder}"
+            return f"Run {self.folder.name}: {self.state}\n  folder   {self.folder}"
         result, told = self.result, results.score(self.result)
         how = "not scored" if told is None else f"{told[0]} {told[1]:.3f} on validation"
         sides = {"teacher": (result["teacher"] or {}).get("scores"), "majority": result["task"].get("majority")}

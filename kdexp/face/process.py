@@ -70,13 +70,13 @@ def ask(words: Sequence[str], show: bool = True) -> Answer:
     if sentences:
         raise RuntimeError(" ".join(sentences))
     result = Answer(code, None if told["run"] is None else Path(told["run"]), last)
-    if code not in (0, 1) or not told.keys() >= {"run"}:
+    if code not in (0, 1):
         raise result.failure()
     return result
 
 
 def _carried_out(request: str, show: bool) -> tuple[int, list[str]]:
-    """Run the program; return its exit code and the last lines that it printed."""
+    """Run the program; return its exit code (:data:`INTERRUPTED` if a person stopped it) and its last lines."""
     path = os.pathsep.join(filter(None, [str(PACKAGE), os.environ.get("PYTHONPATH")]))
     process = subprocess.Popen(
         [sys.executable, "-c", "import sys; from kdexp.face.child import main; sys.exit(main())"],
@@ -87,6 +87,7 @@ def _carried_out(request: str, show: bool) -> tuple[int, list[str]]:
     )  # fmt: skip
     assert process.stdin is not None and process.stdout is not None
     last: deque[str] = deque(maxlen=LAST)
+    stopped = False
     try:
         process.stdin.write(request + "\n")  # not an argument: it may hold what others shall not list
         process.stdin.flush()  # and stays open: its end tells the program that nobody waits for it any more
@@ -96,10 +97,10 @@ def _carried_out(request: str, show: bool) -> tuple[int, list[str]]:
                     last.append(line.rstrip("\n"))
                     if show:
                         print(line, end="", flush=True)
-                return process.wait(), [*last]
+                code = process.wait()
+                return INTERRUPTED if stopped else code, [*last]
             except KeyboardInterrupt:
-                if process.poll() is not None:
-                    raise
+                stopped = True
                 process.send_signal(signal.SIGINT)  # runs save themselves; the loop goes on reading until they have
     finally:
         process.stdin.close()

@@ -97,7 +97,7 @@ class Study:
         """
         if name not in {row["name"] for row in status.rows(self.name)}:
             raise KeyError(f"study {self.name} has no run {name}; .status() lists them")
-        return Run((self.folder / name).absolute())
+        return Run(self.folder / name)
 
     def __repr__(self) -> str:
         """Say how far it is."""
