@@ -33,5 +33,6 @@ def main() -> int:
 
 
 def _follow() -> None:
-    sys.stdin.read()
+    while os.read(0, 1):  # not sys.stdin, whose lock a thread would hold when the process ends
+        pass
     os.kill(os.getpid(), signal.SIGINT)

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +90,9 @@ def _carried_out(request: str, show: bool) -> tuple[int, list[str]]:
     last: deque[str] = deque(maxlen=LAST)
     stopped = False
     try:
-        process.stdin.write(request + "\n")  # not an argument: it may hold what others shall not list
-        process.stdin.flush()  # and stays open: its end tells the program that nobody waits for it any more
+        with suppress(BrokenPipeError):  # it could not even start: its last lines say why
+            process.stdin.write(request + "\n")  # not an argument: it may hold what others shall not list
+            process.stdin.flush()  # and stays open: its end tells the program that nobody waits for it any more
         while True:
             try:
                 for line in process.stdout:
@@ -103,6 +105,7 @@ def _carried_out(request: str, show: bool) -> tuple[int, list[str]]:
                 stopped = True
                 process.send_signal(signal.SIGINT)  # runs save themselves; the loop goes on reading until they have
     finally:
-        process.stdin.close()
+        with suppress(BrokenPipeError):
+            process.stdin.close()
         if process.poll() is None:
             process.wait()
