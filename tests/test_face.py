@@ -259,6 +259,7 @@ def test_a_study_becomes_tables(place: dict[str, Any], capsys: pytest.CaptureFix
     with pytest.raises(ValueError, match="incomplete"):
         study.table()
     assert study.table(incomplete="allow")["n"].min() == 1
+    assert kdexp.study("mine")._started_with() == [*study.words, "hydra/launcher=basic"]
 
 
 SCRIPT = """

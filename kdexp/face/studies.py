@@ -54,8 +54,7 @@ class Study:
             RuntimeError: runs failed; the others are finished, and the same call tries those again.
             KeyboardInterrupt: a person stopped it; runs have saved themselves.
         """
-        told = self.words or tuple(shlex.split(str(status.read(self.name)["command"]))[3:])
-        answer = ask([*told, *words, *spelling.overrides(settings, swept=True)], show)
+        answer = ask([*(self.words or self._started_with()), *words, *spelling.overrides(settings, swept=True)], show)
         if answer.code:
             bad = [row for row in status.rows(self.name) if row["state"] not in ("finished", "pruned")]
             if not bad:
@@ -63,6 +62,11 @@ class Study:
             each = [f"{row['name']} {row['state']}: {row['error'] or 'see its log'}" for row in bad]
             raise RuntimeError(f"study {self.name}: {len(bad)} runs are not finished:\n  " + "\n  ".join(each))
         return self
+
+    def _started_with(self) -> list[str]:
+        """Return the words of the command that started it, as its study.json has them: ``python -m kdexp ...``."""
+        command = shlex.split(str(status.read(self.name)["command"]))
+        return command[command.index("kdexp") + 1 :]
 
     def status(self) -> pd.DataFrame:
         """Return how far it is: a row a run, with labels, ``seed``, ``state``, ``score``, ``seconds``, ``error``."""
