@@ -5,21 +5,20 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from kdexp.cli import words
-from kdexp.common.problems import ConfigError, near
-from kdexp.common.redact import outward, print_traceback
+from kdexp.common.problems import ConfigError, near, say
+from kdexp.common.redact import print_traceback
 from kdexp.config import choices
 
 
 def complain(problems: list[str]) -> None:
     """Print all problems in one message."""
     head = "One thing must change" if len(problems) == 1 else f"{len(problems)} things must change"
-    print(outward(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems)), file=sys.stderr)
+    say(f"{head} before this can run:\n" + "\n".join(f"  - {p}" for p in problems), problems)
 
 
 def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None = None) -> int:
@@ -38,7 +37,7 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         complain(error.problems)
         return 2
     if type(error).__name__ == "Interrupted" or isinstance(error, KeyboardInterrupt):
-        print(f"interrupted: {outward(str(error)) or 'Ctrl-C'}. The same command continues.", file=sys.stderr)
+        say(f"interrupted: {error or 'Ctrl-C'}. The same command continues.")
         return 130
     if os.environ.get("HYDRA_FULL_ERROR", "0") not in ("", "0"):
         print_traceback(error)
@@ -49,14 +48,13 @@ def report(error: BaseException, arguments: Sequence[str] = (), conf: str | None
         complain([f"{_first_line(error)}: kdexp's launchers need hydra/sweeper=grid or hydra/sweeper=optuna."])
         return 2
     if type(error).__name__ == "OutOfMemoryError":
-        print(
+        say(
             f"failed: the device has too little memory ({_first_line(error)}): raise recipe.accumulation, or lower "
-            "recipe.batch_size or recipe.max_length.",
-            file=sys.stderr,
+            "recipe.batch_size or recipe.max_length."
         )
         return 1
     if isinstance(error, ValueError | RuntimeError | TimeoutError | OSError) and "torch" not in type(error).__module__:
-        print(outward(f"failed: {error}"), file=sys.stderr)
+        say(f"failed: {error}", [str(error)])
         return 1
     print_traceback(error)
     return 1
@@ -191,12 +189,12 @@ class _Reader:
         listed = [str(k) for k in node if k != "hydra"] if hasattr(node, "keys") else []
         tail = f" Keys of {parent or 'the configuration'}: {', '.join(listed)}." if listed else ""
         inside = key.startswith("hydra.")
-        known = _paths(self.config.hydra, "hydra.") if inside else _paths(self.config)
+        known = paths(self.config.hydra, "hydra.") if inside else paths(self.config)
         doubtful = not difflib.get_close_matches(key, known, 1, 0.85)
         return f"{override}: there is no key {key}.{near(key, known)}{tail}", doubtful
 
 
-def _paths(node: Any, prefix: str = "") -> list[str]:
+def paths(node: Any, prefix: str = "") -> list[str]:
     """List all dotted keys below a node (``hydra`` left out)."""
     out = []
     for key in node:
@@ -206,5 +204,5 @@ def _paths(node: Any, prefix: str = "") -> list[str]:
         out.append(path)
         child = node._get_node(key)
         if hasattr(child, "keys") and not (child._is_none() or child._is_missing() or child._is_interpolation()):
-            out += _paths(child, path + ".")
+            out += paths(child, path + ".")
     return out

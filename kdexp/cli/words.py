@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -140,7 +141,7 @@ def _unreadable(word: str, key: str, value: str) -> str:
 
 def as_one_text(key: str, value: str) -> str:
     """Return an override whose value is taken as it is, whatever signs it holds."""
-    escaped = value.replace('"', '\\"')
+    escaped = re.sub(r'(\\*)("|$)', lambda found: found[1] * 2 + ('\\"' if found[2] else ""), value)
     return f'{key}="{escaped}"'
 
 

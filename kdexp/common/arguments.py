@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdexp.common import names
-from kdexp.common.redact import outward
+from kdexp.common.problems import say
 
 PROGRAM = "kdexp" if Path(sys.argv[0]).stem == "kdexp" else "python -m kdexp"
 """The program as it was called, for what people are told to type."""
@@ -178,13 +178,13 @@ def carry_out(program: str, verb: Command | Group, words: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except ValueError as error:
-        print(outward(f"{program}: {error}"), file=sys.stderr)
+        say(f"{program}: {error}", [str(error)])
         return 2
     except (OSError, RuntimeError) as error:
-        print(outward(f"{program} failed: {error}"), file=sys.stderr)
+        say(f"{program} failed: {error}", [str(error)])
         return 1
     except KeyboardInterrupt:
-        print(f"{program}: interrupted", file=sys.stderr)
+        say(f"{program}: interrupted")
         return 130
 
 

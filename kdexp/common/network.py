@@ -141,10 +141,10 @@ def ask(kind: str, name: str, revision: str | None, first: str, more: tuple[str,
         return _silent[0]
     limit = seconds = float(constants.HF_HUB_ETAG_TIMEOUT)
     try:
-        answer = _within(limit, lambda: _patiently(lambda: _question(kind, name, revision, first, limit), limit / 2))
+        answer = within(limit, lambda: _patiently(lambda: _question(kind, name, revision, first, limit), limit / 2))
         if more:
             seconds = 3 * limit
-            _within(seconds, lambda: _snapshot(name, str(answer.commit), more))
+            within(seconds, lambda: _snapshot(name, str(answer.commit), more))
     except Exception as error:  # of several libraries
         answer = _trouble(error, kind, name, revision, seconds)
         if answer.absent:
@@ -156,8 +156,13 @@ def ask(kind: str, name: str, revision: str | None, first: str, more: tuple[str,
     return answer
 
 
-def _within(seconds: float, question: Callable[[], T]) -> T:
-    """Return the answer to a question, or stop waiting: a client's own limits are for one read each, not for all."""
+def within(seconds: float, question: Callable[[], T]) -> T:
+    """Return the answer to a question, or stop waiting: a client's own limits are for one read each, not for all.
+
+    Raises:
+        TimeoutError: there is none within so many seconds.
+        Exception: what the question raises.
+    """
     try:
         return _outcome(_begun(question).get(timeout=seconds))
     except queue.Empty:

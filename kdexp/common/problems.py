@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from kdexp.common.redact import outward
+
+listener: Callable[[list[str]], None] | None = None
+"""Hears what ended a program, in sentences, instead of whoever reads stderr: set where a program asked, no person."""
 
 
 class ConfigError(ValueError):
@@ -19,6 +25,19 @@ class ConfigError(ValueError):
 
     def __reduce__(self) -> tuple[type[ConfigError], tuple[list[str]]]:
         return type(self), (self.problems,)
+
+
+def say(text: str, sentences: Sequence[str] = ()) -> None:
+    """Print what ended a program to stderr, or tell it to the :data:`listener`.
+
+    Args:
+        text: for people who read a terminal.
+        sentences: the same without what only a terminal needs; none = the text.
+    """
+    if listener is None:
+        print(outward(text), file=sys.stderr)
+    else:
+        listener([outward(sentence) for sentence in sentences or [text]])
 
 
 ALIASES = {

@@ -70,7 +70,7 @@ def problems(asked: Asked, plain: bool = True) -> list[str]:
         wrong += [f"model={folder}: {text}" for text in weights.problems(folder) + config_json.problems(folder)]
         wrong += _other_answers(folder, task) if not wrong else []
     else:
-        wrong += check_labels(config_json.labels(config_json.read(folder)), task, f"model {folder}")
+        wrong += check_labels(config_json.labels(config_json.read(folder)), task, f"model {folder}", teaches=False)
     if asked.file is not None and not asked.file.is_file():
         wrong.append(f"data={asked.file} is no file.")
     if asked.root is not None and not Path(asked.root).expanduser().is_dir():
@@ -83,7 +83,7 @@ def _other_answers(folder: Path, task: Task) -> list[str]:
     if "vectors" in task.head.abilities:
         return [f"model={folder} answers with vectors, no labels: read it with sentence-transformers, or AutoModel."]
     said, shapes = config_json.read(folder), weights.shapes(folder) or {}
-    wrong = check_labels(config_json.labels(said), task, f"model {folder}")
+    wrong = check_labels(config_json.labels(said), task, f"model {folder}", teaches=False)
     head = task.head.weights or family(str(said.get("model_type"))).head
     if not any(name.startswith(f"{head}.") for name in shapes):
         wrong.append(

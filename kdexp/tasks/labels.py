@@ -12,7 +12,9 @@ if TYPE_CHECKING:
     from kdexp.tasks.base import Task
 
 
-def check_labels(id2label: Mapping[int | str, str], task: Task, who: str = "teacher") -> list[str]:
+def check_labels(
+    id2label: Mapping[int | str, str], task: Task, who: str = "teacher", teaches: bool = True
+) -> list[str]:
     """Compare the label names of a model that is a classifier already with those of a task.
 
     Names are compared without case and punctuation; a name may be the beginning of the other (``neg``, ``negative``).
@@ -22,17 +24,19 @@ def check_labels(id2label: Mapping[int | str, str], task: Task, who: str = "teac
         id2label: of the model's config.
         task: the task.
         who: whose model it is, for the message.
+        teaches: it is a teacher; False: it only answers.
 
     Returns:
         Sentences for people; [] = nothing speaks against it.
     """
     names = [str(name) for _, name in sorted(id2label.items(), key=lambda item: int(item[0]))]
     head = task.head
+    mend = "fine-tune it on this task (teacher.finetune=true)" if teaches else "name the task that it knows (task=...)"
+    harm = "It would teach wrong classes" if teaches else "Its answers would be misnamed"
     if len(names) != head.width:
         return [
             f"the {who} has {len(names)} outputs {names}, task={task.name} needs {head.width} "
-            f"{head.label_names or '(a score)'}: fine-tune it on this task (teacher.finetune=true) "
-            "or take another."
+            f"{head.label_names or '(a score)'}: {mend} or take another."
         ]
     if not head.label_names or all(re.fullmatch(r"(label_?)?\d+", name, re.IGNORECASE) for name in names):
         return []
@@ -42,13 +46,12 @@ def check_labels(id2label: Mapping[int | str, str], task: Task, who: str = "teac
     both = f"the {who}'s outputs are {names}, the labels of task={task.name} are {head.label_names}"
     if sorted(m for m in matched if m is not None) == list(range(len(names))):
         return [
-            f"label order differs: {both}. It would teach wrong classes: fine-tune it on this task "
-            "(teacher.finetune=true), or reorder its head and id2label; change task.label_names only if the data's ids "
-            "really mean that."
+            f"label order differs: {both}. {harm}: {mend}, or reorder its head and id2label; change task.label_names "
+            "only if the data's ids really mean that."
         ]
     return [
-        f"label names differ: {both}, and the order cannot be told from them. Fine-tune it on this task "
-        "(teacher.finetune=true), or rename the labels in its config.json (id2label) as the task has them."
+        f"label names differ: {both}, and the order cannot be told from them: {mend}, or rename the labels in its "
+        "config.json (id2label) as the task has them."
     ]
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+from tests.hub import uploads
 from tests.hub.repositories import Blob, Commit, Repository, is_large
 from tests.hub.transport import Handler
 
 KINDS = {"models": "model", "datasets": "dataset"}
-VERBS = ("revision", "tree", "paths-info", "refs", "commits", "discussions")
+VERBS = ("revision", "tree", "paths-info", "refs", "commits", "discussions", "preupload", "commit")
 DATE = "2024-01-01T00:00:00.000Z"
 
 
@@ -23,6 +24,9 @@ class StorageHandler(Handler):
     def handle_path(self) -> None:
         if self.headers.get("Authorization"):
             self.error(400, None, "Only one auth mechanism allowed")
+            return
+        if self.command == "PUT":
+            uploads.store(self)
             return
         blob = self.server.hub.blob(urlsplit(self.path).path.removeprefix("/blobs/"))
         if blob is None:
@@ -38,6 +42,8 @@ class HubHandler(Handler):
         address = urlsplit(self.path)
         self.query = parse_qs(address.query)
         path = address.path.strip("/")
+        if uploads.answered(self, path):
+            return
         if path.startswith("api/resolve-cache/"):
             kind, rest = path.removeprefix("api/resolve-cache/").split("/", 1)
             id, _, rest = self._split(rest)
@@ -131,6 +137,9 @@ class HubHandler(Handler):
     def _api(self, kind: str, id: str, verb: str, rest: str) -> None:
         repository = self._repository(kind, id, files=verb not in ("", "revision"))
         if repository is None:
+            return
+        if verb in ("preupload", "commit"):
+            uploads.modes(self) if verb == "preupload" else uploads.commit(self, repository)
             return
         if verb in ("refs", "discussions"):
             self.json(_refs(repository) if verb == "refs" else _discussions(repository))

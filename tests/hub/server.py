@@ -28,6 +28,8 @@ class Hub:
         repositories: by kind and id.
         aliases: old id -> new id, answered with a redirect as for ``bert-base-uncased``.
         tokens: that the hub knows; any other is refused.
+        writers: organisation -> the tokens that may write below it.
+        uploads: large files that were sent and belong to no commit yet, by their sha256.
         page: entries of a listing that are sent at once.
         faults: looked at in order, the first that fits and is not used up counts.
         requests: all that came in, those for the storage and for other hosts included.
@@ -37,6 +39,8 @@ class Hub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.aliases: dict[str, str] = {}
         self.tokens: set[str] = set()
+        self.writers: dict[str, set[str]] = {}
+        self.uploads: dict[str, bytes] = {}
         self.page = 1000
         self.faults: list[Fault] = []
         self.requests: list[Asked] = []

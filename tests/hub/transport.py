@@ -23,7 +23,7 @@ class Asked:
     """One request that came in.
 
     Attributes:
-        method: GET, HEAD, POST or CONNECT.
+        method: GET, HEAD, POST, PUT or CONNECT.
         target: path and query as sent, or a whole address when it was meant for another host.
         headers: with names in lower case.
         status: of the answer; None while there is none.
@@ -105,7 +105,9 @@ class Handler(BaseHTTPRequestHandler):
         hub = self.server.hub
         self.entry = Asked(self.command, self.path, {k.lower(): v for k, v in self.headers.items()})
         length = int(self.entry.headers.get("content-length", 0))
-        self.form = parse_qs(self.rfile.read(length).decode()) if length else {}
+        self.body = self.rfile.read(length) if length else b""
+        form = "urlencoded" in self.entry.headers.get("content-type", "")
+        self.form = parse_qs(self.body.decode()) if form else {}
         with hub.lock:
             hub.requests.append(self.entry)
             self.trouble = self._pick()
@@ -118,7 +120,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.handle_path()
 
-    do_GET = do_HEAD = do_POST = do_CONNECT = _answer
+    do_GET = do_HEAD = do_POST = do_PUT = do_CONNECT = _answer
 
     def _pick(self) -> Fault:
         line = f"{self.command} {self.path}"

@@ -15,8 +15,9 @@ from kdexp.delivery.forms import names
 
 
 def export(
-    model: str, out: str, forms: list[str], task: str, root: str, threads: int, timed: bool, teacher: bool, json: bool
-) -> int:
+    model: str, out: str, forms: list[str], task: str, root: str, threads: int, timed: bool, teacher: bool, push: str,
+    private: bool, json: bool,
+) -> int:  # fmt: skip
     """Write the forms, the table and the card; say what each costs.
 
     Raises:
@@ -24,8 +25,12 @@ def export(
     """
     from kdexp.delivery import card, subject, table
     from kdexp.delivery import export as delivery
+    from kdexp.delivery import push as hub
 
     folder, target = Path(model).expanduser(), Path(out).expanduser()
+    wrong = hub.problems(push, private) if push else [] if private else ["private=false has no effect without push=."]
+    if wrong:
+        raise ValueError(" ".join(wrong))
     cache = Path(os.environ.get("KDEXP_STORE", "multirun/.store")) / "cache"
     own = (folder / "result.json").is_file() and not task
     chosen = {} if own else settings.task(task, None)
@@ -40,6 +45,8 @@ def export(
     for path in (target / "README.md", target / delivery.PLAIN / "README.md"):
         files.write_text(path, card.text(subjects[0], rows, told))
     _report(target, told, json)
+    if push:
+        _say(f"{push}: {hub.push(target / delivery.PLAIN, push, private)}")
     return int(any(row.failed for row in rows))
 
 
@@ -80,6 +87,8 @@ KEYS: dict[str, Any] = {
     "threads": Key("threads of each form while it is timed", "1", kind=_threads),
     "timed": Key("measure latency, throughput and memory", "true", ("true", "false"), arguments.truth),
     "teacher": Key("put the teacher's forms into the table too", "true", ("true", "false"), arguments.truth),
+    "push": Key("ORG/NAME on the hub, to send the plain student and its card to; empty: nowhere", ""),
+    "private": Key("only owners see what is pushed", "true", ("true", "false"), arguments.truth),
     "json": arguments.JSON,
 }
 
