@@ -15,14 +15,13 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import pandas as pd
 
 from analysis import checks, points, records
 from analysis.cache import VERSION, Item, rows
 from analysis.select import telling
-from kdexp.common import sqlite
+from kdexp.common import sqlite, tracked
 
 
 @dataclass
@@ -66,7 +65,7 @@ def collect(
     folder = Path(root) / study
     notes: list[str] = []
     if source == "mlflow":
-        uri = uri or sqlite.address(Path(root) / "mlflow.db")
+        uri = tracked.uri(root, uri)
         items, notes = _mlflow_items(study, uri, folder)
         said = f"MLflow ({uri})"
     else:
@@ -132,7 +131,7 @@ def _mlflow_items(study: str, uri: str, folder: Path) -> tuple[list[Item], list[
     found = _by_client(study, uri) if path is None else _by_sql(study, uri, path, folder)
     items, without = [], []
     for run, experiment, artifacts, name, ended in found:
-        local = _local(artifacts)
+        local = tracked.folder(artifacts if path is None else tracked.beside(path, artifacts))
         if local is None:
             place = f"{artifacts.rstrip('/')}/result.json"
             items.append(Item(f"mlflow run {run}", f"{uri}:{run}:{ended}", _downloader(uri, place), run, experiment))
@@ -144,14 +143,6 @@ def _mlflow_items(study: str, uri: str, folder: Path) -> tuple[list[Item], list[
         [f"{len(without)} MLflow runs have no result.json (first: {without[0]}) and are left out"] if without else []
     )
     return items, notes
-
-
-def _local(artifacts: str) -> Path | None:
-    """The folder behind an artifact URI, None if it is not on this machine."""
-    parts = urlparse(artifacts)
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path))
-    return None
 
 
 def _by_sql(study: str, uri: str, path: Path, folder: Path) -> list[tuple[str, str, str, str, str]]:

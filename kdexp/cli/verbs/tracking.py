@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kdexp import tracking
+from kdexp.common import tracked
 from kdexp.common.arguments import ROOT, STUDY, Command, Group, Key, whole
 from kdexp.tracking.mlflow_store import create, resolve
 
@@ -20,7 +21,7 @@ def ui(root: str, port: int, uri: str) -> int:
 
 def prepare(uri: str) -> int:
     """Create the embedded store."""
-    create(resolve(uri))
+    create(resolve(tracked.uri("multirun", uri)))
     return 0
 
 
@@ -28,7 +29,7 @@ def _study_or_all(text: str) -> str:
     return STUDY.kind(text) if text else ""
 
 
-STORE = Key("MLflow's store; empty: <root>/mlflow.db", "")
+STORE = Key("MLflow's store; empty: MLFLOW_TRACKING_URI, else <root>/mlflow.db", "")
 VERB = Group(
     "MLflow: bring it up to date from the runs' folders, look at it.",
     {
@@ -38,7 +39,7 @@ VERB = Group(
             {
                 "root": ROOT,
                 "study": Key("only this study; empty: all", "", kind=_study_or_all),
-                "uri": Key("the store; empty: the one each run was made for, else <root>/mlflow.db", ""),
+                "uri": Key("the store; empty: the one each run was made for, else MLFLOW_TRACKING_URI", ""),
             },
         ),
         "ui": Command(
@@ -49,7 +50,7 @@ VERB = Group(
         "prepare": Command(
             "Create the embedded store; a study does this by itself.",
             prepare,
-            {"uri": Key("the store", "sqlite:///multirun/mlflow.db")},
+            {"uri": Key("the store; empty: MLFLOW_TRACKING_URI, else sqlite:///multirun/mlflow.db", "")},
         ),
     },
 )
