@@ -246,7 +246,7 @@ class Store:
     def study(self, name: str, study_dir: Path) -> tuple[str, str]:
         """``(experiment id, parent run id)`` of a study, created when missing. Call it under :meth:`lock`."""
         if name not in self._parents:
-            experiment = self._experiment(name, study_dir)
+            experiment = self.experiment(name, study_dir)
             parent = self.find(experiment, "study", name)
             if parent is None:
                 tags = {"kdexp.kind": "study", "kdexp.name": name, "kdexp.study": name}
@@ -255,7 +255,8 @@ class Store:
             self._parents[name] = experiment, parent.info.run_id
         return self._parents[name]
 
-    def _experiment(self, name: str, study_dir: Path) -> str:
+    def experiment(self, name: str, study_dir: Path) -> str:
+        """Id of an experiment, created when missing, with artifacts beside the store. Call it under :meth:`lock`."""
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
             return self.client.create_experiment(name, self._artifacts(name, study_dir), pages.KIND)

@@ -15,8 +15,9 @@ from kdexp.delivery.forms import names
 
 
 def export(
-    model: str, out: str, forms: list[str], task: str, root: str, threads: int, timed: bool, teacher: bool, json: bool
-) -> int:
+    model: str, out: str, forms: list[str], task: str, root: str, threads: int, timed: bool, teacher: bool,
+    register: str, uri: str, json: bool,
+) -> int:  # fmt: skip
     """Write the forms, the table and the card; say what each costs.
 
     Raises:
@@ -24,12 +25,16 @@ def export(
     """
     from kdexp.delivery import card, subject, table
     from kdexp.delivery import export as delivery
+    from kdexp.delivery import register as registry
 
     folder, target = Path(model).expanduser(), Path(out).expanduser()
     cache = Path(os.environ.get("KDEXP_STORE", "multirun/.store")) / "cache"
     own = (folder / "result.json").is_file() and not task
     chosen = {} if own else settings.task(task, None)
     subjects = subject.of_run(folder, root or os.environ.get("KDEXP_DATA"), cache, chosen)
+    run = folder if (folder / "result.json").is_file() else None
+    if wrong := registry.problems(register, uri, subjects[0], run):
+        raise ValueError(" ".join(wrong))
     try:
         rows = delivery.deliver(subjects if teacher else subjects[:1], forms, target, threads, timed, _say)
     except ConfigError as error:
@@ -40,7 +45,15 @@ def export(
     for path in (target / "README.md", target / delivery.PLAIN / "README.md"):
         files.write_text(path, card.text(subjects[0], rows, told))
     _report(target, told, json)
-    return int(any(row.failed for row in rows))
+    failed = any(row.failed for row in rows)
+    if register:
+        plain, scores = target / delivery.PLAIN, {metric: rows[0].score}
+        try:
+            _say(f"registered {registry.register(register, plain, subjects[0], run, uri, scores)}")
+        except ValueError as error:
+            _say(str(error))
+            failed = True
+    return int(failed)
 
 
 def _say(line: str) -> None:
@@ -80,6 +93,8 @@ KEYS: dict[str, Any] = {
     "threads": Key("threads of each form while it is timed", "1", kind=_threads),
     "timed": Key("measure latency, throughput and memory", "true", ("true", "false"), arguments.truth),
     "teacher": Key("put the teacher's forms into the table too", "true", ("true", "false"), arguments.truth),
+    "register": Key("name of a registered model in MLflow, which gets the plain student as a new version", ""),
+    "uri": Key("MLflow's store for register=; empty: MLFLOW_TRACKING_URI, else mlflow.db beside the studies", ""),
     "json": arguments.JSON,
 }
 
