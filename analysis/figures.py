@@ -127,7 +127,9 @@ def dots(grid: Grid) -> Figure:
                 below.append(0 if math.isnan(cell.low) else cell.mean - cell.low)
                 above.append(0 if math.isnan(cell.low) else cell.high - cell.mean)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axis.errorbar(xs, ys, yerr=[below, above], color=colour, marker=marker, capsize=2, linewidth=1, label=drawn(objective))
+        axis.errorbar(
+            xs, ys, yerr=[below, above], color=colour, marker=marker, capsize=2, linewidth=1, label=drawn(objective)
+        )
     axis.set_xticks(range(len(inits)), [*map(drawn, inits)], rotation=20, ha="right")
     axis.set_ylabel(
         "average score x 100, 95 % interval" if len(grid.columns) > 1 else drawn(f"{grid.columns[0].metric} x 100")

@@ -120,9 +120,7 @@ def build(found: Collected, *, layout: str = "grid", metric: str = "") -> Grid:
     keys = _keys(runs, LAYOUTS[layout], found.by)
     rows = _reference_rows(long, runs, columns, keys) + _method_rows(long, runs, columns, keys, found.order)
     for row in rows:
-        row.cells = [
-            _cell(list(values.values()), column) for values, column in zip(row.values, columns, strict=True)
-        ]
+        row.cells = [_cell(list(values.values()), column) for values, column in zip(row.values, columns, strict=True)]
         row.average = _average(row, columns)
     measured = [row for row in rows if row.kind in (records.FINETUNE, "method")]
     for index in range(len(columns)):

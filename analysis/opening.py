@@ -16,7 +16,7 @@ VERDICTS = ("supported", "refuted", "negligible", "undecided")
 
 
 def paragraph(found: Collected, grid: Grid, verdicts: Sequence[Verdict]) -> str:
-    """Return the paragraph: what was asked and run, the best row, what distilling adds, the claims, what holds it up."""
+    """Return the paragraph: what was run, the best row, what distilling adds, the claims, what has no weight."""
     rows = [row for row in grid.rows if row.kind not in ("majority", "teacher") and row.average is not None]
     said = [_size(found), *([_best(rows), _distilling(grid, rows)] if rows else []), _claims(verdicts), _doubts(found)]
     return " ".join(filter(None, said))

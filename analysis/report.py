@@ -153,7 +153,9 @@ def _runs(found: Collected, ui: str) -> list[dict[str, Any]]:
             "score": 100 * float(chosen.get(run.run, math.nan)),
             "seconds": run.seconds,
             "epoch": "" if math.isnan(run.best_epoch) else int(run.best_epoch),
-            "link": f"{ui}/#/experiments/{run.mlflow_experiment}/runs/{run.mlflow_run}" if ui and run.mlflow_run else "",
+            "link": f"{ui}/#/experiments/{run.mlflow_experiment}/runs/{run.mlflow_run}"
+            if ui and run.mlflow_run
+            else "",
         }
         for run in found.runs.head(LISTED).itertuples(index=False)
     ]

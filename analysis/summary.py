@@ -23,8 +23,9 @@ def summary(study_dir: Path) -> dict[str, Any]:
     Returns:
         ``purpose`` (a sentence), ``text`` (Markdown: that, and its table), ``files`` (name -> content: its table),
         ``varied`` (labels, seed and dotted settings that differ between runs), ``metrics`` (name -> number: of each
-        task the best cell, the mean of all runs, teacher and majority) and ``cells``, each ``labels`` (name -> value, with ``task`` and ``metric``), ``metrics`` (``mean``,
-        ``std``, ``n``, ``low``, ``high`` of the 95 % interval; points) and ``group`` (its letters within the task).
+        task the best cell, the mean of all runs, teacher and majority) and ``cells``, each ``labels`` (name -> value,
+        with ``task`` and ``metric``), ``metrics`` (``mean``, ``std``, ``n``, ``low``, ``high`` of the 95 % interval;
+        points) and ``group`` (its letters within the task).
 
     Raises:
         ValueError: nothing is finished, or nothing that can be read.

@@ -99,9 +99,7 @@ def _refused(uri: str, error: Exception) -> str:
     return why if isinstance(error, TrackingError) else f"MLflow at {public(uri)} does not take it ({why})"
 
 
-def _register(
-    name: str, folder: Path, subject: Subject, run: Path | None, uri: str, score: Mapping[str, float]
-) -> str:
+def _register(name: str, folder: Path, subject: Subject, run: Path | None, uri: str, score: Mapping[str, float]) -> str:
     store = Store(uri)
     with tempfile.TemporaryDirectory() as place:
         _save(Path(place) / "model", folder, subject)

@@ -166,7 +166,7 @@ class View:
         return self.facts.ended or round(time.time() * 1000)
 
     def judge(self) -> None:
-        """Final metrics of a run that has ended; before the others, for MLflow's comparison opens on what came first."""
+        """Final metrics of a run that has ended; first, for MLflow's comparison opens on what came first."""
         finals = final_metrics(self._result).items()
         self._batch(points=[Point(name, value, 0, self._ended) for name, value in finals])
 

@@ -50,7 +50,9 @@ def test_cells_and_the_study_itself_are_shown(study: Path, shown) -> None:
     assert metrics["runs/finished"] == 4 and metrics["best/toy"] == pytest.approx(
         max(statistics.mean(scores) for scores in by_objective.values())
     )
-    assert metrics["mean/toy"] == pytest.approx(statistics.mean(sum(by_objective.values(), [])))
+    assert metrics["mean/toy"] == pytest.approx(
+        statistics.mean(score for scores in by_objective.values() for score in scores)
+    )
     kept = study / "mlartifacts" / "four" / parent[0] / "artifacts"
     assert "| kd" in (kept / "scores.md").read_text() and "<td" in (kept / "scores.html").read_text()
     frame = pd.read_csv(kept / "scores.csv")
