@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -10,17 +11,18 @@ from analysis.estimate import Estimate
 
 SHARES = {
     *("accuracy", "balanced_accuracy", "subset_accuracy", "exact_match", "agreement", "precision", "recall"),
-    *("f1", "f1_macro", "f1_micro", "f1_weighted", "jaccard", "roc_auc", "average_precision"),
+    *("f1", "jaccard", "roc_auc", "average_precision", "top_k_accuracy"),
     *("has_answer_exact_match", "has_answer_f1", "no_answer_f1"),
 }
-"""Metrics between 0 and 1."""
+"""Metrics between 0 and 1, whatever their average (``f1_macro``, ``roc_auc_ovr_weighted``)."""
+AVERAGE = re.compile(r"(_(macro|micro|weighted|samples|ovr|ovo))+$")
 CORRELATIONS = {"mcc", "matthews_corrcoef", "pearson", "spearman", "pearson_spearman", "cosine"}
 """Metrics between -1 and 1."""
 
 
 def bounds(metric: str) -> tuple[float, float]:
     """Return the ends of a metric's scale x 100; infinite where they are not known."""
-    if metric in SHARES:
+    if AVERAGE.sub("", metric) in SHARES:
         return 0.0, 100.0
     return (-100.0, 100.0) if metric in CORRELATIONS else (-math.inf, math.inf)
 

@@ -22,6 +22,7 @@ from analysis import checks, points, records
 from analysis.cache import VERSION, Item, rows
 from analysis.select import telling
 from kdexp.common import sqlite, tracked
+from kdexp.common.redact import learn, public, without_secrets
 
 
 @dataclass
@@ -66,8 +67,9 @@ def collect(
     notes: list[str] = []
     if source == "mlflow":
         uri = tracked.uri(root, uri)
+        learn(uri)
         items, notes = _mlflow_items(study, uri, folder)
-        said = f"MLflow ({uri})"
+        said = f"MLflow ({public(uri)})"
     else:
         items, said = _folder_items(folder), f"result.json files under {folder}"
     runs, scores = rows(items, folder / ".analysis" / f"{source}-v{VERSION}" if cache and folder.is_dir() else None)
@@ -175,6 +177,7 @@ def _by_sql(study: str, uri: str, path: Path, folder: Path) -> list[tuple[str, s
 
 def _by_client(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
     """The same through MLflow's client, for servers and other databases."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own 7 wait four minutes for a dead server
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -206,7 +209,9 @@ def _by_client(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
             if not token:
                 return out
     except MlflowException as error:
-        raise ValueError(f"the MLflow server {uri} cannot be asked ({error}); say source=folders") from None
+        raise ValueError(
+            f"the MLflow server {public(uri)} cannot be asked ({without_secrets(str(error))}); say source=folders"
+        ) from None
 
 
 def _known(study: str, names: list[str], uri: str) -> None:
@@ -214,7 +219,7 @@ def _known(study: str, names: list[str], uri: str) -> None:
     if study not in names:
         others = ", ".join(sorted(name for name in names if name != "Default")) or "none"
         raise ValueError(
-            f"MLflow at {uri} has no study {study!r} (it has: {others}); check the name, or say source=folders"
+            f"MLflow at {public(uri)} has no study {study!r} (it has: {others}); check the name, or say source=folders"
         )
 
 

@@ -53,7 +53,11 @@ def problems(name: str, given: str, subject: Subject, run: Path | None) -> list[
             f"register={name}: MLflow runs students by transformers' pipeline {TASK}, and {subject.task.name} has a "
             f"head {head.name}, which that does not run: leave register= out, and take the exported folder."
         )
-    wrong += mlflow_store.problems({**mlflow_store.DEFAULTS, "uri": uri})
+    if mlflow_store.problems({**mlflow_store.DEFAULTS, "uri": uri}):
+        wrong.append(
+            f"register={name}: {public(uri)!r} is no store that MLflow writes to: give uri=sqlite:///FOLDER/mlflow.db, "
+            f"or uri=http://HOST:PORT, or set {tracked.VARIABLE}."
+        )
     embedded = sqlite.path_of(uri)
     if not wrong and (embedded is None or embedded.exists()):  # else it is made when the student is there
         try:
@@ -100,14 +104,19 @@ def _refused(uri: str, error: Exception) -> str:
 
 
 def _register(name: str, folder: Path, subject: Subject, run: Path | None, uri: str, score: Mapping[str, float]) -> str:
+    from mlflow.exceptions import MlflowException
+
     store = Store(uri)
     with tempfile.TemporaryDirectory() as place:
         _save(Path(place) / "model", folder, subject)
         holder = _run(store, folder, run)
         kept = f"models/{uuid.uuid4().hex[:12]}"  # an earlier version's files stay as they are
         store.client.log_artifacts(holder, str(Path(place) / "model"), kept)
-    if not store.client.search_registered_models(f"name = '{name}'" if "'" not in name else f'name = "{name}"'):
+    try:
         store.client.create_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
     source = f"{store.client.get_run(holder).info.artifact_uri}/{kept}"
     said = f"{subject.task.name}: a distilled student, " + ", ".join(f"{k} {100 * v:.1f}" for k, v in score.items())
     tags = {"task": subject.task.name, **{f"score.{metric}": f"{value:.6f}" for metric, value in score.items()}}

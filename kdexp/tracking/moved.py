@@ -29,15 +29,12 @@ def follow(store: Path) -> int:
         the number of places that were changed.
 
     Raises:
-        OSError: something has moved, and the store cannot be written.
+        ValueError: it is no store, or something has moved, and it cannot be written.
     """
-    changes = []
-    with closing(sqlite.read_only(store)) as connection:
-        for table, column in PLACES:
-            query = f"select distinct {column} from {table} where {column} like 'file:%/{ARTIFACTS}/%'"
-            changes += [
-                (table, column, old, new) for (old,) in connection.execute(query) if (new := beside(store, old)) != old
-            ]
+    try:
+        changes = _changes(store)
+    except sqlite3.Error as error:
+        raise ValueError(f"{store} cannot be read as MLflow's store ({error})") from error
     if not changes:
         return 0
     try:
@@ -45,7 +42,20 @@ def follow(store: Path) -> int:
             for table, column, old, new in changes:
                 connection.execute(f"update {table} set {column} = ? where {column} = ?", (new, old))
     except sqlite3.Error as error:
-        raise OSError(
+        raise ValueError(
             f"{store} was moved, and cannot be told where its artifacts lie now ({error}); is it writable?"
         ) from error
     return len(changes)
+
+
+def _changes(store: Path) -> list[tuple[str, str, str, str]]:
+    """Return (table, column, old place, new place) of all that lies elsewhere now."""
+    changes = []
+    with closing(sqlite.read_only(store)) as connection:
+        known = {name for (name,) in connection.execute("select name from sqlite_master where type = 'table'")}
+        for table, column in PLACES:
+            if table in known:  # an older MLflow's schema has fewer
+                query = f"select distinct {column} from {table} where {column} like 'file:%/{ARTIFACTS}/%'"
+                places = [old for (old,) in connection.execute(query)]
+                changes += [(table, column, old, new) for old in places if (new := beside(store, old)) != old]
+    return changes

@@ -284,7 +284,7 @@ def test_intervals_stay_where_scores_can_be(tmp_path: Path) -> None:
     ends = {column.metric: (cell.low, cell.high) for column, cell in zip(table.columns, row.cells, strict=True) if cell}
     assert ends["accuracy"] == (0.0, 100.0) and ends["mcc"] == (-100.0, 100.0)
     assert row.average and row.average.low >= -50 and row.average.high <= 100
-    for metric, kept in (("accuracy", 55.0), ("perplexity", -40.0)):
+    for metric, low in (("accuracy", 0.0), ("f1_macro", 0.0), ("roc_auc_ovr_weighted", 0.0), ("perplexity", -40.0)):
         cut = within(Estimate(55.0, -40.0, 150.0, 0.5, 2), [metric])
-        assert cut.low == (0.0 if metric == "accuracy" else kept) and cut.value == 55.0
+        assert (cut.low, cut.value) == (low, 55.0)
     assert math.isnan(within(Estimate(55.0, math.nan, math.nan, math.nan, 1), ["accuracy"]).low)
