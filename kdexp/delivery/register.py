@@ -109,7 +109,7 @@ def _register(name: str, folder: Path, subject: Subject, run: Path | None, uri: 
     store = Store(uri)
     with tempfile.TemporaryDirectory() as place:
         _save(Path(place) / "model", folder, subject)
-        holder = _run(store, folder, run)
+        holder = _run(store, folder, run, Path(place))
         kept = f"models/{uuid.uuid4().hex[:12]}"  # an earlier version's files stay as they are
         store.client.log_artifacts(holder, str(Path(place) / "model"), kept)
     try:
@@ -124,10 +124,10 @@ def _register(name: str, folder: Path, subject: Subject, run: Path | None, uri: 
     return f"models:/{name}/{version.version}"
 
 
-def _run(store: Store, folder: Path, run: Path | None) -> str:
-    """Return the id of the MLflow run that holds the files, made when there is none."""
+def _run(store: Store, folder: Path, run: Path | None, place: Path) -> str:
+    """Return the id of the MLflow run that holds the files, made when there is none; a lock may lie in ``place``."""
     if run is None:
-        with store.lock(folder.parent):
+        with store.lock(place):
             experiment = store.experiment(EXPERIMENT, folder.parent)
         tags = {"kdexp.kind": "export", "kdexp.name": folder.parent.name}
         made = store.client.create_run(experiment, run_name=folder.parent.name, tags=tags).info.run_id

@@ -32,6 +32,11 @@ def view(varied: Sequence[str], milliseconds: int) -> str:
         varied: params that differ between runs; each is a column, and an axis of the parallel coordinates.
         milliseconds: since 1970, when the view was made.
     """
+    bars = {**_CHART, "uuid": "score", "type": "BAR", "metricKey": "score", "runsCountToCompare": 20}
+    parallel = {
+        **_CHART, "uuid": "parallel", "type": "PARALLEL", "selectedParams": [*varied], "selectedMetrics": ["score"],
+        "showAllRuns": True,
+    }  # fmt: skip
     state = {
         "searchFilter": "tags.`kdexp.kind` = 'run'",
         "orderByKey": "metrics.`score`",
@@ -41,11 +46,7 @@ def view(varied: Sequence[str], milliseconds: int) -> str:
             {"uuid": SECTION, "name": SECTION, "display": True, "isReordered": True, "deleted": False,
              "isGenerated": False}
         ],
-        "compareRunCharts": [
-            {**_CHART, "uuid": "score", "type": "BAR", "metricKey": "score", "runsCountToCompare": 20},
-            {**_CHART, "uuid": "parallel", "type": "PARALLEL", "selectedParams": [*varied], "showAllRuns": True,
-             "selectedMetrics": ["score"], "displayName": "what differs, and the score"},
-        ],
+        "compareRunCharts": [bars, parallel] if varied else [bars],
         "isAccordionReordered": True,
     }  # fmt: skip
     said = {"name": "Runs by score", "createdAt": milliseconds, "updatedAt": milliseconds, "state": json.dumps(state)}
