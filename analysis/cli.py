@@ -18,7 +18,7 @@ COMMON: dict[str, Key] = {
     "source": Key(
         "where results are read from: the tracking store or each run's result.json", "mlflow", ("mlflow", "folders")
     ),
-    "uri": Key("MLflow tracking URI; empty: sqlite:///<root>/mlflow.db", ""),
+    "uri": Key("MLflow tracking URI; empty: MLFLOW_TRACKING_URI, else sqlite:///<root>/mlflow.db", ""),
     "incomplete": Key("what to do when runs of the study are missing", "refuse", ("refuse", "allow")),
     "extra": Key("finished runs that the study's last grid does not list", "leave", ("leave", "include")),
     "mixture": Key("runs of one cell that differ in data, selection or settings", "refuse", ("refuse", "allow")),

@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 import pandas as pd
 
-from kdexp.common import sqlite
+from kdexp.common import sqlite, tracked
+from kdexp.common.redact import learn, public, without_secrets
 
 from . import checks, points, records
 from .cache import VERSION, Item, rows
@@ -67,9 +67,10 @@ def collect(
     folder = Path(root) / study
     notes: list[str] = []
     if source == "mlflow":
-        uri = uri or sqlite.address(Path(root) / "mlflow.db")
+        uri = tracked.uri(root, uri)
+        learn(uri)
         items, notes = _mlflow_items(study, uri, folder)
-        said = f"MLflow ({uri})"
+        said = f"MLflow ({public(uri)})"
     else:
         items, said = _folder_items(folder), f"result.json files under {folder}"
     runs, scores = rows(items, folder / ".analysis" / f"{source}-v{VERSION}" if cache and folder.is_dir() else None)
@@ -133,7 +134,7 @@ def _mlflow_items(study: str, uri: str, folder: Path) -> tuple[list[Item], list[
     found = _by_client(study, uri) if path is None else _by_sql(study, uri, path, folder)
     items, without = [], []
     for run, experiment, artifacts, name, ended in found:
-        local = _local(artifacts)
+        local = tracked.folder(artifacts if path is None else tracked.beside(path, artifacts))
         if local is None:
             place = f"{artifacts.rstrip('/')}/result.json"
             items.append(Item(f"mlflow run {run}", f"{uri}:{run}:{ended}", _downloader(uri, place), run, experiment))
@@ -145,14 +146,6 @@ def _mlflow_items(study: str, uri: str, folder: Path) -> tuple[list[Item], list[
         [f"{len(without)} MLflow runs have no result.json (first: {without[0]}) and are left out"] if without else []
     )
     return items, notes
-
-
-def _local(artifacts: str) -> Path | None:
-    """The folder behind an artifact URI, None if it is not on this machine."""
-    parts = urlparse(artifacts)
-    if parts.scheme in ("", "file"):
-        return Path(unquote(parts.path))
-    return None
 
 
 def _by_sql(study: str, uri: str, path: Path, folder: Path) -> list[tuple[str, str, str, str, str]]:
@@ -185,6 +178,7 @@ def _by_sql(study: str, uri: str, path: Path, folder: Path) -> list[tuple[str, s
 
 def _by_client(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
     """The same through MLflow's client, for servers and other databases."""
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # its own 7 wait four minutes for a dead server
     import mlflow
     from mlflow.exceptions import MlflowException
 
@@ -216,7 +210,9 @@ def _by_client(study: str, uri: str) -> list[tuple[str, str, str, str, str]]:
             if not token:
                 return out
     except MlflowException as error:
-        raise ValueError(f"the MLflow server {uri} cannot be asked ({error}); say source=folders") from None
+        raise ValueError(
+            f"the MLflow server {public(uri)} cannot be asked ({without_secrets(str(error))}); say source=folders"
+        ) from None
 
 
 def _known(study: str, names: list[str], uri: str) -> None:
@@ -224,7 +220,7 @@ def _known(study: str, names: list[str], uri: str) -> None:
     if study not in names:
         others = ", ".join(sorted(name for name in names if name != "Default")) or "none"
         raise ValueError(
-            f"MLflow at {uri} has no study {study!r} (it has: {others}); check the name, or say source=folders"
+            f"MLflow at {public(uri)} has no study {study!r} (it has: {others}); check the name, or say source=folders"
         )
 
 

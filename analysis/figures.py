@@ -94,6 +94,7 @@ def _heat_panel(axis, title: str, cells: list[Cell | None], inits: list[str], ob
             axis.text(column, row, "–", ha="center", va="center")
             continue
         dark = high <= low or (cell.mean - low) / (high - low) < 0.55
+        letters = "#ffffff" if dark else "#111111"  # not black, which a page in the dark shows in its own colour
         text = render.number(cell.mean) + (" ≈" if cell.mark == "top" else "")
         axis.text(
             column,
@@ -101,7 +102,7 @@ def _heat_panel(axis, title: str, cells: list[Cell | None], inits: list[str], ob
             text,
             ha="center",
             va="center",
-            color="white" if dark else "black",
+            color=letters,
             fontweight="bold" if cell.mark == "best" else "normal",
             fontsize=8,
         )
@@ -117,16 +118,19 @@ def dots(grid: Grid) -> Figure:
     figure = Figure(figsize=(max(4.0, 1.1 * len(inits) + 2.5), 3.4), layout="constrained")
     axis = figure.subplots()
     for number, objective in enumerate(objectives):
-        xs, ys, bars = [], [], []
+        xs, ys, below, above = [], [], [], []
         for position, init in enumerate(inits):
             row = place.get((init, objective))
             cell = (row.average or row.cells[0]) if row else None
             if cell is not None:
                 xs.append(position + (number - (len(objectives) - 1) / 2) * 0.12)
                 ys.append(cell.mean)
-                bars.append(0 if math.isnan(cell.low) else cell.high - cell.mean)
+                below.append(0 if math.isnan(cell.low) else cell.mean - cell.low)
+                above.append(0 if math.isnan(cell.low) else cell.high - cell.mean)
         colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-        axis.errorbar(xs, ys, yerr=bars, color=colour, marker=marker, capsize=2, linewidth=1, label=drawn(objective))
+        axis.errorbar(
+            xs, ys, yerr=[below, above], color=colour, marker=marker, capsize=2, linewidth=1, label=drawn(objective)
+        )
     axis.set_xticks(range(len(inits)), [*map(drawn, inits)], rotation=20, ha="right")
     axis.set_ylabel(
         "average score x 100, 95 % interval" if len(grid.columns) > 1 else drawn(f"{grid.columns[0].metric} x 100")
@@ -134,6 +138,30 @@ def dots(grid: Grid) -> Figure:
     axis.grid(axis="y", alpha=0.3)
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
+
+
+def one_start(grid: Grid) -> str:
+    """Why the effect of the start cannot be drawn; '' where it can."""
+    inits, _, _ = _axes(grid)
+    return "" if len(inits) > 1 else f"The effect of the start: every run starts from {inits[0] if inits else 'none'}."
+
+
+def silent_ranks(grid: Grid) -> str:
+    """Why mean ranks cannot tell any two rows apart; '' where they could.
+
+    Ranks of k rows differ by k - 1 at the most; where Nemenyi's critical difference is no smaller, nothing is told.
+    """
+    rows = [row for row in _measured(grid) if row.average is not None]
+    tasks = sum(column.counted for column in grid.columns)
+    if len(rows) < 3 or tasks < 2:
+        return f"Mean ranks: they need 3 rows on 2 tasks, and there are {len(rows)} on {tasks}."
+    gap = stats.critical_difference(len(rows), tasks)
+    if gap < len(rows) - 1:
+        return ""
+    return (
+        f"Mean ranks: on {tasks} tasks {len(rows)} rows would have to differ by {gap:.1f} ranks to be told apart, and "
+        f"they differ by {len(rows) - 1} at the most."
+    )
 
 
 def critical_difference(grid: Grid) -> Figure | None:

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from . import notes, records, stats
+from .bounds import within
 from .collect import Collected
 from .contrasts import Pool, pair, tie_groups
 from .select import settings_columns
@@ -119,16 +120,15 @@ def build(found: Collected, *, layout: str = "grid", metric: str = "") -> Grid:
     keys = _keys(runs, LAYOUTS[layout], found.by)
     rows = _reference_rows(long, runs, columns, keys) + _method_rows(long, runs, columns, keys, found.order)
     for row in rows:
-        row.cells = [_cell(list(values.values())) for values in row.values]
+        row.cells = [_cell(list(values.values()), column) for values, column in zip(row.values, columns, strict=True)]
         row.average = _average(row, columns)
     measured = [row for row in rows if row.kind in (records.FINETUNE, "method")]
     for index in range(len(columns)):
         present = [row for row in measured if row.cells[index] is not None]
-        _mark([row.cells[index] for row in present], _pools(present, [index]))
+        _mark([row.cells[index] for row in present], pools(present, [index]))
     counted = [index for index, column in enumerate(columns) if column.counted]
     averaged = [row for row in measured if row.average is not None]
-    pools = _pools(averaged, counted)
-    _mark([row.average for row in averaged], pools)
+    _mark([row.average for row in averaged], pools(averaged, counted))
     if layout == "methods":
         _extras(measured, runs, keys)
     return Grid(found.study, keys, columns, rows, notes.under(found, rows, columns, ALPHA))
@@ -206,10 +206,10 @@ def _by_column(scores: pd.DataFrame, columns: list[Column], unit: str) -> list[d
     return [nested.get((c.task, c.split, c.metric), {}) for c in columns]
 
 
-def _cell(values: list[float]) -> Cell | None:
+def _cell(values: list[float], column: Column) -> Cell | None:
     if not values:
         return None
-    estimate = stats.mean_over_tasks([values])
+    estimate = within(stats.mean_over_tasks([values]), [column.metric])
     std = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     return Cell(estimate.value, std, len(values), estimate.low, estimate.high)
 
@@ -219,11 +219,11 @@ def _average(row: Row, columns: list[Column]) -> Cell | None:
     values = [list(v.values()) for v, column in zip(row.values, columns, strict=True) if column.counted]
     if not values or not all(values):
         return None
-    estimate = stats.mean_over_tasks(values)
+    estimate = within(stats.mean_over_tasks(values), [column.metric for column in columns if column.counted])
     return Cell(estimate.value, math.nan, min(len(v) for v in values), estimate.low, estimate.high)
 
 
-def _pools(rows: list[Row], columns: Sequence[int]) -> list[Pool]:
+def pools(rows: list[Row], columns: Sequence[int]) -> list[Pool]:
     """The scores of some rows as one array (rows, seeds) a column, NaN where a row has no run."""
     out = []
     for index in columns:
@@ -232,7 +232,7 @@ def _pools(rows: list[Row], columns: Sequence[int]) -> list[Pool]:
     return out
 
 
-def _mark(cells: list[Cell | None], pools: list[Pool]) -> None:
+def _mark(cells: list[Cell | None], scores: list[Pool]) -> None:
     """Give cells their tie groups; mark the best if a test tells it from each of the others, else the group at the top.
 
     The tests are over shared seeds.
@@ -240,12 +240,12 @@ def _mark(cells: list[Cell | None], pools: list[Pool]) -> None:
     present = [cell for cell in cells if cell is not None]
     if len(present) < 2:
         return
-    for cell, group in zip(present, tie_groups(pools), strict=True):
+    for cell, group in zip(present, tie_groups(scores), strict=True):
         cell.group = group
     best = max(range(len(present)), key=lambda index: present[index].mean)
     if present[best].n < 2:
         return
-    tests = {index: pair(pools, best, index) for index in range(len(present)) if index != best}
+    tests = {index: pair(scores, best, index) for index in range(len(present)) if index != best}
     rivals = [present[index] for index, test in tests.items() if test is None or not test.p < ALPHA]
     present[best].mark = "top" if rivals else "best"
     for cell in rivals:

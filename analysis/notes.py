@@ -36,7 +36,7 @@ def under(found: Collected, rows: list[Row], columns: list[Column], alpha: float
         "Group: rows that share a letter cannot be told apart on average (the same test, Holm's correction over all "
         "pairs); a is the group of the highest average.",
         "Average: unweighted mean of the named metrics over the tasks, with a 95 % interval from the spread over seeds "
-        "(Welch-Satterthwaite; tasks fixed).",
+        "(Welch-Satterthwaite; tasks fixed), cut where the metric's scale ends.",
         *_unscored(found),
         *_weak(rows, columns),
         *filter(None, [gate.note(gate.signals(found))]),

@@ -37,7 +37,7 @@ alt="{{ one.label }}" width="64" height="64"><span>{{ one.label }}</span> <em>{{
 {% endfor %}{% endfor %}
 <style>.pictures { list-style: none; display: flex; flex-wrap: wrap; gap: .5rem; padding: 0; }
 .pictures li { width: 6.4rem; font-size: .78rem; line-height: 1.25; overflow-wrap: anywhere; }
-.pictures img { display: block; image-rendering: pixelated; } .pictures em { color: #9d3200; display: block; }</style>
+.pictures img { display: block; image-rendering: pixelated; } .pictures em { color: var(--no); display: block; }</style>
 </section>
 """
 

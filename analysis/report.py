@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from kdexp.common.redact import one_line
 
-from . import claims, cli, curves, figures, pictures, records, render, search, specimens
+from . import claims, cli, curves, figures, opening, pictures, records, render, search, specimens
 from .collect import Collected
 from .grid import Grid, build
 from .published.compare import compare
@@ -29,7 +29,7 @@ PURPOSE = (
 )
 KEYS = {
     **cli.COMMON,
-    "ui": cli.Key("address of the MLflow UI that the links point to", "http://127.0.0.1:5000"),
+    "ui": cli.Key("address of MLflow's pages, for links that whoever gets the report can open; empty: no links", ""),
     "storage": cli.Key("database of the study's search; empty: the one that the study's folder names", ""),
 }
 CAPTIONS = {
@@ -44,56 +44,49 @@ LISTED = 500  # runs listed by name; more would make the page slow on a phone
 
 
 def inline(figure: Figure, number: int) -> str:
-    """A figure as an SVG element whose ids cannot collide with those of another figure on the page."""
+    """A figure as an SVG element whose ids cannot collide with those of another figure on the page.
+
+    It has no ground of its own, and what is black takes the page's colour, so that it can be read in the dark too.
+    """
+    for axis in figure.axes:
+        axis.patch.set_visible(False)
+    for legend in [*figure.legends, *filter(None, (axis.get_legend() for axis in figure.axes))]:
+        legend.get_frame().set_visible(False)
+    figure.patch.set_visible(False)
     buffer = io.StringIO()
     with matplotlib.rc_context(figures.SVG):
         figure.savefig(buffer, format="svg", bbox_inches="tight", metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
+    text = text[text.index("<svg") :].replace("#000000", "currentColor")
     text = re.sub(r'id="([^"]+)"', rf'id="f{number}-\1"', text)
     text = re.sub(r'href="#([^"]+)"', rf'href="#f{number}-\1"', text)
     return re.sub(r"url\(#([^)]+)\)", rf"url(#f{number}-\1)", text)
 
 
-def _figures(found: Collected, grid: Grid) -> list[dict[str, str]]:
-    """All figures that the study has data for, with captions."""
+def _figures(found: Collected, grid: Grid) -> tuple[list[dict[str, str]], list[str]]:
+    """All figures that say something, with captions; and why others are left out."""
     history = curves.histories(found)
     sized = build(found, layout="methods")
     speeds = dict.fromkeys(n for row in sized.rows for n in row.extras if "median" in n and "faster" not in n)
+    silent = [figures.one_start(grid), figures.silent_ranks(grid)]
+    costs = {cost: figures.pareto(sized, cost) for cost in ("size (MB)", *speeds)}
+    learning = curves.learning_curves(found, history)
+    silent += [] if any(costs.values()) else ["Score against size: all students are of one size."]
+    silent += [] if learning else ["Learning curves: no run was evaluated twice."]
     drawn: list[tuple[Figure | None, str]] = [
         (figures.heat_map(grid), CAPTIONS["heat"]),
-        (figures.dots(grid), CAPTIONS["dots"]),
-        (figures.critical_difference(grid), CAPTIONS["ranks"]),
-        *((figures.pareto(sized, cost), CAPTIONS["pareto"].format(cost)) for cost in ("size (MB)", *speeds)),
-        (curves.learning_curves(found, history), CAPTIONS["learning"]),
+        (None if silent[0] else figures.dots(grid), CAPTIONS["dots"]),
+        (None if silent[1] else figures.critical_difference(grid), CAPTIONS["ranks"]),
+        *((figure, CAPTIONS["pareto"].format(cost)) for cost, figure in costs.items()),
+        (learning, CAPTIONS["learning"]),
         (curves.matching_losses(found, history), CAPTIONS["matching"]),
     ]
-    return [
+    shown = [
         {"svg": inline(figure, number), "caption": caption}
         for number, (figure, caption) in enumerate(drawn)
         if figure is not None
     ]
-
-
-def _summary(found: Collected, grid: Grid) -> str:
-    """The result in one or two sentences, as strong as the test allows."""
-    runs = found.runs
-    counts = (len(runs), "run"), (runs["task"].nunique(), "task"), (runs["seed"].nunique(), "seed")
-    some, tasks, seeds = (f"{count} {word}{'s' if count != 1 else ''}" for count, word in counts)
-    size = f"{some} on {tasks} with up to {seeds}."
-    rows = [row for row in grid.rows if row.kind not in ("majority", "teacher") and row.average is not None]
-    if not rows:
-        return size
-    best = max(rows, key=lambda row: row.average.mean)  # type: ignore[union-attr]
-    name = " / ".join(filter(None, best.labels))
-    score = render.cell_text(best.average, average=True)
-    near = sum(row.average.mark == "top" for row in rows) - 1  # type: ignore[union-attr]
-    if best.average and best.average.mark == "best":
-        return f"{size} Best average: {name}, {score}; the seeds tell it from every other row."
-    if near > 0:
-        others = "another row" if near == 1 else f"{near} other rows"
-        return f"{size} Highest average: {name}, {score}; the seeds cannot tell it from {others}."
-    return f"{size} Highest average: {name}, {score}; one seed cannot say whether that is more than chance."
+    return shown, [why for why in silent if why]
 
 
 def _cost(found: Collected) -> dict[str, Any]:
@@ -105,19 +98,23 @@ def _cost(found: Collected) -> dict[str, Any]:
         "steps": "steps",
         "examples/s": "examples_per_s",
         "peak memory (MB)": "peak_memory_mb",
-        "parameters": "parameters",
-        "size (bytes)": "size_bytes",
+        "parameters (M)": "parameters",
+        "size (MB)": "size_bytes",
     }
     rows = []
     for objective, group in found.runs.groupby("objective", sort=False):
         rows.append(
             [
                 objective,
-                *(len(group) if name == "runs" else float(group[column].mean()) for name, column in columns.items()),
+                *(len(group) if name == "runs" else _mean(group[column], name) for name, column in columns.items()),
             ]
         )
     rows.append(["all runs, summed seconds", len(found.runs), float(found.runs["seconds"].sum()), *[math.nan] * 6])
     return {"head": ["objective", *columns], "rows": rows}
+
+
+def _mean(values: pd.Series, name: str) -> float:
+    return float(values.mean()) / (1e6 if name.endswith(("(M)", "(MB)")) else 1.0)
 
 
 def _environment(runs: pd.DataFrame) -> list[tuple[str, str]]:
@@ -157,7 +154,9 @@ def _runs(found: Collected, ui: str) -> list[dict[str, Any]]:
             "score": 100 * float(chosen.get(run.run, math.nan)),
             "seconds": run.seconds,
             "epoch": "" if math.isnan(run.best_epoch) else int(run.best_epoch),
-            "link": f"{ui}/#/experiments/{run.mlflow_experiment}/runs/{run.mlflow_run}" if run.mlflow_run else "",
+            "link": f"{ui}/#/experiments/{run.mlflow_experiment}/runs/{run.mlflow_run}"
+            if ui and run.mlflow_run
+            else "",
         }
         for run in found.runs.head(LISTED).itertuples(index=False)
     ]
@@ -179,9 +178,10 @@ def _interval(one: Any) -> str:
     return getattr(one, "why", "") or "–" if math.isnan(one.low) else f"[{one.low:+.2f}, {one.high:+.2f}]"
 
 
-def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = "") -> str:
+def page(found: Collected, ui: str = "", storage: str = "") -> str:
     """The whole page."""
     grid = build(found)
+    shown_figures, silent = _figures(found, grid)
     tried = search.section(found.folder, inline, storage)
     others = sorted(set(found.scores.loc[found.scores["split"] == "validation", "metric"]))
     verdicts = claims.evaluate(found)
@@ -213,11 +213,14 @@ def page(found: Collected, ui: str = KEYS["ui"].default or "", storage: str = ""
     return template.render(
         study=found.study,
         source=found.source,
-        summary=_summary(found, grid),
+        question=opening.question(found),
+        verdict=opening.paragraph(found, grid, verdicts),
         sections=sections,
         missing=found.missing,
         scores={"table": render.html_table(grid), "notes": grid.notes},
-        figures=_figures(found, grid),
+        figures=shown_figures,
+        silent=silent,
+        ui=ui,
         search=tried,
         pictures=seen,
         examples=shown,
@@ -238,7 +241,7 @@ def run(options: dict[str, Any]) -> cli.Answer:
     """Collect, write."""
     from .tables import collected, write
 
-    if not options["ui"].startswith(("http://", "https://")):
+    if options["ui"] and not options["ui"].startswith(("http://", "https://")):
         raise ValueError(f"ui={options['ui']!r} is not an address; it begins with http:// or https://")
     found = collected(options)
     written = [write(found.folder / "report.html", page(found, options["ui"], options["storage"]))]

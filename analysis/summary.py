@@ -6,8 +6,11 @@ MLflow's view of a study asks for it while runs end (entry point ``kdexp.summary
 from __future__ import annotations
 
 import math
+import statistics
 from pathlib import Path
 from typing import Any
+
+from kdexp.config.identity import LABELS
 
 from . import designs, render
 from .collect import collect
@@ -19,17 +22,27 @@ def summary(study_dir: Path) -> dict[str, Any]:
     """What can be said of a study now, finished or not.
 
     Returns:
-        ``text`` (Markdown: what it is, its table), ``metrics`` (name -> number: the best cell of each task, teacher and
-        majority) and ``cells``, each ``labels`` (name -> value, with ``task`` and ``metric``), ``metrics`` (``mean``,
-        ``std``, ``n``, ``low``, ``high`` of the 95 % interval; points) and ``group`` (its letters within the task).
+        ``purpose`` (a sentence), ``text`` (Markdown: that, and its table), ``files`` (name -> content: its table),
+        ``varied`` (labels, seed and dotted settings that differ between runs), ``metrics`` (name -> number: of each
+        task the best cell, the mean of all runs, teacher and majority) and ``cells``, each ``labels`` (name -> value,
+        with ``task`` and ``metric``), ``metrics`` (``mean``, ``std``, ``n``, ``low``, ``high`` of the 95 % interval;
+        points) and ``group`` (its letters within the task).
 
     Raises:
         ValueError: nothing is finished, or nothing that can be read.
     """
     collected = collect(study_dir.name, study_dir.parent, "folders", incomplete="allow", mixture="allow")
     grid = build(collected)
-    text = f"{designs.entry(collected.study)[0].purpose}\n\n{render.markdown(grid)}"
-    return {"text": text, "metrics": _heads(grid), "cells": _cells(grid)}
+    purpose = designs.entry(collected.study)[0].purpose
+    text = f"{purpose}\n\n{render.markdown(grid)}"
+    return {
+        "purpose": purpose,
+        "text": text,
+        "files": {"scores.md": text, "scores.csv": render.csv(grid.frame()), "scores.html": render.html(grid)},
+        "varied": [key for key in (*LABELS, "seed") if collected.runs[key].nunique() > 1] + [*collected.by],
+        "metrics": _heads(grid),
+        "cells": _cells(grid),
+    }
 
 
 def _cells(grid: Grid) -> list[dict[str, Any]]:
@@ -52,9 +65,11 @@ def _cells(grid: Grid) -> list[dict[str, Any]]:
 
 
 def _heads(grid: Grid) -> dict[str, float]:
-    """The best cell's mean, the teacher's and the majority's score of each task."""
+    """The best cell's mean, the mean of all runs, the teacher's and the majority's score of each task."""
     out: dict[str, float] = {}
     for index, column in enumerate(grid.columns):
+        runs = [value for row in grid.rows if row.kind in (FINETUNE, "method") for value in row.values[index].values()]
+        out |= {f"mean/{column.name}": statistics.mean(runs)} if runs else {}
         for row in grid.rows:
             cell, kind = row.cells[index], row.kind if row.kind in ("teacher", "majority") else "best"
             if cell is not None:

@@ -20,6 +20,7 @@ ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
 os.environ.update(ENVIRONMENT)
+os.environ.pop("MLFLOW_TRACKING_URI", None)  # nothing of a test is shown where the user's own runs are
 
 import pytest  # noqa: E402
 

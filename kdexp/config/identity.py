@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -87,15 +87,24 @@ def run_id(science_settings: dict[str, Any]) -> str:
 def label(config: Config, group: str) -> str:
     """Return a group's short name for tables: ``l3_sps2`` for shared parameters, ``kd_ft`` for a fine-tuned start."""
     chosen = getattr(config, group)
-    name = str((chosen.get("name") if isinstance(chosen, dict) else chosen.name) or "none")
-    if group == "student" and config.student.sharing not in ("none", *name.split("_")):
-        name += f"_{config.student.sharing}"
-    return f"{name}_ft" if group == "objective" and config.objective.start == "fine_tuned" else name
+    return _label(group, chosen if isinstance(chosen, dict) else vars(chosen))
+
+
+def _label(group: str, settings: Mapping[str, Any]) -> str:
+    name = str(settings.get("name") or "none")
+    if group == "student" and settings.get("sharing", "none") not in ("none", *name.split("_")):
+        name += f"_{settings['sharing']}"
+    return f"{name}_ft" if group == "objective" and settings.get("start") == "fine_tuned" else name
 
 
 def labels(config: Config) -> dict[str, str]:
     """Return the short names of all groups of :data:`LABELS`."""
     return {group: label(config, group) for group in LABELS}
+
+
+def named(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return :func:`labels` of a configuration of plain values, such as a run has saved, for the groups that it has."""
+    return {group: _label(group, config[group]) for group in LABELS if isinstance(config.get(group), dict)}
 
 
 def name_problems(config: Config) -> list[str]:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import numpy as np
 
+from kdexp.tasks import scorers
+
 Metric = Callable[[np.ndarray, np.ndarray], float]
 
 
@@ -92,14 +94,31 @@ def known(kind: str) -> dict[str, Metric]:
     return {"regression": SCORES, "multilabel": SETS}.get(kind, CLASSES)
 
 
-def compute(names: list[str], kind: str, predicted: np.ndarray, labels: np.ndarray) -> dict[str, float]:
+def problem(name: str, kind: str, width: int) -> str:
+    """Return why a name is no metric of a task, as the end of a sentence; '' = it is one, here or of scikit-learn's.
+
+    Args:
+        name: of the metric.
+        kind: as :func:`known` has it.
+        width: classes or labels; 1 for a regression.
+    """
+    if name in known(kind) or not (why := scorers.problem(name, kind, width)):
+        return ""
+    others = f"{', '.join(known(kind))}, or a scorer of scikit-learn that fits (sklearn.metrics.get_scorer_names())"
+    return f"{why} for task.kind={kind}; choose among: {others}"
+
+
+def compute(
+    names: list[str], kind: str, predicted: np.ndarray, labels: np.ndarray, logits: np.ndarray | None = None
+) -> dict[str, float]:
     """Evaluate metrics by name.
 
     Args:
-        names: keys of :func:`known` for ``kind``.
-        kind: ``classification`` or ``regression``.
+        names: keys of :func:`known` for ``kind``, or names of scikit-learn's scorers.
+        kind: ``classification``, ``regression`` or ``multilabel``.
         predicted: (n,) class ids or scores.
         labels: (n,) the truth.
+        logits: (n, C) what the predictions were made of, for scorers; None = the predictions.
 
     Raises:
         ValueError: lengths differ, no example, or scores that are not finite.
@@ -111,4 +130,7 @@ def compute(names: list[str], kind: str, predicted: np.ndarray, labels: np.ndarr
         raise ValueError("predictions are not finite: the training diverged (lower recipe.learning_rate)")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {name: known(kind)[name](predicted, labels) for name in names}
+        own = {name: known(kind)[name](predicted, labels) for name in names if name in known(kind)}
+    asked = [name for name in names if name not in own]
+    scored = scorers.compute(asked, kind, predicted if logits is None else logits, labels) if asked else {}
+    return {name: own[name] if name in own else scored[name] for name in names}

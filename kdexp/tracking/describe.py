@@ -7,7 +7,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from kdexp.common.registry import by_name
-from kdexp.config.identity import LATER, PLACES, SCIENCE
+from kdexp.common.results import score
+from kdexp.config.identity import LABELS, PLACES, SCIENCE, named
 
 if TYPE_CHECKING:
     from kdexp.tracking.files import Facts
@@ -18,36 +19,38 @@ NAME_LENGTH = 250
 
 
 def params_of(config: dict[str, Any]) -> dict[str, str]:
-    """All settings that decide what a run is, as flat MLflow params; unresolved ``${...}`` values are left out.
+    """What a run is, as flat MLflow params: ``objective``, ``init``, ... by their short names, then their settings.
 
-    Values are cut at MLflow's limit; the whole config is an artifact.
+    Left out is what nobody compares runs by: classes, what is not set, lists of numbers (betas, sizes), places, and
+    ``${...}`` that was not resolved. Values are cut at MLflow's limit; the whole config is an artifact.
     """
-    flat: dict[str, str] = {}
+    flat: dict[str, str] = named(config)
     for group in SCIENCE:
         flat |= _flat(by_name(config[group]), group) if group in config else {}
     dtype = (config.get("runtime") or {}).get("dtype")
     flat |= {} if dtype is None else {"runtime.dtype": str(dtype)}
-    places = {f"{group}.{key}" for group, keys in PLACES.items() for key in keys}
-    places |= {path for key in LATER if flat.get(path := f"task.{key}") == "null"}
-    return {clean(k): v[:PARAM_LENGTH] for k, v in flat.items() if k not in places and "${" not in v}
+    left_out = {f"{group}.{key}" for group, keys in PLACES.items() for key in keys} | {f"{g}.name" for g in LABELS}
+    return {clean(k): v[:PARAM_LENGTH] for k, v in flat.items() if k not in left_out and "${" not in v}
 
 
 def _flat(value: Any, path: str) -> dict[str, str]:
-    if not isinstance(value, dict) or not value:
-        return {path: value if isinstance(value, str) else json.dumps(value, default=str)}
-    flat: dict[str, str] = {}
-    for key, part in value.items():
-        flat |= _flat(part, f"{path}.{key}")
-    return flat
+    if isinstance(value, dict):
+        flat: dict[str, str] = {}
+        for key, part in value.items():
+            flat |= {} if key == "_target_" else _flat(part, f"{path}.{key}")
+        return flat
+    if value is None or (isinstance(value, list) and all(isinstance(one, (int, float)) for one in value)):
+        return {}
+    return {path: value if isinstance(value, str) else json.dumps(value, default=str)}
 
 
 def tags_of(facts: Facts) -> dict[str, str]:
-    """The ``kdexp.*`` tags of a run: who it is, and its state."""
-    tags = {f"kdexp.{group}": name for group, name in facts.labels.items()}
+    """The tags of a run: who it is, short as its params are and as ``kdexp.*``; its state and origin."""
+    known = {**facts.labels, **({"seed": str(facts.config["seed"])} if "seed" in facts.config else {})}
+    tags = known | {f"kdexp.{key}": name for key, name in known.items()}
     tags |= {"kdexp.study": facts.study, "kdexp.hash": facts.name.rsplit("-", 1)[-1], "kdexp.status": facts.state}
     extra = {
         "kdexp.run_id": facts.result.get("run", {}).get("id"),
-        "kdexp.seed": facts.config.get("seed"),
         "kdexp.metric": facts.result.get("task", {}).get("metric"),
         "kdexp.origin": facts.result.get("origin"),
         "kdexp.hub_commit": facts.result.get("task", {}).get("hub_commit"),
@@ -57,9 +60,14 @@ def tags_of(facts: Facts) -> dict[str, str]:
 
 
 def final_metrics(result: dict[str, Any]) -> dict[str, float]:
-    """``final/...``, ``best/...``, ``cost/...`` and ``stage/...`` numbers of a ``result.json``."""
+    """``score``, and ``final/...``, ``best/...``, ``cost/...`` and ``stage/...`` numbers of a ``result.json``.
+
+    ``score`` is the number that tables report, in points: the task's metric on validation, times 100. The others are
+    as the result has them.
+    """
     if not result:
         return {}
+    reported = score(result)
     teacher = result.get("teacher") or {}
     task = result.get("task") or {}
     majority = dict(task.get("majority") or {})
@@ -72,7 +80,7 @@ def final_metrics(result: dict[str, Any]) -> dict[str, float]:
     groups["student"] = {"parameters": (result.get("student") or {}).get("parameters")}
     groups["teacher"] = {"parameters": teacher.get("parameters")}
     groups |= {f"stage/{stage.get('name')}": stage for stage in result.get("stages") or []}
-    return {
+    return ({} if reported is None else {"score": 100 * reported[1]}) | {
         f"{prefix}/{name}": float(value)
         for prefix, values in groups.items()
         for name, value in (values or {}).items()

@@ -15,10 +15,10 @@ from typing import Any
 
 from kdexp.common import files, results
 from kdexp.common import status as run_status
+from kdexp.config.identity import named
 
 METRICS = "metrics.jsonl"
 MARKER = "tracking.json"
-LABELS = ("teacher", "student", "objective", "mapping", "init", "task")
 SYSTEM = "system"  # the stage under which machine load is written
 
 
@@ -186,8 +186,7 @@ class Facts:
     @property
     def labels(self) -> dict[str, str]:
         """Short names of teacher, student, objective, mapping, init and task."""
-        named = {g: self.config[g].get("name") for g in LABELS if isinstance(self.config.get(g), dict)}
-        return {g: str(n) for g, n in {**named, **self.result.get("labels", {})}.items() if n is not None}
+        return {**named(self.config), **self.result.get("labels", {})}
 
     @property
     def stamp(self) -> str:

@@ -27,6 +27,8 @@ from urllib.parse import urlsplit
 
 from kdexp.common import files, sqlite
 from kdexp.common.redact import public
+from kdexp.common.tracked import ARTIFACTS
+from kdexp.tracking import moved, pages
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -199,6 +201,7 @@ def _migrate(path: str) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     load()
+    os.chdir(Path(path).parent)  # MLflow keeps artifacts of its experiment "Default" below the current folder
     _client(sqlite.address(path)).search_experiments(max_results=1)
 
 
@@ -224,6 +227,9 @@ class Store:
 
     def __init__(self, uri: str, timeout_s: float = DEFAULTS["timeout_s"]) -> None:
         create(uri)
+        path = sqlite.path_of(uri)
+        if path is not None:
+            moved.follow(path)
         load(timeout_s)
         self.uri = uri
         self.client = _client(uri)
@@ -240,7 +246,7 @@ class Store:
     def study(self, name: str, study_dir: Path) -> tuple[str, str]:
         """``(experiment id, parent run id)`` of a study, created when missing. Call it under :meth:`lock`."""
         if name not in self._parents:
-            experiment = self._experiment(name, study_dir)
+            experiment = self.experiment(name, study_dir)
             parent = self.find(experiment, "study", name)
             if parent is None:
                 tags = {"kdexp.kind": "study", "kdexp.name": name, "kdexp.study": name}
@@ -249,23 +255,27 @@ class Store:
             self._parents[name] = experiment, parent.info.run_id
         return self._parents[name]
 
-    def _experiment(self, name: str, study_dir: Path) -> str:
+    def experiment(self, name: str, study_dir: Path) -> str:
+        """Id of an experiment, created when missing, with artifacts beside the store. Call it under :meth:`lock`."""
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            return self.client.create_experiment(name, artifact_location=self._artifacts(name, study_dir))
+            return self.client.create_experiment(name, self._artifacts(name, study_dir), pages.KIND)
         if experiment.lifecycle_stage != "active":
             raise TrackingError(
                 f"experiment {name!r} is in the store's trash: bring it back with "
                 f"MLFLOW_TRACKING_URI={public(self.uri)} mlflow experiments restore --experiment-id "
                 f"{experiment.experiment_id}, or choose another study name"
             )
+        for key, value in pages.KIND.items():  # an older kdexp's have none
+            if key not in experiment.tags:
+                self.client.set_experiment_tag(experiment.experiment_id, key, value)
         return experiment.experiment_id
 
     def _artifacts(self, name: str, study_dir: Path) -> str | None:
         if urlsplit(self.uri).scheme in _REMOTE:
             return None  # the server knows
         path = sqlite.path_of(self.uri)
-        return ((path.parent if path else study_dir.resolve().parent) / "mlartifacts" / name).as_uri()
+        return ((path.parent if path else study_dir.resolve().parent) / ARTIFACTS / name).as_uri()
 
     def find(self, experiment: str, kind: str, name: str) -> Run | None:
         """The oldest active run of that kind (``study`` or ``run``) and name."""

@@ -16,13 +16,14 @@ from kdexp.common import beside
 from kdexp.common.results import RESULT
 from kdexp.common.status import state
 from kdexp.config.identity import digest
+from kdexp.tracking import pages
 from kdexp.tracking.describe import TAG_LENGTH, clean
 
 if TYPE_CHECKING:
     from kdexp.tracking.mlflow_store import Store
 
 NOTE = "mlflow.note.content"
-"""MLflow's pages show this tag as the description of a run."""
+"""MLflow's pages show this tag as the description of a run, or of an experiment."""
 MARK = "kdexp.summarised"
 """Tag of a study's run: which results it speaks of."""
 BATCH = 900
@@ -50,7 +51,10 @@ def show(store: Store, study_dir: Path, run_folders: list[Path]) -> bool:
             continue
         states = {f"runs/{name}": float(count) for name, count in Counter(map(state, run_folders)).items()}
         _log(store, parent, {**said["metrics"], **states}, {NOTE: said["text"]}, len(finished))
-        store.client.log_text(parent, said["text"], "scores.md")
+        for name, text in said["files"].items():
+            store.client.log_text(parent, text, name)
+        store.client.set_experiment_tag(experiment, NOTE, said["purpose"][:TAG_LENGTH])
+        store.client.set_experiment_tag(experiment, pages.TAG, pages.view(said["varied"], round(time.time() * 1000)))
         for cell in said["cells"]:
             run = _cell(store, study_dir, experiment, parent, cell["labels"])
             numbers = {f"score/{name}": value for name, value in cell["metrics"].items()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kdexp.common import sqlite
+from kdexp.common import tracked
 from kdexp.common.files import read_note
 from kdexp.common.redact import outward, public
 from kdexp.tracking import summary
@@ -30,8 +30,8 @@ def sync(root: str | Path = "multirun", study: str | None = None, uri: str | Non
     Args:
         root: folder of the studies.
         study: only this one.
-        uri: this store; otherwise each run's own (the one it was shown in, the one in its config, or
-            ``<root>/mlflow.db``).
+        uri: this store; otherwise each run's own (the one it was shown in, the one in its config, MLFLOW_TRACKING_URI,
+            or ``<root>/mlflow.db``).
         say: gets one line for each run that was changed or could not be, and a summary.
 
     Returns:
@@ -127,7 +127,7 @@ def _uri(folder: Path, root: Path) -> str:
         return str(shown)
     tracking = Facts(folder).config.get("tracking")
     wanted = tracking.get("uri") if isinstance(tracking, dict) else None
-    return str(wanted) if wanted and "${" not in str(wanted) else sqlite.address(root / "mlflow.db")
+    return str(wanted) if wanted and "${" not in str(wanted) else tracked.uri(root)
 
 
 def _store(facts: Facts, uri: str, stores: Stores, timeout_s: float) -> Store:

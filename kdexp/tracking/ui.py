@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from kdexp.common import sqlite
+from kdexp.common import sqlite, tracked
 from kdexp.common.arguments import PROGRAM
+from kdexp.common.tracked import ARTIFACTS, VARIABLE
+from kdexp.tracking import moved, pages
 from kdexp.tracking.mlflow_store import create, public, resolve
 
 HOST = "127.0.0.1"
@@ -34,23 +36,29 @@ def ui(root: str | Path = "multirun", port: int = 5000, uri: str | None = None, 
     Args:
         root: folder of the studies.
         port: TCP port on 127.0.0.1.
-        uri: another store; default ``sqlite:///<root>/mlflow.db``.
-        say: is told the address, in a sentence.
+        uri: another store; default MLFLOW_TRACKING_URI, else ``sqlite:///<root>/mlflow.db``.
+        say: is told the addresses, in sentences.
 
     Raises:
         ValueError: the port is taken or no port, or ``uri`` is a server already.
         kdexp.tracking.mlflow_store.TrackingError: the embedded store cannot be created.
     """
-    uri = resolve(uri or sqlite.address(f"{root}/mlflow.db"))
+    given = "uri" if uri else VARIABLE
+    uri = resolve(tracked.uri(root, uri or ""))
     if urlsplit(uri).scheme in ("http", "https"):
-        raise ValueError(f"uri={public(uri)} is a server: open that address in a browser")
+        raise ValueError(f"{given}={public(uri)} is a server: open that address in a browser")
     if not 0 < port < 65536:
         raise ValueError(f"port={port} is no port: choose one between 1024 and 65535")
     _check_free(port)
     create(uri)
-    say(f"MLflow shows {public(uri)} on http://{HOST}:{port} in a few seconds; Ctrl-C ends it")
+    server, path = f"http://{HOST}:{port}", sqlite.path_of(uri)
+    if path is not None:
+        moved.follow(path)
+    lines = [f"MLflow shows {public(uri)} on {server}/#/experiments?workflowType=machine_learning in a few seconds"]
+    lines += [f"  {study}: {address}" for study, address in (pages.addresses(server, path) if path else [])]
+    say("\n".join([*lines, "Ctrl-C ends it"]))
     sys.stdout.flush()
-    os.execve(sys.executable, command(uri, port, Path(root).resolve() / "mlartifacts"), environment())
+    os.execve(sys.executable, command(uri, port, Path(root).resolve() / ARTIFACTS), environment())
 
 
 def _check_free(port: int) -> None:

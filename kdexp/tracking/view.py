@@ -65,8 +65,12 @@ class View:
             Exception: the store's, whatever is wrong with it. What has arrived stays; the next look goes on there.
         """
         self.attach()
+        ended = self.facts.state != "running" and self._tags.get("kdexp.closed") != self.facts.stamp
+        if ended:
+            self.judge()
         self.feed()
-        ended = self.finish()
+        if ended:
+            self.finish()
         write_marker(
             self.facts.folder,
             uri=public(self.store.uri),
@@ -153,24 +157,31 @@ class View:
         labels = [RunTag(k, v) for k, v in (tags or {}).items()]
         self.store.client.log_batch(self.run_id, metrics=metrics, params=pairs, tags=labels)
 
-    def finish(self) -> bool:
-        """Final metrics, data set, artifacts and status of a run that has ended; False when there is nothing new."""
+    @property
+    def _result(self) -> dict[str, Any]:
+        return self.facts.result if self.facts.state == "finished" else {}
+
+    @property
+    def _ended(self) -> int:
+        return self.facts.ended or round(time.time() * 1000)
+
+    def judge(self) -> None:
+        """Final metrics of a run that has ended; first, for MLflow's comparison opens on what came first."""
+        finals = final_metrics(self._result).items()
+        self._batch(points=[Point(name, value, 0, self._ended) for name, value in finals])
+
+    def finish(self) -> None:
+        """Data set, artifacts and status of a run that has ended."""
         facts = self.facts
-        if facts.state == "running" or self._tags.get("kdexp.closed") == facts.stamp:
-            return False
-        result = facts.result if facts.state == "finished" else {}
-        ended = facts.ended or round(time.time() * 1000)
-        self._batch(points=[Point(name, value, 0, ended) for name, value in final_metrics(result).items()])
-        self._dataset(result.get("task", {}))
+        self._dataset(self._result.get("task", {}))
         if (facts.config.get("tracking") or {}).get("artifacts", True):
             for path in (facts.folder / name for name in ARTIFACTS):
                 if path.exists():
                     self.store.client.log_artifact(self.run_id, str(path))
             for path in sorted((facts.folder / PREDICTIONS).glob("*.safetensors")):
                 self.store.client.log_artifact(self.run_id, str(path), PREDICTIONS)
-        self.store.client.set_terminated(self.run_id, STATUS.get(facts.state, "FAILED"), end_time=ended)
+        self.store.client.set_terminated(self.run_id, STATUS.get(facts.state, "FAILED"), end_time=self._ended)
         self._batch(tags={**tags_of(facts), "kdexp.closed": facts.stamp})
-        return True
 
     def _dataset(self, task: dict[str, Any]) -> None:
         """Name and content hash of the data; of little weight, so a store that refuses it is only noted."""

@@ -10,7 +10,7 @@ import pytest
 
 from analysis import curves, figures
 from analysis.collect import collect
-from analysis.grid import build
+from analysis.grid import Cell, Column, Grid, Row, build
 from tests.analysis.synthetic import grid, make_result, write_mlflow, write_points, write_run
 
 
@@ -43,6 +43,21 @@ def test_ranks_need_three_rows_and_two_tasks(tmp_path: Path) -> None:
         write_run(tmp_path, result)
     write_points(tmp_path, "quickstart", results)
     assert figures.critical_difference(build(collect("quickstart", tmp_path, "folders"))) is None
+
+
+def test_ranks_that_cannot_tell_anything_are_left_out() -> None:
+    """Nemenyi's difference against the largest one of mean ranks: 2 tasks never tell, 3 tell 3 rows apart."""
+
+    def made(rows: int, tasks: int) -> Grid:
+        columns = [Column(f"t{index}", "validation", "accuracy", True) for index in range(tasks)]
+        cells = [Cell(50.0, 1.0, 3)] * tasks
+        measured = [Row("method", ("kd", f"i{index}"), [], cells, Cell(50.0, 1.0, 3)) for index in range(rows)]
+        return Grid("g", ("objective", "init"), columns, measured, [])
+
+    for rows in (3, 9, 40):
+        assert f"differ by {rows - 1} at the most" in figures.silent_ranks(made(rows, 2))
+    assert figures.silent_ranks(made(3, 3)) == "" and "need 3 rows" in figures.silent_ranks(made(2, 5))
+    assert "starts from i0" in figures.one_start(made(1, 2)) and figures.one_start(made(3, 2)) == ""
 
 
 def test_pareto_needs_costs_that_differ(tmp_path: Path) -> None:

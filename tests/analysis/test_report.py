@@ -68,8 +68,31 @@ def test_the_page_is_self_contained_and_sound(study: Path) -> None:
         if re.fullmatch(r"http://127\.0\.0\.1:5000/#/experiments/\d+/runs/[0-9a-f]{32}", link)
     ]
     assert len(runs) == 54
-    assert text.count("<svg") >= 5 and 'class="best"' in text and "Best average: att_kl / first" in text
+    assert text.count("<svg") == 4 and 'class="best"' in text and "Best average: att_kl / first" in text
+    assert "Left out. Mean ranks: on 2 tasks 9 rows would have to differ by 8.5 ranks" in text
+    assert "size (MB)" in text and '<td data-v="68.0">68.0</td>' in text and "bytes" not in text
     assert "test cpu" in text and "learning_rate" in text and 'class="text supported"' in text
+
+
+def test_whoever_receives_the_page_finds_no_dead_link(study: Path) -> None:
+    write_mlflow(study, "quickstart", grid())
+    found = outline(report.page(collect("quickstart", study)))
+    assert found.links and all(link.startswith("#") for link in found.links)
+
+
+def test_the_verdict_comes_first_and_follows_the_runs(study: Path, tmp_path: Path) -> None:
+    """A planted effect is said with its interval and claims; where there is none, chance is named."""
+    said = report.page(collect("quickstart", study, "folders"))
+    verdict = re.search(r'<p class="verdict">(.*?)</p>', said)
+    assert verdict and said.index(verdict[0]) < said.index('id="scores"')
+    assert "whether distilling helps." in said[: said.index(verdict[0])]
+    gain = re.search(r"att_kl / first is \+(\d\.\d) points \[\+(\d\.\d), \+(\d\.\d)\]\.", verdict[1])
+    assert gain and float(gain[2]) <= 6.0 <= float(gain[3]), "6 points were planted"
+    assert "Of the 2 claims that it was planned for: 1 supported" in verdict[1]
+    for result in grid("noise", noise=0.3):
+        write_run(tmp_path, result)
+    noise = re.search(r'<p class="verdict">(.*?)</p>', report.page(collect("noise", tmp_path, "folders")))
+    assert noise and "which may be chance" in noise[1] and "planned for" not in noise[1]
 
 
 def test_the_summary_is_no_stronger_than_the_test(tmp_path: Path) -> None:
@@ -154,4 +177,11 @@ def test_a_real_browser_shows_it(study: Path, width: int) -> None:
     subprocess.run([*common, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True)
     import matplotlib.image
 
-    assert matplotlib.image.imread(shot)[..., :3].std() > 0.05
+    light = matplotlib.image.imread(shot)[..., :3]
+    assert light.std() > 0.05
+    dark = [*common, "--blink-settings=preferredColorScheme=0", f"--screenshot={shot}", page.as_uri()]
+    subprocess.run(dark, capture_output=True, timeout=120, check=True)
+    assert matplotlib.image.imread(shot)[..., :3].mean() < 0.35 < 0.8 < light.mean()
+    pdf = study / "page.pdf"
+    subprocess.run([*common, f"--print-to-pdf={pdf}", page.as_uri()], capture_output=True, timeout=120, check=True)
+    assert 2 <= len(re.findall(rb"/Type\s*/Page\b", pdf.read_bytes())) <= 12

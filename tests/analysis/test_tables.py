@@ -14,7 +14,9 @@ import pytest
 from scipy import stats as sps
 
 from analysis import render, tables
+from analysis.bounds import within
 from analysis.collect import collect
+from analysis.estimate import Estimate
 from analysis.grid import build
 from tests.analysis.synthetic import grid, make_result, write_points, write_run
 
@@ -270,3 +272,19 @@ def test_an_incomplete_study_ends_with_code_2(study: Path, capsys: pytest.Captur
     assert f"{path.name}: interrupted" in capsys.readouterr().err
     assert tables.main(["study=quickstart", f"root={study}", "source=folders", "incomplete=allow", "figure=no"]) == 0
     assert tables.main(["--help"]) == 0
+
+
+def test_intervals_stay_where_scores_can_be(tmp_path: Path) -> None:
+    """Two seeds far apart: Student's interval goes beyond the scale, what is shown does not; the mean stays."""
+    for seed, shift in ((0, 0.25), (1, -0.15)):
+        for task in ("rte", "cola"):
+            write_run(tmp_path, make_result("wide", task, "kd", "first", seed, shift=shift))
+    table = build(collect("wide", tmp_path, "folders"))
+    row = next(one for one in table.rows if one.kind == "method")
+    ends = {column.metric: (cell.low, cell.high) for column, cell in zip(table.columns, row.cells, strict=True) if cell}
+    assert ends["accuracy"] == (0.0, 100.0) and ends["mcc"] == (-100.0, 100.0)
+    assert row.average and row.average.low >= -50 and row.average.high <= 100
+    for metric, low in (("accuracy", 0.0), ("f1_macro", 0.0), ("roc_auc_ovr_weighted", 0.0), ("perplexity", -40.0)):
+        cut = within(Estimate(55.0, -40.0, 150.0, 0.5, 2), [metric])
+        assert (cut.low, cut.value) == (low, 55.0)
+    assert math.isnan(within(Estimate(55.0, math.nan, math.nan, math.nan, 1), ["accuracy"]).low)

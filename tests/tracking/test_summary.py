@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from kdexp.tracking import pages
 from kdexp.tracking.sync import sync
 from tests.conftest import RunProgram
 from tests.test_runs import results, toy
@@ -47,6 +50,23 @@ def test_cells_and_the_study_itself_are_shown(study: Path, shown) -> None:
     assert metrics["runs/finished"] == 4 and metrics["best/toy"] == pytest.approx(
         max(statistics.mean(scores) for scores in by_objective.values())
     )
+    assert metrics["mean/toy"] == pytest.approx(
+        statistics.mean(score for scores in by_objective.values() for score in scores)
+    )
+    kept = study / "mlartifacts" / "four" / parent[0] / "artifacts"
+    assert "| kd" in (kept / "scores.md").read_text() and "<td" in (kept / "scores.html").read_text()
+    frame = pd.read_csv(kept / "scores.csv")
+    cell = frame[(frame["objective"] == "kd") & (frame["task"] == "toy")]["mean"].item()
+    assert cell == pytest.approx(statistics.mean(by_objective["kd"]))
+    (experiment,) = shown.rows("select experiment_id from experiments where name = 'four'")
+    page = dict(shown.rows(f"select key, value from experiment_tags where experiment_id = {experiment[0]}"))
+    assert page["mlflow.experimentKind"] == "custom_model_development" and page["mlflow.note.content"]
+    view = json.loads(json.loads(page["mlflow.sharedViewState.kdexp"])["state"])
+    assert view["compareRunCharts"][1]["selectedParams"] == ["objective", "seed"], "what differs, and nothing else"
+    where = view["searchFilter"].replace("tags.`kdexp.kind` = ", "")
+    assert where == "'run'" and view["selectedColumns"][0] == view["orderByKey"] == "metrics.`score`"
+    ((name, address),) = pages.addresses("http://127.0.0.1:5000", study / "mlflow.db")
+    assert name == "four" and f"/experiments/{experiment[0]}/runs?" in address and "viewStateShareKey=kdexp" in address
 
 
 def test_a_study_is_summarised_once_and_again_when_a_run_is_new(study: Path, shown) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -113,10 +114,19 @@ def test_command_line(folders, shown, kdexp, tmp_path):
 
 
 @pytest.mark.parametrize("words", [["-m", "study=two", "seed=1,2", "hydra.launcher.slots=2"], ["study=alone"]])
-def test_the_program_shows_what_it_runs(words, kdexp, tiny_bert_dir, tiny_csv_task, shown, tmp_path):
-    """A grid, and a run that is alone: all in the store when the command returns, params and all."""
+def test_the_program_shows_what_it_runs(words, kdexp, tiny_bert_dir, tiny_csv_task, shown, uri, tmp_path):
+    """A grid, and a run that is alone: all in the store when the command returns, params and all.
+
+    The second goes where MLFLOW_TRACKING_URI says.
+    """
     overrides = [word for word in toy(tiny_bert_dir, tiny_csv_task) if word != "tracking=off"]
-    done = kdexp([*words, *overrides, "tracking.every_s=0.5", "tracking.timeout_s=60", "data.heldout=0.25"])
+    env = {}
+    if "-m" not in words:
+        shown.path = str(tmp_path / "mine.db")
+        shutil.move(uri.removeprefix("sqlite:///"), shown.path)
+        env = {"MLFLOW_TRACKING_URI": f"sqlite:///{shown.path}"}
+    settings = ["tracking.every_s=0.5", "tracking.timeout_s=60", "data.heldout=0.25"]
+    done = kdexp([*words, *overrides, *settings], env=env)
     assert done.returncode == 0, done.stderr
     assert "tracking" not in done.stderr
     found = results(tmp_path, "two" if "-m" in words else "alone")
@@ -124,10 +134,52 @@ def test_the_program_shows_what_it_runs(words, kdexp, tiny_bert_dir, tiny_csv_ta
     assert set(runs) == set(found)
     for name, run_id in runs.items():
         assert shown.status(run_id) == "FINISHED"
-        assert shown.params(run_id)["data.heldout"] == "0.25"
-        assert shown.finals(run_id)["final/validation/accuracy"] == found[name]["scores"]["validation"]["accuracy"]
-        assert shown.finals(run_id)["system/process_memory_megabytes"] > 1
+        params, finals, tags = shown.params(run_id), shown.finals(run_id), shown.tags(run_id)
+        known = {**found[name]["labels"], "seed": str(found[name]["run"]["seed"])}
+        assert known.items() <= params.items() and known.items() <= tags.items()
+        assert params["data.heldout"] == "0.25" and "objective.prediction.kd.weight" in params
+        assert not [key for key in params if "_target_" in key or key.partition(".")[0] in ("study", "runtime.device")]
+        assert not [value for value in params.values() if value in ("null", "{}", "[]") or value[:2] in ("[0", "[1")]
+        score = found[name]["scores"]["validation"]["accuracy"]
+        assert finals["final/validation/accuracy"] == score and finals["score"] == 100 * score
+        assert finals["system/process_memory_megabytes"] > 1
+    assert (tmp_path / "multirun" / "mlflow.db").exists() == ("-m" in words)
     assert behind(tmp_path / "multirun") == []
+    if env:
+        told = kdexp(["study=alone", "incomplete=allow", "figure=no"], module="analysis.tables", env=env)
+        assert told.returncode == 0 and "mine.db" in told.stdout, told.stdout + told.stderr
+
+
+def test_artifacts_are_found_where_the_folder_went(folders, uri, tmp_path):
+    """A copy is opened after the original is gone: by the analysis at once, by MLflow when kdexp has opened it."""
+    from mlflow import MlflowClient
+
+    from analysis.collect import collect
+    from kdexp.tracking import moved
+
+    path = folders["done"] / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "science": {"seed": 1}, "selection": "heldout"}))
+    assert sync(tmp_path / "multirun", say=lambda line: None) == 0
+    there = tmp_path / "a copy" / "multirun"
+    shutil.copytree(tmp_path / "multirun", there)
+    shutil.rmtree(tmp_path / "multirun")
+    client = MlflowClient(f"sqlite:///{there}/mlflow.db")
+    experiment = client.get_experiment_by_name("toy").experiment_id
+    (run,) = client.search_runs([experiment], "tags.`kdexp.name` = 'done'")
+    assert client.list_artifacts(run.info.run_id) == [], "as MLflow left it: the test would see a store that moved"
+    assert len(collect("toy", there, incomplete="allow", cache=False).runs) == 1
+    assert moved.follow(there / "mlflow.db") > 4 and moved.follow(there / "mlflow.db") == 0
+    content = client.download_artifacts(run.info.run_id, "result.json", str(tmp_path))
+    assert json.loads(Path(content).read_text())["run"]["name"] == "rte-kd-first-s1-cccccccc"
+    kept = client.get_experiment(experiment).artifact_location
+    assert kept == (there / "mlartifacts" / "toy").as_uri()
+
+
+def test_the_reported_score_comes_first(folders, shown, tmp_path):
+    """MLflow's comparison opens on the first metric that a run got."""
+    assert sync(tmp_path / "multirun", say=lambda line: None) == 0
+    keys = [key for (key,) in shown.rows(f"select key from latest_metrics where run_uuid = '{shown.runs()['done']}'")]
+    assert keys[0] == "score" and "s/loss" in keys[1:]
 
 
 def test_wrong_calls_are_one_sentence(kdexp, tmp_path):

@@ -16,7 +16,7 @@ from kdexp.delivery.forms import names
 
 def export(
     model: str, out: str, forms: list[str], task: str, root: str, threads: int, timed: bool, teacher: bool, push: str,
-    private: bool, json: bool,
+    private: bool, register: str, uri: str, json: bool,
 ) -> int:  # fmt: skip
     """Write the forms, the table and the card; say what each costs.
 
@@ -26,6 +26,7 @@ def export(
     from kdexp.delivery import card, subject, table
     from kdexp.delivery import export as delivery
     from kdexp.delivery import push as hub
+    from kdexp.delivery import register as registry
 
     folder, target = Path(model).expanduser(), Path(out).expanduser()
     wrong = hub.problems(push, private) if push else [] if private else ["private=false has no effect without push=."]
@@ -35,6 +36,9 @@ def export(
     own = (folder / "result.json").is_file() and not task
     chosen = {} if own else settings.task(task, None)
     subjects = subject.of_run(folder, root or os.environ.get("KDEXP_DATA"), cache, chosen)
+    run = folder if (folder / "result.json").is_file() else None
+    if wrong := registry.problems(register, uri, subjects[0], run):
+        raise ValueError(" ".join(wrong))
     try:
         rows = delivery.deliver(subjects if teacher else subjects[:1], forms, target, threads, timed, _say)
     except ConfigError as error:
@@ -45,9 +49,17 @@ def export(
     for path in (target / "README.md", target / delivery.PLAIN / "README.md"):
         files.write_text(path, card.text(subjects[0], rows, told))
     _report(target, told, json)
+    failed = any(row.failed for row in rows)
+    if register:
+        plain, scores = target / delivery.PLAIN, {metric: rows[0].score}
+        try:
+            _say(f"registered {registry.register(register, plain, subjects[0], run, uri, scores)}")
+        except ValueError as error:
+            _say(str(error))
+            failed = True
     if push:
         _say(f"{push}: {hub.push(target / delivery.PLAIN, push, private)}")
-    return int(any(row.failed for row in rows))
+    return int(failed)
 
 
 def _say(line: str) -> None:
@@ -89,6 +101,8 @@ KEYS: dict[str, Any] = {
     "teacher": Key("put the teacher's forms into the table too", "true", ("true", "false"), arguments.truth),
     "push": Key("ORG/NAME on the hub, to send the plain student and its card to; empty: nowhere", ""),
     "private": Key("only owners see what is pushed", "true", ("true", "false"), arguments.truth),
+    "register": Key("name of a registered model in MLflow, which gets the plain student as a new version", ""),
+    "uri": Key("MLflow's store for register=; empty: MLFLOW_TRACKING_URI, else mlflow.db beside the studies", ""),
     "json": arguments.JSON,
 }
 

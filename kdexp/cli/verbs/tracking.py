@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from kdexp import tracking
+from kdexp.common import tracked
 from kdexp.common.arguments import JSON, ROOT, STUDY, Command, Group, Key, print_json, whole
 from kdexp.tracking.mlflow_store import create, public, resolve
 from kdexp.tracking.ui import HOST
@@ -26,9 +27,10 @@ def ui(root: str, port: int, uri: str, json: bool) -> int:
 
 def prepare(uri: str, json: bool) -> int:
     """Create the embedded store."""
-    create(resolve(uri))
+    store = resolve(tracked.uri("multirun", uri))
+    create(store)
     if json:
-        print_json({"uri": public(resolve(uri))})
+        print_json({"uri": public(store)})
     return 0
 
 
@@ -36,7 +38,7 @@ def _study_or_all(text: str) -> str:
     return STUDY.kind(text) if text else ""
 
 
-STORE = Key("MLflow's store; empty: <root>/mlflow.db", "")
+STORE = Key("MLflow's store; empty: MLFLOW_TRACKING_URI, else <root>/mlflow.db", "")
 VERB = Group(
     "MLflow: bring it up to date from the runs' folders, look at it.",
     {
@@ -46,7 +48,7 @@ VERB = Group(
             {
                 "study": Key("only this study; empty: all", "", kind=_study_or_all, bare=True),
                 "root": ROOT,
-                "uri": Key("the store; empty: the one each run was made for, else <root>/mlflow.db", ""),
+                "uri": Key("the store; empty: the one each run was made for, else MLFLOW_TRACKING_URI", ""),
                 "json": JSON,
             },
         ),
@@ -58,7 +60,7 @@ VERB = Group(
         "prepare": Command(
             "Create the embedded store; a study does this by itself.",
             prepare,
-            {"uri": Key("the store", "sqlite:///multirun/mlflow.db"), "json": JSON},
+            {"uri": Key("the store; empty: MLFLOW_TRACKING_URI, else sqlite:///multirun/mlflow.db", ""), "json": JSON},
         ),
     },
 )

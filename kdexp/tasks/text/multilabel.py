@@ -111,7 +111,7 @@ class MultiLabelTask(TextTask):
         logits = np.asarray(predictions["logits"], dtype=np.float32)
         if not np.all(np.isfinite(logits)):
             raise ValueError("logits are not finite: the training diverged (lower recipe.learning_rate)")
-        return metrics.compute(self.metrics, self.kind, logits > 0, np.asarray(targets[LABEL]) > 0)
+        return metrics.compute(self.metrics, self.kind, logits > 0, np.asarray(targets[LABEL]) > 0, logits)
 
     def contributions(self, predictions: Predictions, targets: Targets) -> dict[str, np.ndarray]:
         """Return what each example contributes: its own score, or the jackknife's share where a metric is no mean."""
@@ -125,7 +125,7 @@ class MultiLabelTask(TextTask):
         macro = counting.precision_recall_f1(totals)[2].mean()
         rest = counting.precision_recall_f1(totals - counts)[2].mean(axis=1)
         shares["f1_macro"] = counting.jackknife(float(macro), rest)
-        return {name: shares[name] for name in self.metrics}
+        return {name: shares[name] for name in self.metrics if name in shares}
 
     def sheet(self, predictions: Predictions, data: Dataset, split: str) -> tuple[str, str]:
         """See :meth:`Task.sheet`: a line a row with its labels."""

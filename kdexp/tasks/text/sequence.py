@@ -95,9 +95,8 @@ class SequenceTask(Task):
         if len(set(self.label_names)) < len(self.label_names):
             wrong.append(f"task.label_names={list(self.label_names)}: a name stands there twice")
         for name in dict.fromkeys([*self.metrics, self.metric]):
-            if name not in metrics.known(self.kind):
-                fitting = ", ".join(metrics.known(self.kind))
-                wrong.append(f"metric {name} does not exist for task.kind={self.kind}; choose among: {fitting}")
+            if why := metrics.problem(name, self.kind, max(1, len(self.label_names))):
+                wrong.append(f"metric {name} {why}")
         if "f1" in self.metrics and len(self.label_names) != 2:
             wrong.append(f"metric f1 needs two classes, task.label_names has {len(self.label_names)}: use f1_macro")
         if self.metric not in self.metrics:
@@ -367,7 +366,7 @@ class SequenceTask(Task):
             )
         if not np.all(np.isfinite(logits)):
             raise ValueError("logits are not finite: the training diverged (lower recipe.learning_rate)")
-        return metrics.compute(self.metrics, self.kind, logits.argmax(axis=1), labels)
+        return metrics.compute(self.metrics, self.kind, logits.argmax(axis=1), labels, logits)
 
 
 def _counted(split: dict[str, Any]) -> str:
