@@ -73,6 +73,7 @@ def test_flags_may_stand_anywhere(line: list[str], expected: tuple[list[str], li
         (["-m", "+hydra/sweeper=nevergrad"], "hydra/sweeper=optuna hydra.sweeper.sampler=cmaes"),
         (["-m", "hydra/sweeper/sampler=tpe"], "here it is hydra.sweeper.sampler=tpe"),
         (["--config-dir", "nowhere"], "--config-dir nowhere: there is no folder"),
+        (["seed=1", "--config-dir"], "--config-dir needs a folder."),
         (["hydra.searchpath=[file:///nowhere]"], "there is no folder /nowhere"),
         (["hydra.searchpath=lab"], "hydra.searchpath=[./lab]"),
         (["--config-path", "lab"], "--config-dir lab adds yours"),

@@ -121,8 +121,10 @@ def _named_folders(flags: list[str], words: list[str]) -> tuple[list[tuple[str, 
     """Each folder with the word that names it, and what is wrong with the words."""
     named, problems = [], []
     more = valued(flags, "--config-dir", "-cd")
-    if more is not None:
-        named.append((f"--config-dir {more}".rstrip(), Path(more).absolute()))
+    if more == "":
+        problems.append("--config-dir needs a folder.")
+    elif more is not None:
+        named.append((f"--config-dir {more}", Path(more).resolve()))
     for word in words:
         if word.lstrip("+").partition("=")[0] != "hydra.searchpath":
             continue
@@ -132,7 +134,7 @@ def _named_folders(flags: list[str], words: list[str]) -> tuple[list[tuple[str, 
             problems.append(f"{word}: it is a list of folders, such as 'hydra.searchpath=[./lab]'.")
             continue
         places = [str(place) for place in value if not str(place).startswith("pkg://")]
-        named += [(word, Path(place.removeprefix("file://")).absolute()) for place in places]
+        named += [(word, Path(place.removeprefix("file://")).resolve()) for place in places]
     return named, problems
 
 
