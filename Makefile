@@ -47,6 +47,7 @@ $(STAMP):
 quickstart: env ## a first study on real text: its table, figure and verdicts (within 5 minutes on 2 cores)
 	@$(PY) -m kdexp +experiment=quickstart
 	@$(PY) -m analysis.studies.quickstart
+	@$(PY) -m kdexp keep quickstart
 	@echo
 	@echo "Tables       multirun/quickstart/tables/    (Markdown, CSV, LaTeX)"
 	@echo "Figure       multirun/quickstart/figures/"
