@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +18,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "conf"
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 GROUPS = (
     "teacher", "student", "init", "mapping", "objective", "objective/prediction", "objective/intermediate", "task",
     "recipe", "data", "runtime", "tracking", "hydra/launcher", "hydra/sweeper", "debug",
@@ -89,17 +90,27 @@ def summary(path: Path) -> str:
     return found[0] if found else paragraph
 
 
-def base_files(path: Path) -> list[Path]:
-    """Files of the same folder that one builds on by its ``defaults``."""
-    entries = (yaml.safe_load(text_of(path)) or {}).get("defaults", [])
-    names = [entry.partition("@")[0] for entry in entries if isinstance(entry, str) and entry != "_self_"]
-    return [path.parent / f"{name}.yaml" for name in names if (path.parent / f"{name}.yaml").is_file()]
+@cache
+def bases(path: Path) -> tuple[tuple[Path, str], ...]:
+    """The files that one builds on by its ``defaults``, each with the place where its keys are put."""
+    found = []
+    for entry in (yaml.load(text_of(path), Loader=LOADER) or {}).get("defaults", []):
+        if isinstance(entry, str) and entry != "_self_":
+            name, _, package = entry.partition("@")
+            found.append((path.parent / f"{name}.yaml", f"{package}." if package else ""))
+        elif isinstance(entry, dict):
+            [(group, options)] = entry.items()
+            if re.fullmatch(r"\w+", group):  # no override
+                for option in options if isinstance(options, list) else [options]:
+                    found.append((path.parent / group / f"{option}.yaml", f"{group}."))
+    return tuple(found)
 
 
-def settings(path: Path) -> list[Setting]:
+@cache
+def settings(path: Path) -> tuple[Setting, ...]:
     """Every key of a file that has a value of its own, in the order of the file."""
     lines = text_of(path).splitlines()
-    return list(_settings(yaml.compose(text_of(path), Loader=yaml.SafeLoader), lines, ""))
+    return tuple(_settings(yaml.compose(text_of(path), Loader=LOADER), lines, ""))
 
 
 def _settings(node: yaml.Node | None, lines: list[str], above: str) -> Iterator[Setting]:
@@ -109,7 +120,7 @@ def _settings(node: yaml.Node | None, lines: list[str], above: str) -> Iterator[
         if key.value == "defaults":
             continue
         name, comment = f"{above}{key.value}", _comment(lines, key.start_mark)
-        if isinstance(value, yaml.MappingNode) and value.value and not value.flow_style:
+        if isinstance(value, yaml.MappingNode) and value.value and not (value.flow_style and comment):
             if comment:
                 yield Setting(name, "", comment)
             yield from _settings(value, lines, f"{name}.")
@@ -137,15 +148,13 @@ def _written(node: yaml.Node) -> str:
     return f"{{{', '.join(f'{key.value}: {_written(value)}' for key, value in node.value)}}}"
 
 
-def explained(path: Path, key: str) -> str:
-    """What a file, or one that it builds on, says of a key, or of what the key is part of."""
-    for own in settings(path):
-        if own.key == key and own.comment:
-            return own.comment
-    for base in base_files(path):
-        if said := explained(base, key):
-            return said
-    return ""
+@cache
+def meanings(path: Path) -> dict[str, str]:
+    """What a file, and those that it builds on, say of their keys."""
+    said: dict[str, str] = {}
+    for base, above in bases(path):
+        said |= {f"{above}{key}": comment for key, comment in meanings(base).items()}
+    return said | {row.key: row.comment for row in settings(path) if row.comment}
 
 
 # --- pages -----------------------------------------------------------------------------------------------------------
@@ -161,17 +170,31 @@ def cell(text: str) -> str:
     return html.escape(text, quote=False).replace("|", "\\|").replace("*", "\\*")
 
 
-def table(rows: list[Setting], prefix: str, path: Path) -> list[str]:
+def meaning(path: Path, key: str) -> str:
+    """What is said of a key, or of the nearest that it is part of."""
+    said, parts = meanings(path), key.split(".")
+    if key not in said and parts[-1] == "_target_":
+        return "The class that computes it."
+    return next((said[name] for n in range(len(parts), 0, -1) if (name := ".".join(parts[:n])) in said), "")
+
+
+def table(rows: Iterable[Setting], prefix: str, path: Path) -> list[str]:
     """The keys of a file with their values and meanings."""
     lines = ["| key | value | meaning |", "|---|---|---|"]
     for row in rows:
-        said = row.comment or explained(path, row.key)
-        lines.append(f"| {code(prefix + row.key)} | {code(row.value)} | {cell(said)} |")
+        lines.append(f"| {code(prefix + row.key)} | {code(row.value)} | {cell(meaning(path, row.key))} |")
     return lines
 
 
 def _prose(lines: list[str]) -> list[str]:
     return [html.escape(line, quote=False).replace("*", "\\*") for line in lines]
+
+
+def _link(base: Path, path: Path) -> str:
+    """A link from a file's section to that of a file that it builds on."""
+    group = base.parent.relative_to(CONF).as_posix()
+    page = "" if base.parent == path.parent else f"{group.replace('/', '_')}.md"
+    return f"[`{'' if not page else f'{base.parent.name}/'}{base.stem}`]({page}#{base.stem})"
 
 
 def group_page(group: str) -> str:
@@ -188,9 +211,8 @@ def group_page(group: str) -> str:
     for path in files:
         title = f"Behind the choices: `{path.stem}`" if path.stem.startswith("_") else f"`{path.stem}`"
         out += [f"## {title} {{ #{path.stem} }}", "", *_prose(head(path)), ""]
-        bases = base_files(path)
-        if bases:
-            out += [f"Builds on {', '.join(f'[`{base.stem}`](#{base.stem})' for base in bases)}.", ""]
+        below = [_link(base, path) for base, _ in bases(path)]
+        out += [f"Builds on {', '.join(below)}.", ""] if below else []
         rows = settings(path)
         out += [*table(rows, prefix, path), ""] if rows else []
     return "\n".join(out)

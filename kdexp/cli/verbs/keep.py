@@ -41,7 +41,7 @@ def keep(study: str, task: str, json: bool) -> int:
         print_json({"run": again["run"]["folder"], "weights": weights, "metric": metric, "validation": value})
         return 0
     size = again["student"]["size_bytes"] / 1e6
-    print(f"kept     {scored['run']['name']}, the best of {several} runs on {_place(scored)}")
+    print(f"kept     {again['run']['folder']}, the best of {several} runs on {_place(scored)}")
     print(f"         {metric} {100 * value:.1f} on validation; {size:.0f} MB in {weights}")
     print(f"use it   {_use(folder / scored['run']['name'], weights)}")
     return 0
