@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help env quickstart test test-slow lint format ui clean
+.PHONY: help env quickstart test test-slow lint format docs ui clean
 MAKEFLAGS += --no-print-directory
 
 # The interpreter that makes .venv (once); the lock is for Python 3.11.
@@ -47,6 +47,7 @@ $(STAMP):
 quickstart: env ## a first study on real text: its table, figure and verdicts (within 5 minutes on 2 cores)
 	@$(PY) -m kdexp +experiment=quickstart
 	@$(PY) -m analysis.studies.quickstart
+	@$(PY) -m kdexp keep quickstart
 	@echo
 	@echo "Tables       multirun/quickstart/tables/    (Markdown, CSV, LaTeX)"
 	@echo "Figure       multirun/quickstart/figures/"
@@ -71,9 +72,18 @@ format: env ## let ruff rewrite what it can
 	@$(PY) -m ruff check --fix .
 	@$(PY) -m ruff format .
 
+# An environment of its own, so that nobody needs it who only runs kdexp; kdexp itself is read, not imported.
+docs: ## the documentation as a site in site/, built strictly (docs/requirements.lock)
+	@if ! cmp -s docs/requirements.lock .venv-docs/.ready; then \
+	  $(PYTHON) -m venv --clear .venv-docs; \
+	  .venv-docs/bin/python -m pip -qq --disable-pip-version-check --no-input install --no-deps -r docs/requirements.lock; \
+	  cp docs/requirements.lock .venv-docs/.ready; fi
+	@NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --quiet --strict
+	@echo "Open site/index.html"
+
 ui: env ## open the tracking UI on this machine
 	@$(PY) -m kdexp.tracking ui
 
 clean: ## remove caches and build leftovers; .venv and multirun/ stay
 	@find . -name __pycache__ -type d -not -path './$(VENV)/*' -prune -exec rm -rf {} +
-	@rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	@rm -rf site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

@@ -43,6 +43,7 @@ def composed(*line: str) -> list[str]:
         (["--info", "config", "a=1"], (["--info", "config"], ["a=1"])),
         (["experiment=quickstart", "a=1"], ([], ["+experiment=quickstart", "a=1"])),
         (["debug=smoke", "+experiment=x"], ([], ["+experiment=x", "+debug=smoke"])),
+        (["++experiment=x"], ([], ["+experiment=x"])),
     ],
 )
 def test_flags_may_stand_anywhere(line: list[str], expected: tuple[list[str], list[str]]):
@@ -60,11 +61,24 @@ def test_flags_may_stand_anywhere(line: list[str], expected: tuple[list[str], li
         (["hydra.run.dir=/x"], "choose study=NAME"),
         (["hydra.sweep.dir=/x"], "choose study=NAME"),
         (["hydra.sweep.subdir=x"], "choose study=NAME"),
-        (["hydra.job.name=x"], "choose study=NAME"),
-        (["hydra.job.chdir=true"], "choose study=NAME"),
+        (["++hydra.run.dir=/x"], "choose study=NAME"),
+        (["hydra.job.name=x"], "Choose study=NAME"),
+        (["hydra.job.config.override_dirname.kv_sep=x"], "has no effect"),
+        (["hydra.job.chdir=true"], "kdexp stays in the folder where it is started"),
         (["hydra/launcher=joblib"], "hydra/launcher=local hydra.launcher.slots=N"),
         (["hydra/launcher=submitit_local"], "hydra/launcher=submitit hydra.launcher.executor=local"),
+        (["hydra/launcher=submitit_slurm"], "parameters={slurm_partition: gpu}"),
         (["-m", "hydra/sweeper=basic"], "hydra/sweeper=grid"),
+        (["-m", "hydra/sweeper=ax"], "hydra/sweeper=optuna hydra.sweeper.sampler=gp"),
+        (["-m", "+hydra/sweeper=nevergrad"], "hydra/sweeper=optuna hydra.sweeper.sampler=cmaes"),
+        (["-m", "hydra/sweeper/sampler=tpe"], "here it is hydra.sweeper.sampler=tpe"),
+        (["--config-dir", "nowhere"], "--config-dir nowhere: there is no folder"),
+        (["seed=1", "--config-dir"], "--config-dir needs a folder."),
+        (["hydra.searchpath=[file:///nowhere]"], "there is no folder /nowhere"),
+        (["hydra.searchpath=lab"], "hydra.searchpath=[./lab]"),
+        (["--config-path", "lab"], "--config-dir lab adds yours"),
+        (["--config-name", "quickstart"], "an experiment is chosen by +experiment=quickstart"),
+        (["--hydra-help"], "--cfg hydra"),
         (["task.folder=/tmp/a=b"], "'task.folder=\"/tmp/a=b\"'"),
         (["task.folder=/tmp/Größe"], "'task.folder=\"/tmp/Größe\"'"),
         (["tracking.uri=http://[::1"], "'tracking.uri=\"http://[::1\"'"),
@@ -83,14 +97,15 @@ def test_what_hydra_would_ignore_or_misread_is_one_sentence(line: list[str], exp
     assert expected in sentence
 
 
-def test_what_works_is_left_alone():
+def test_what_works_is_left_alone(tmp_path: Path):
     fine = [
-        "seed=1,2", "+experiment=quickstart", "~tracking", "hydra.job.chdir=false", "hydra/launcher=local",
-        "hydra.launcher.slots=2", "hydra.searchpath=[file:///x]", "task.folder='/tmp/a=b'", "init=glob(*)",
+        "seed=1,2", "+experiment=quickstart", "~tracking", "hydra.job.chdir=False", "hydra.output_subdir=null",
+        "hydra/launcher=local",
+        "hydra.launcher.slots=2", f"hydra.searchpath=[file://{tmp_path}]", "task.folder='/tmp/a=b'", "init=glob(*)",
         "objective/intermediate=[att_kl,hid_seq]", "recipe={epochs: 9}", "+recipe.extra={}", "data.root=null",
         "recipe.learning_rate=interval(1e-5,1e-3)", "study=größe" if sys.platform == "none" else "study=a",
     ]  # fmt: skip
-    assert said("-m", "--config-dir", "x", *fine) == []
+    assert said("-m", "--config-dir", str(tmp_path), *fine) == []
     assert said("--multi", "seed=1,2") == []  # as argparse completes it
 
 
@@ -154,9 +169,26 @@ def test_further_folders_are_looked_into(tmp_path: Path, way: str):
     assert sentence.startswith("+experiment=mine: ") and "there is no mine" not in sentence
 
 
+def test_files_that_would_never_be_read_are_named(tmp_path: Path):
+    """Hydra looks into kdexp's own folder first: a file of the same name would be passed over without a word."""
+    for name in ("quickstart", "mine"):
+        (tmp_path / "experiment").mkdir(exist_ok=True)
+        (tmp_path / "experiment" / f"{name}.yaml").write_text("# @package _global_\nseed: 3\n")
+    for way in (["--config-dir", str(tmp_path)], [f"hydra.searchpath=[{tmp_path}]"]):
+        (sentence,) = said(*way)
+        assert "experiment/quickstart.yaml would never be read" in sentence and "mine" not in sentence.split(": ")[1]
+    same = Path(CONFIG_PATH, "experiment", "quickstart.yaml").read_bytes()
+    (tmp_path / "experiment" / "quickstart.yaml").write_bytes(same)
+    assert said("--config-dir", str(tmp_path)) == []
+    (sentence,) = said("--config-dir", str(tmp_path), "mine")
+    assert "an experiment is chosen by +experiment=mine" in sentence
+
+
 def test_several_values_without_m():
     (sentence,) = words.ambiguous(["init=first,last", "seed=1"])
-    assert "init=first,last lists several values: add -m" in sentence
+    assert sentence == "init=first,last lists several values: add -m to run each of them (python -m kdexp -m ...)."
+    (sentence,) = words.ambiguous(["task.columns=a,b"])
+    assert "a list is written task.columns=[a,b]" in sentence and "'task.columns=\"a,b\"'" in sentence
 
 
 def test_signs_that_a_terminal_lacks_are_replaced(monkeypatch: pytest.MonkeyPatch):
@@ -187,6 +219,17 @@ def test_the_program_says_it_in_one_message_without_a_traceback(kdexp: RunProgra
 def test_the_version_is_kdexps(kdexp: RunProgram):
     done = kdexp(["--version"])
     assert done.returncode == 0 and done.stdout.startswith("kdexp 0.") and "Hydra 1.3" in done.stdout
+
+
+def test_a_laboratorys_own_experiments(kdexp: RunProgram, tmp_path: Path):
+    (tmp_path / "lab" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\nstudy: mine\nhydra: {mode: MULTIRUN, sweeper: {params: {init: 'first,last'}}}\n"
+    (tmp_path / "lab" / "experiment" / "mine.yaml").write_text(text)
+    done = kdexp(["experiment=mine", "dry=true", "--config-dir", "lab"])
+    assert done.returncode == 0 and "study mine: 2 runs" in done.stdout, done.stderr
+    done = kdexp(["++experiment=mine", "hydra.searchpath=[lab]", "experiment=quickstart", "hydra/launcher=joblib"])
+    assert done.returncode == 2 and done.stderr.startswith("2 things must change")
+    assert "experiment is said 2 times (mine, quickstart)" in done.stderr and "slots=N" in done.stderr
 
 
 def test_flags_after_words_and_an_experiment_without_a_plus(kdexp: RunProgram):

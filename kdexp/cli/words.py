@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,25 +21,39 @@ INFO = ("--info", "-i")
 TOPICS = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 HABITS = {"dry_run": "dry=true", "dry": "dry=true", "plan": "plan=show", "verbose": "runtime.log_every=1"}
 """Flags of other programs -> what is meant here."""
-PLACES = ("hydra.run", "hydra.sweep", "hydra.job.name", "hydra.job.chdir", "hydra.output_subdir")
-"""Settings by which Hydra would move results."""
-AS_IT_IS = ("hydra.job.chdir=false", "hydra.output_subdir=null")
-INSTEAD = {
-    "hydra/launcher=joblib": "hydra/launcher=local hydra.launcher.slots=N, N runs at once",
-    "hydra/launcher=submitit_local": "hydra/launcher=submitit hydra.launcher.executor=local",
-    "hydra/launcher=submitit_slurm": "hydra/launcher=submitit",
-    "hydra/launcher=ray_aws": "hydra/launcher=ray hydra.launcher.address=ray://HEAD:10001",
-    "hydra/launcher=rq": "hydra/launcher=ray, or hydra/launcher=submitit",
-    "hydra/sweeper=basic": "hydra/sweeper=grid, the default",
-    "hydra/sweeper=ax": "hydra/sweeper=optuna",
-    "hydra/sweeper=nevergrad": "hydra/sweeper=optuna",
+PLACES = ("hydra.run", "hydra.sweep", "hydra.job", "hydra.output_subdir")
+"""Settings by which Hydra would move or name results."""
+AS_IT_IS = {"hydra.job.chdir": False, "hydra.output_subdir": None}
+"""Those that may be said, as they say what is so anyway."""
+LAUNCHERS = {
+    "joblib": "hydra/launcher=local hydra.launcher.slots=N, N runs at once",
+    "submitit_local": "hydra/launcher=submitit hydra.launcher.executor=local",
+    "submitit_slurm": "hydra/launcher=submitit, whose keys are gpus, threads (cores a run), memory_gb, timeout_min and "
+    "parameters for all else, such as 'hydra.launcher.parameters={slurm_partition: gpu}'",
+    "ray_aws": "hydra/launcher=ray hydra.launcher.address=ray://HEAD:10001",
+    "rq": "hydra/launcher=ray, or hydra/launcher=submitit",
+}
+SWEEPERS = {
+    "basic": "hydra/sweeper=grid, the default",
+    "ax": "hydra/sweeper=optuna hydra.sweeper.sampler=gp, which is Bayesian optimisation too",
+    "nevergrad": "hydra/sweeper=optuna hydra.sweeper.sampler=cmaes, which is an evolution strategy too",
+    "orion": "hydra/sweeper=optuna hydra.sweeper.sampler=tpe",
+}
+INSTEAD = {f"hydra/launcher={name}": ours for name, ours in LAUNCHERS.items()} | {
+    f"hydra/sweeper={name}": ours for name, ours in SWEEPERS.items()
 }
 """Launchers and sweepers of Hydra's own and of its plugins -> what does the same here."""
 
 
-def experiment(name: str) -> str | None:
-    """Return the word that starts an experiment of ``conf/``, or None if there is none of that name."""
-    return f"+experiment={name}" if name in choices.names(Path(CONFIG_PATH) / "experiment") else None
+def experiment(name: str, folders: Iterable[Path] = ()) -> str | None:
+    """Return the word that starts an experiment, or None if there is none of that name.
+
+    Args:
+        name: what was asked for.
+        folders: configuration folders beside ``conf/``, as :func:`folders` finds them.
+    """
+    known = [choices.names(folder / "experiment") for folder in (Path(CONFIG_PATH), *folders)]
+    return f"+experiment={name}" if any(name in names for names in known) else None
 
 
 def ordered(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -51,7 +66,8 @@ def ordered(arguments: list[str]) -> tuple[list[str], list[str]]:
     while left:
         word = left.pop(0)
         if not word.startswith("-"):
-            words.append(f"+{word}" if word.startswith(("experiment=", "debug=")) else word)
+            bare = word.lstrip("+")
+            words.append(f"+{bare}" if bare.startswith(("experiment=", "debug=")) else word)
             continue
         flags.append(word)
         if left and (word in VALUED or (word in INFO and left[0] in TOPICS)):
@@ -61,13 +77,72 @@ def ordered(arguments: list[str]) -> tuple[list[str], list[str]]:
     return flags, sorted(words, key=lambda word: word.startswith("+debug="))
 
 
-def config_dir(flags: list[str]) -> str | None:
-    """Return the folder that ``--config-dir`` names."""
+def valued(flags: list[str], *names: str) -> str | None:
+    """Return the value of a flag, such as the folder of ``--config-dir``; '' if it has none, None if it is not there.
+
+    Args:
+        flags: the flags of a command line, as :func:`ordered` gives them.
+        names: the flag's spellings.
+    """
     for number, flag in enumerate(flags):
         name, equals, value = flag.partition("=")
-        if name in ("--config-dir", "-cd"):
-            return value if equals else next(iter(flags[number + 1 :]), None)
+        if name in names:
+            return value if equals else next(iter(flags[number + 1 :]), "")
     return None
+
+
+def config_dir(flags: list[str]) -> str | None:
+    """Return the folder that ``--config-dir`` names."""
+    return valued(flags, "--config-dir", "-cd") or None
+
+
+def folders(flags: list[str], words: list[str]) -> tuple[list[Path], list[str]]:
+    """Return the configuration folders that a command line adds to ``conf/``, and what is wrong with them.
+
+    A file that has the place of one of kdexp's own would never be read, as Hydra looks into ``conf/`` first.
+    """
+    named, problems = _named_folders(flags, words)
+    found = []
+    for said, folder in named:
+        if not folder.is_dir():
+            problems.append(f"{said}: there is no folder {folder} (a relative one counts from the current folder).")
+            continue
+        found.append(folder)
+        known = sorted(path.relative_to(CONFIG_PATH) for path in Path(CONFIG_PATH).glob("*/**/*.yaml"))
+        hidden = [path for path in known if _differ(folder / path, Path(CONFIG_PATH) / path)]
+        if hidden:
+            more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
+            problems.append(
+                f"{said}: {', '.join(map(str, hidden[:3]))}{more} would never be read, since kdexp has a file of that "
+                "name: call yours otherwise."
+            )
+    return found, problems
+
+
+def _named_folders(flags: list[str], words: list[str]) -> tuple[list[tuple[str, Path]], list[str]]:
+    """Each folder with the word that names it, and what is wrong with the words."""
+    named, problems = [], []
+    more = valued(flags, "--config-dir", "-cd")
+    if more == "":
+        problems.append("--config-dir needs a folder.")
+    elif more is not None:
+        named.append((f"--config-dir {more}", Path(more).resolve()))
+    for word in words:
+        if word.lstrip("+").partition("=")[0] != "hydra.searchpath":
+            continue
+        override = _parsed(word)
+        value = None if override is None else override.value()
+        if not isinstance(value, list):
+            problems.append(f"{word}: it is a list of folders, such as 'hydra.searchpath=[./lab]'.")
+            continue
+        places = [str(place) for place in value if not str(place).startswith("pkg://")]
+        named += [(word, Path(place.removeprefix("file://")).resolve()) for place in places]
+    return named, problems
+
+
+def _differ(one: Path, other: Path) -> bool:
+    """Whether a file is there and says something else than another."""
+    return one.is_file() and one.read_bytes() != other.read_bytes()
 
 
 def problems(flags: list[str], words: list[str]) -> list[str]:
@@ -76,7 +151,30 @@ def problems(flags: list[str], words: list[str]) -> list[str]:
 
     known = {name for action in get_args_parser()._actions for name in action.option_strings}
     found = [_flag(flag, known) for flag in flags if flag.startswith("-") and not _is_known(flag, known)]
-    return found + [sentence for word in dict.fromkeys(words) if (sentence := _word(word))]
+    further, wrong = folders(flags, words)
+    found += _of_hydra(flags, further) + wrong
+    return found + [sentence for word in dict.fromkeys(words) if (sentence := _word(word, further))]
+
+
+def _of_hydra(flags: list[str], further: list[Path]) -> list[str]:
+    """Say what flags of Hydra's would do no good here."""
+    found = []
+    if "--hydra-help" in flags:
+        found.append("--hydra-help is about programs that Hydra lays out: --help and --cfg hydra tell what is so here.")
+    place = valued(flags, "--config-path", "-cp")
+    if place is not None:
+        found.append(
+            f"--config-path {place} would replace kdexp's own configuration with all its choices: --config-dir {place} "
+            "adds yours to it."
+        )
+    name = (valued(flags, "--config-name", "-cn") or "config").removesuffix(".yaml")
+    if not any((folder / f"{name}.yaml").is_file() for folder in (Path(CONFIG_PATH), *further)):
+        meant = experiment(name, further)
+        found.append(
+            f"--config-name {name}: there is no {name}.yaml in a configuration folder"
+            f"{f'; an experiment is chosen by {meant}' if meant else ''}."
+        )
+    return found
 
 
 def _is_known(flag: str, known: set[str]) -> bool:
@@ -92,30 +190,48 @@ def _flag(flag: str, known: set[str]) -> str:
     return f"{flag} is no option: settings are key=value words, such as {meant}. Options: {long}."
 
 
-def _word(word: str) -> str | None:
+def _word(word: str, further: list[Path]) -> str | None:
     """Return what is wrong with one word that is no flag."""
     key, equals, value = word.lstrip("+~").partition("=")
     if not equals:
         if word.startswith("~"):
             return None
-        meant = experiment(word.lstrip("+"))
+        meant = experiment(word.lstrip("+"), further)
         return f"{word!r} is no key=value word{f': an experiment is chosen by {meant}' if meant else ''}."
-    if word in INSTEAD:
+    if f"{key}={value}" in INSTEAD:
         return (
             f"{word} is Hydra's: it knows no finished runs, no shared stages, no going on where a run was stopped. "
-            f"Use {INSTEAD[word]}."
+            f"Use {INSTEAD[f'{key}={value}']}."
         )
-    if any(key == place or key.startswith(f"{place}.") for place in PLACES) and word not in AS_IT_IS:
-        return (
-            f"{word}: where results go is not Hydra's to say. A run's folder is multirun/STUDY/RUN below the current "
-            "folder, so that the same command finds it again: choose study=NAME, or start it in another folder."
-        )
+    if key.startswith("hydra/sweeper/"):
+        return f"{word} is of Hydra's own Optuna sweeper; here it is {key.replace('/', '.')}={value}."
     override = _parsed(word) if key else None
+    if any(key == place or key.startswith(f"{place}.") for place in PLACES):
+        return None if override and _as_it_is(key, override.value()) else _moved(word, key)
     if override is None:
         return _unreadable(word, key, value)
     if not word.startswith(("~", "+")) and not override.is_sweep_override():
         return _without_effect(word, key, override.value())
     return None
+
+
+def _as_it_is(key: str, value: Any) -> bool:
+    return key in AS_IT_IS and value is AS_IT_IS[key]
+
+
+def _moved(word: str, key: str) -> str:
+    """Return why Hydra's folders and names are not to be chosen."""
+    if key == "hydra.job.chdir":
+        return (
+            f"{word}: kdexp stays in the folder where it is started; paths count from there, and several runs may "
+            "share a process. Leave it out."
+        )
+    if key.startswith("hydra.job"):
+        return f"{word} has no effect: kdexp names runs and sets their processes up itself. Choose study=NAME."
+    return (
+        f"{word}: where results go is not Hydra's to say. A run's folder is multirun/STUDY/RUN below the current "
+        "folder, so that the same command finds it again: choose study=NAME, or start it in another folder."
+    )
 
 
 def _parsed(word: str) -> Any:
@@ -172,11 +288,12 @@ def ambiguous(words: list[str]) -> list[str]:
     found = []
     for word in words:
         override = _parsed(word)
-        if override is not None and override.is_sweep_override():
-            key, _, value = word.partition("=")
-            a_list = f"a list is written {key}=[{value}], " if override.is_choice_sweep() else ""
-            found.append(
-                f"{word} lists several values: add -m to run each of them (python -m kdexp -m ...); {a_list}a text "
-                f"with commas '{as_one_text(key, value)}'."
-            )
+        if override is None or not override.is_sweep_override():
+            continue
+        key, _, value = word.partition("=")
+        sentence = f"{word} lists several values: add -m to run each of them (python -m kdexp -m ...)"
+        if not (Path(CONFIG_PATH) / key.lstrip("+").split("@")[0]).is_dir():  # of a group, one is chosen
+            sentence += f"; a list is written {key}=[{value}]" if override.is_choice_sweep() else ""
+            sentence += f"; a text with commas '{as_one_text(key, value)}'"
+        found.append(f"{sentence}.")
     return found

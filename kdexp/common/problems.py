@@ -46,6 +46,7 @@ ALIASES = {
     "grad_accum": "accumulation", "gradient_accumulation_steps": "accumulation", "grad_clip": "clip",
     "heads": "num_heads", "layers": "num_layers", "loss": "objective", "lr": "learning_rate", "max_grad_norm": "clip",
     "max_len": "max_length", "max_seq_length": "max_length", "max_steps": "steps", "model": "student",
+    "cpus_per_task": "threads", "gpus_per_node": "gpus", "max_batch_size": "slots", "mem_gb": "memory_gb",
     "n_jobs": "slots", "n_layers": "num_layers", "num_attention_heads": "num_heads", "num_epochs": "epochs",
     "num_hidden_layers": "num_layers", "num_train_epochs": "epochs", "num_workers": "slots", "precision": "dtype",
     "random_seed": "seed", "T": "temperature", "tau": "temperature", "temp": "temperature", "warmup_ratio": "warmup",

@@ -82,10 +82,13 @@ def make_launcher(node: dict[str, Any]) -> Launcher:
 
 
 def experiment_sweep(arguments: list[str]) -> str | None:
-    """Return why a command line that sweeps over ``experiment`` cannot work, or None if it does not.
+    """Return why a command line that chooses several experiments cannot work, or None if it does not.
 
-    Hydra would compose such a command without either file, and so drop the files' own sweeps without a word.
+    Hydra would compose a sweep over ``experiment`` without either file, and so drop the files' own sweeps silently.
     """
+    chosen = [word.partition("=")[2] for word in arguments if word.lstrip("+").startswith("experiment=")]
+    if len(chosen) > 1:
+        return f"experiment is said {len(chosen)} times ({', '.join(chosen)}): a command runs one experiment."
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key.lstrip("+") != "experiment":
