@@ -11,7 +11,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, softmax
 
 CLASSES = {
     *("accuracy", "balanced_accuracy", "top_k_accuracy", "average_precision", "neg_brier_score", "neg_log_loss"),
@@ -59,6 +58,8 @@ class _Answers:
     def predict_proba(self, rows: np.ndarray) -> np.ndarray:
         """Return probabilities (n, C)."""
         logits = self.logits[rows]
+        from scipy.special import expit, softmax
+
         return np.asarray(expit(logits) if self.kind == "multilabel" else softmax(logits, axis=1))
 
 
