@@ -48,6 +48,7 @@ LAZY = {
     "kdexp/cli/callbacks.py": "Hydra imports it for the parent of a grid too",
     "kdexp/cli/verbs.py": "a verb's module is imported when it is asked for",
     "kdexp/cli/verbs/export.py": "the page of all verbs is shown before torch is there",
+    "kdexp/cli/verbs/keep.py": "the page of all verbs is shown before torch is there",
     "kdexp/cli/verbs/predict.py": "the page of all verbs is shown before torch is there",
     "kdexp/launch/child.py": "a worker sets its environment before the libraries read it",
     "kdexp/launch/preload.py": "the forkserver's list",
