@@ -167,7 +167,7 @@ def test_gc_leaves_phases_alone_that_unfinished_runs_are_noted_for(tmp_path, cap
     assert leases.waiting(store.root) == 1 and upkeep.gc(store) == 0
     assert (found.folder / "data.txt").exists() and "1 unfinished runs share phases" in capsys.readouterr().out
     results.write(study / "run", RESULT)
-    assert upkeep.gc(store) == 0
+    assert upkeep.gc(store) > 0, "the bytes that were freed"
     assert not (found.folder / "data.txt").exists() and not list((store.root / "needed").iterdir())
 
 
