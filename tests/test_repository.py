@@ -135,7 +135,7 @@ def test_rooms_know_only_what_they_may():
 
 
 def test_mlflow_has_three_doors():
-    """Written through kdexp.tracking, read through analysis.collect, a student registered by kdexp.delivery.register."""
+    """Written through kdexp.tracking, read through analysis.collect, registered by kdexp.delivery.register."""
     doors = re.compile(r"kdexp/tracking(\.py|/\w+\.py)|analysis/collect\w*\.py|kdexp/delivery/register\.py")
     found = []
     for path in sources("kdexp", "analysis"):

@@ -266,7 +266,10 @@ def test_other_verbs_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert set(shown["verbs"]) == set(commands.names()) and shown["choices"]["objective"]["kd"].startswith("Vanilla KD")
     assert set(shown["verbs"]["tables"]["keys"]["study"]) == {"help", "default", "values", "bare"}
     monkeypatch.setattr("os.execve", lambda *ignored: None)
-    monkeypatch.setattr(sys.modules["kdexp.tracking.ui"], "create", lambda uri: None)
+    shows = sys.modules["kdexp.tracking.ui"]  # no store is made: tests of tracking make one
+    monkeypatch.setattr(shows, "create", lambda uri: None)
+    monkeypatch.setattr(shows.moved, "follow", lambda path: None)
+    monkeypatch.setattr(shows.pages, "addresses", lambda server, path: [])
     assert told(["ui", f"root={tmp_path}", "port=50123"], capsys) == {"address": "http://127.0.0.1:50123"}
 
 
