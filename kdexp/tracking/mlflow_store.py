@@ -23,7 +23,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from kdexp.common import files, sqlite
 from kdexp.common.redact import public
@@ -201,7 +201,9 @@ def _migrate(path: str) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     load()
-    os.chdir(Path(path).parent)  # MLflow keeps artifacts of its experiment "Default" below the current folder
+    place = str(Path(path).parent)
+    if quote(place) == place:  # MLflow keeps artifacts of its experiment "Default" below the current folder,
+        os.chdir(place)  # and cannot be made in one whose signs its addresses have to quote
     _client(sqlite.address(path)).search_experiments(max_results=1)
 
 
