@@ -264,10 +264,10 @@ def studies_page() -> str:
 def _result(study: str, results: str) -> str:
     if study == "quickstart":
         return "[the tour](tour.md#the-first-study)"
-    found = re.search(rf"^## (.*`{study}`.*)$", results, re.MULTILINE)
+    found = re.search(rf"^## (.*)\n\n`{study}_desk`: ", results, re.MULTILINE)
     if not found:
         return "not measured"
-    return f"[an earlier form of it](results.md#{_anchor(found[1])})"
+    return f"[its desk form](results.md#{_anchor(found[1])})"
 
 
 def _anchor(title: str) -> str:
