@@ -256,7 +256,8 @@ class Runners(Source):
         for one in chosen:
             if one["recommended"] and len(chosen) > 1:
                 console.print(
-                    f"{one['size']} is the smallest within {100 * tolerance:g} points of the best on held-out rows.",
+                    f"{one['size']} is the smallest within {_many(100 * tolerance, 'point')} of the best on "
+                    "held-out rows.",
                     markup=False,
                 )
         return chosen
@@ -270,12 +271,16 @@ class Runners(Source):
             if recipe in now.failed:
                 note = "out: a run of it failed"
             elif recipe in now.out:
-                note = f"left behind after {now.out[recipe]} seed{'s' * (now.out[recipe] > 1)}"
+                note = f"left behind after {_many(now.out[recipe], 'seed')}"
             else:
                 note = "chosen" if won and recipe == won[0] else "went on" if done else "not run"
             number = f"{100 * mean:.1f}" if done else "-"
             said.append(
-                (len(done), mean if done else 0.0, f"  {recipe.name:<32} {len(done)} seeds  {number:>6}  {note}")
+                (
+                    len(done),
+                    mean if done else 0.0,
+                    f"  {recipe.name:<32} {_many(len(done), 'seed')}  {number:>6}  {note}",
+                )
             )
         lines = [text for *_, text in sorted(said, key=lambda item: (-item[0], -item[1]))]
         return [f"{size}: mean score x 100 on held-out rows", *lines]
@@ -317,6 +322,10 @@ class Runners(Source):
     def _write(self, chosen: list[dict[str, Any]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_record(self.folder / RECORD, {"spent_s": self._spent(), "chosen": chosen, "failed": self.failed})
+
+
+def _many(number: float, noun: str) -> str:
+    return f"{number:g} {noun}{'' if number == 1 else 's'}"
 
 
 def _sizes(points: list[RunSpec]) -> Mapping[str, list[Recipe]]:
