@@ -138,8 +138,9 @@ def of_run(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     kept = result["student"]["weights"]
     if kept is None or not Path(kept).is_dir():
         raise ValueError(
-            f"model={folder}: the run has kept no weights ({kept or 'runtime.keep_weights=none'}): run it again with "
-            "runtime.keep_weights=final"
+            f"model={folder}: the run has kept no weights ({kept or 'runtime.keep_weights=none'}): "
+            "kdexp keep STUDY makes those of a study's best run again; runtime.keep_weights=final keeps those of "
+            "new runs"
         )
     config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
     return Path(kept), config["task"]
