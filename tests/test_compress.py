@@ -62,7 +62,11 @@ def test_from_a_classifier_to_files_that_run_without_kdexp(kdexp, words, tmp_pat
     again = kdexp(words)
     assert again.returncode == 0 and "| l1 | onnx |" in again.stdout, again.stderr
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}, "nothing is repeated"
+    result = study / chosen["l1"]["run"] / "result.json"
+    result.write_bytes(result.read_bytes()[:-40])  # half a disk's write
     other = kdexp([*words, "hydra.sweeper.deliver.forms=[]"])
+    assert "result.json is damaged" in other.stderr and "set aside" in other.stderr, other.stderr
+    assert {one["size"]: one for one in json.loads((study / "race.json").read_text())["chosen"]} == chosen
     assert other.returncode == 0 and (study / "delivery.1" / "l1" / "onnx").is_dir(), other.stderr
     assert not (out / "l1" / "onnx").exists() and "kept as delivery.1" in other.stderr
 

@@ -7,6 +7,7 @@ selects, so the same command, started again, comes to the same decisions from th
 from __future__ import annotations
 
 import re
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,8 +17,10 @@ from omegaconf import OmegaConf
 from rich.console import Console
 
 from kdexp.common import files
+from kdexp.common.files import Damaged
 from kdexp.common.problems import ConfigError
 from kdexp.common.results import seconds
+from kdexp.common.status import state
 from kdexp.launch.base import Outcome, Source, devices, each, result
 from kdexp.launch.board import duration
 from kdexp.run.spec import RunSpec
@@ -162,12 +165,11 @@ class Runners(Source):
         self.size = sum(
             rounds.most(len(recipes), max(len(recipe.runs) for recipe in recipes)) for recipes in self.sizes.values()
         )
-        before = files.read_record(folder / RECORD, SHAPE) or {}
-        self.before, self.began = float(before.get("spent_s", 0.0)), time.monotonic()
+        self.before, self.began = _spent(folder / RECORD), time.monotonic()
         self.scores: dict[str, float | None] = {}
         self.costs: dict[str, float] = {}
         for point in points:
-            found = result(point) if (point.run_dir / "result.json").is_file() else None
+            found = result(point) if state(point.run_dir) == "finished" else None  # a damaged one is made again
             if found:
                 self._note(point, found)
         self.under_way: set[str] = set()
@@ -322,6 +324,15 @@ class Runners(Source):
     def _write(self, chosen: list[dict[str, Any]]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         files.write_record(self.folder / RECORD, {"spent_s": self._spent(), "chosen": chosen, "failed": self.failed})
+
+
+def _spent(path: Path) -> float:
+    """Return the seconds that a race has taken before; a record that is damaged is named, and counts for nothing."""
+    try:
+        return float((files.read_record(path, SHAPE) or {}).get("spent_s", 0.0))
+    except Damaged as error:
+        print(f"{error}: the time spent before is not known, and counts as none", file=sys.stderr)
+        return 0.0
 
 
 def _many(number: float, noun: str) -> str:

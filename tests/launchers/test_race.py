@@ -84,6 +84,17 @@ def test_a_failed_run_takes_its_recipe_out_and_is_no_success(shell: Any) -> None
     assert code == 0 and record(shell)["failed"] == 0 and len(record(shell)["chosen"]) == 1, err
 
 
+def test_a_damaged_record_is_named_and_made_again(shell: Any) -> None:
+    shell.run(RACE, "student=small")
+    before, (one,) = len(names(shell)), record(shell)["chosen"]
+    note = shell.where / "multirun/race/race.json"
+    note.write_text(note.read_text().replace("spent_s", "spent_t"))
+    code, _, err = shell.run(RACE, "student=small")
+    assert code == 0 and "Traceback" not in err, err
+    assert "race.json is damaged" in err and "counts as none" in err
+    assert len(names(shell)) == before and record(shell)["chosen"] == [one]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
