@@ -152,7 +152,7 @@ def test_mappings_inherit_no_entries():
             expected = OTHER_TERMS.get(name, set() if none else {re.sub("pro_kd_.*", "pro_kd", name)})
             assert found == expected, name
         for name in choices.names(CONF / "task"):
-            more = {"mnli": {"validation_mismatched"}, "sst2_more": {"validation_test"}}.get(name, set())
+            more = {"mnli": {"validation_mismatched"}, "sst2_test": {"validation_glue"}}.get(name, set())
             files = compose(f"task/{name}").task.get("files", {"train": "", "validation": ""})
             assert set(files) == {"train", "validation"} | more, name
 
