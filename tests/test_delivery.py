@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +14,11 @@ import pytest
 import torch
 
 from kdexp.cli import commands, settings
-from kdexp.delivery import export, form, intervals, subject, timing
+from kdexp.common.problems import ConfigError
+from kdexp.delivery import export, form, forms, intervals, subject, timing
 from tests.conftest import sentence
 from tests.test_predict import classifier
+from tests.test_room import disk  # noqa: F401 - a fixture
 
 FORMS = ["onnx", "onnx_int8", "onnx_int8_static"]
 
@@ -216,6 +220,48 @@ def test_answers_that_are_not_finite_are_no_form(place, monkeypatch):
     )
     rows = export.deliver([student(place)], ["onnx"], place / "nan", 1, False, say=lambda line: None)
     assert "outputs on validation are not finite" in rows[1].failed and not (place / "nan" / "onnx").exists()
+
+
+def test_an_operator_that_onnx_lacks_is_named(place, tmp_path):
+    """A model of somebody's own, whose answers need eigenvalues."""
+
+    class Eigen(torch.nn.Module):
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> SimpleNamespace:
+            table = (input_ids * attention_mask)[:, :2].float()
+            return SimpleNamespace(logits=torch.linalg.eigvals(table[:, :, None] * table[:, None, :]).real)
+
+    ids = torch.randint(5, 100, (3, 6))
+    batch = SimpleNamespace(inputs={"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+    with pytest.raises(
+        ValueError, match=r"^PyTorch's exporter .*: ONNX has no operator for aten\.linalg_eig, which it"
+    ):
+        form.form("onnx").write(Eigen(), student(place).task.head, tmp_path, tmp_path, lambda: iter([batch]))
+
+
+def test_a_disk_too_small_is_a_sentence_before_anything_is_written(disk, place):  # noqa: F811
+    disk.resize(100_000)
+    out = disk.folder / "out"
+    with pytest.raises(ConfigError, match=r"needs about \d+ MiB and 0 MiB are free: ask for fewer forms"):
+        export.deliver([student(place)], ["onnx"], out, 1, False, say=lambda line: None)
+    assert not out.exists()
+
+
+def test_a_disk_that_fills_while_a_form_is_written_costs_that_form_alone(disk, place, monkeypatch):  # noqa: F811
+    """The sum that is asked for before was too small: somebody else writes to the disk as well."""
+    weights = (place / "model" / "model.safetensors").stat().st_size
+    disk.resize(5 * weights + 400_000)
+    write = forms.onnx.Onnx.write
+
+    def meanwhile(*given: Any) -> None:
+        if "small disk" in str(given[3]):
+            disk.fill(weights // 4)
+        write(*given)
+
+    monkeypatch.setattr(forms.onnx.Onnx, "write", meanwhile)
+    plain, onnx = export.deliver([student(place)], ["onnx"], disk.folder / "out", 1, False, say=lambda line: None)
+    assert not plain.failed and "disk is full" in onnx.failed, onnx.failed
+    assert (disk.folder / "out" / "pytorch" / "model.safetensors").stat().st_size == weights
+    assert not (disk.folder / "out" / "onnx").exists()
 
 
 def test_what_onnx_runtime_cannot_load_is_a_sentence(delivered, place, tmp_path):

@@ -5,10 +5,13 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from kdexp.delivery import export, subject
+from kdexp.delivery import card, export, subject
 from kdexp.delivery.forms import names
+from kdexp.heads.base import Head
 from kdexp.run import execute, spec
 from tests import pictures
 from tests.conftest import sentence
@@ -56,9 +59,27 @@ def delivered(run: dict, tmp_path: Path) -> list[export.Row]:
     assert apart["onnx"] < 1e-4 and 0 < apart["onnx_int8"] < 60 * scale, apart
     score = {row.form: row.score for row in rows}
     assert score["onnx"] == pytest.approx(score["pytorch"], abs=1e-4)
+    opens(tmp_path / "out" / "pytorch", student.task.head)
     if "openvino" in apart:
         assert apart["openvino"] < 1e-3 and score["openvino"] == pytest.approx(score["pytorch"], abs=1e-3)
     return rows
+
+
+def opens(folder: Path, head: Head) -> None:
+    """The student's folder is one for transformers: its class reads all weights, and its pipeline answers."""
+    import transformers
+
+    kind = card.PIPELINES.get(head.auto_class)
+    if kind is None:
+        got, said = getattr(transformers, head.auto_class).from_pretrained(folder, output_loading_info=True)
+        assert not said["missing_keys"] and not said["unexpected_keys"], said
+        return
+    text = kind != "image-classification"
+    asked = sentence(1, 0) if text else Image.fromarray(np.zeros((32, 32, 3), np.uint8))
+    answered = transformers.pipeline(kind, model=str(folder))(asked)
+    names = {one.get("label", one.get("entity")) for one in answered}
+    known = set(head.label_names) or {"score"}
+    assert answered and names <= known, (names, known)
 
 
 @pytest.mark.parametrize("kind", KINDS)

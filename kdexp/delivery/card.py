@@ -13,11 +13,15 @@ from kdexp.delivery.subject import Subject
 
 PIPELINES = {
     "AutoModelForSequenceClassification": "text-classification",
-    "AutoModelForQuestionAnswering": "question-answering",
     "AutoModelForTokenClassification": "token-classification",
     "AutoModelForImageClassification": "image-classification",
 }
-"""Transformers' classes of models -> the pipeline that runs them."""
+"""Transformers' classes of models -> the pipeline that runs them (version 5 has none for questions and choices)."""
+TAGS = PIPELINES | {
+    "AutoModelForQuestionAnswering": "question-answering",
+    "AutoModelForMultipleChoice": "multiple-choice",
+}
+"""The same -> the hub's name of their task."""
 
 
 def text(subject: Subject, rows: Sequence[Row], table: Sequence[str]) -> str:
@@ -32,7 +36,7 @@ def text(subject: Subject, rows: Sequence[Row], table: Sequence[str]) -> str:
     plain = next(row for row in rows if row.who == subject.who and row.form == "pytorch")
     pipeline = PIPELINES.get(head.auto_class)
     front = ["---", "library_name: transformers", "tags: [knowledge-distillation, kdexp]"]
-    front += [f"pipeline_tag: {pipeline}"] if pipeline else []
+    front += [f"pipeline_tag: {TAGS[head.auto_class]}"] if head.auto_class in TAGS else []
     made = (
         [*_made(subject.result), *_command(subject)]
         if subject.result

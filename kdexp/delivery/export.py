@@ -136,7 +136,7 @@ def _forms(subject: Subject, names: Sequence[str], place: Path, say: Callable[[s
                     f"{int((~np.isfinite(flat)).sum())} of its {flat.size} outputs on validation are not finite"
                 )
         except (ValueError, RuntimeError, OSError) as error:
-            row.failed = " ".join(str(error).split())[:500]
+            row.failed = _why(error, place)
             shutil.rmtree(folder, ignore_errors=True)
             rows.append(row)
             if name == PLAIN:
@@ -152,6 +152,17 @@ def _forms(subject: Subject, names: Sequence[str], place: Path, say: Callable[[s
         row.size = sum(path.stat().st_size for path in form.files(folder))
         rows.append(row)
     return [row for name in names for row in rows if row.form == name]
+
+
+def _why(error: BaseException, place: Path) -> str:
+    """Return in one sentence why a form could not be made."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if files.is_full(cause):
+            room = files.said(files.free(place))
+            return f"the disk is full: {room} are free in {place.parent}. Make room there, or deliver to another disk."
+        cause = cause.__cause__
+    return " ".join(str(error).split())[:500]
 
 
 def _ordered(names: Sequence[str]) -> list[str]:

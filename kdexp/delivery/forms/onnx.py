@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class Onnx(Form):
                     verbose=False, external_data=False,
                 )  # fmt: skip
         except Exception as error:
-            raise ValueError(f"PyTorch's exporter cannot write this model as ONNX: {_first_line(error)}") from error
+            raise ValueError(f"PyTorch's exporter cannot write this model as ONNX: {_reason(error)}") from error
         finally:
             log.setLevel(before)
         _strip(folder / FILE)
@@ -79,8 +80,16 @@ class Onnx(Form):
         return run
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     return str(error).strip().partition("\n")[0] or type(error).__name__
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the exporter stumbled over: it says so in the innermost of the errors that it wraps."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lacking = re.search(r"No ONNX function found for <OpOverload\(op='([^']+)'", str(error))
+    return f"ONNX has no operator for {lacking[1]}, which it uses" if lacking else _first_line(error)
 
 
 def _strip(path: Path) -> None:
