@@ -185,7 +185,7 @@ def test_torchdistills_losses_are_ours(pair: SimpleNamespace):
     s, t = {"layer": {"output": u}}, {"layer": {"output": v}}
     close(rkd.rkd(u, v, 1.0, 2.0), theirs.RKDLoss("layer", "layer", 1.0, 2.0, "mean")(s, t))
     close(pkt.pkt(u, v), theirs.PKTLoss("layer", "output", "layer", "output")(s, t))
-    # The paper's rows have length 1; theirs have absolute values that sum to 1 (`normalize(x, 1)`: the 1 is the norm's p).
+    # The paper's rows have length 1; theirs have absolute values that sum to 1 (in `normalize(x, 1)` 1 is p).
     spkd = theirs.SPKDLoss("layer", "layer", "batchmean")
     rows = [torch.nn.functional.normalize(x @ x.T, p=2) for x in (u, v)]
     close(similarity_preserving.similarity_preserving(u, v), (rows[0] - rows[1]).square().mean())

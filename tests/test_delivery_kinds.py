@@ -71,7 +71,7 @@ def opens(folder: Path, head: Head) -> None:
 
     kind = card.PIPELINES.get(head.auto_class)
     if kind is None:
-        got, said = getattr(transformers, head.auto_class).from_pretrained(folder, output_loading_info=True)
+        _model, said = getattr(transformers, head.auto_class).from_pretrained(folder, output_loading_info=True)
         assert not said["missing_keys"] and not said["unexpected_keys"], said
         return
     text = kind != "image-classification"
