@@ -108,3 +108,9 @@ def test_links_lead_somewhere(name: str):
         if not place.exists() and place.relative_to(ROOT).as_posix() not in made:
             found.append(target)
     expect_none(found, f"links of {name}")
+
+
+def test_the_readme_counts_its_papers():
+    """The papers of methods.md by their arXiv numbers; some have none there."""
+    papers = set(re.findall(r"\b\d{4}\.\d{4,5}\b", (ROOT / "docs" / "methods.md").read_text(encoding="utf-8")))
+    assert "more than thirty papers" in (ROOT / "README.md").read_text(encoding="utf-8") and 30 < len(papers) < 40

@@ -76,7 +76,8 @@ def teacher_stage(config: Config, facts: Facts, action: str = "distill.fine_tune
         more: further settings.
     """
     teacher = config.teacher
-    own = {"recipe": teacher.recipe.model_dump(), "seed": teacher.seed} if teacher.finetune else {}
+    read = {"max_length": teacher.recipe.max_length}
+    own = {"recipe": teacher.recipe.model_dump(), "seed": teacher.seed} if teacher.finetune else read
     return Stage("teacher", action, {**common(config, facts), **own, **more}, shared=True, role="teacher")
 
 

@@ -102,6 +102,10 @@ def test_a_student_is_a_whole_model_and_the_next_teacher(
     last = tmp_path / "multirun" / ".store" / second["stages"][-1]["key"]
     assert sorted(path.name for path in last.iterdir()) == ["meta.json", "predictions"]
 
+    # Reading less of each text is another measurement, not the one that is in the store.
+    short = run(student, *smaller, "teacher.recipe.max_length=8", "study=short")
+    assert short["teacher"]["key"] != second["teacher"]["key"]
+
     # It reads no more than it was trained with, and no classes in another order.
     with pytest.raises(ConfigError, match=f"teacher=tiny can read {LENGTH} tokens"):
         run(student, *smaller, "recipe.max_length=32")
