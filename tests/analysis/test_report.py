@@ -140,8 +140,11 @@ def test_a_real_browser_shows_it(study: Path, width: int) -> None:
     page = study / "quickstart" / "report.html"
     probe = """<script>window.addEventListener("load", function () {
       var table = document.querySelector("#scores table"), head = table.tHead.rows[0].cells;
-      head[head.length - 1].click();
-      var first = table.tBodies[0].rows[0].textContent;
+      function top(title) {
+        Array.from(head).find(function (one) { return one.textContent === title; }).click();
+        var rows = table.tBodies[0].rows;
+        return rows[0].textContent + "|" + rows[rows.length - 1].textContent; }
+      var groups = top("group"), first = top("average") + "|" + groups;
       var page = document.documentElement;
       document.title = "WIDE=" + (page.scrollWidth - page.clientWidth) + ";FIRST=" + first; });</script>"""
     probed = page.with_name("probed.html")
@@ -172,7 +175,9 @@ def test_a_real_browser_shows_it(study: Path, width: int) -> None:
     seen = re.search(r'data-title="WIDE=(-?\d+);FIRST=([^"]*)"', dumped.stdout)
     assert seen, dumped.stdout[:500] + dumped.stderr[-500:]
     assert int(seen[1]) <= 0  # nothing sticks out of the window: wide tables scroll inside their own box
-    assert seen[2].startswith("teacher")  # sorted by average, best first
+    best, worst, first_group, no_group = seen[2].split("|")
+    assert best.startswith("teacher") and worst.startswith("majority")  # sorted by average, best first
+    assert first_group.endswith("a") and no_group.startswith(("teacher", "majority"))  # the best group first, none last
     shot = study / "shot.png"
     subprocess.run([*common, f"--screenshot={shot}", page.as_uri()], capture_output=True, timeout=120, check=True)
     import matplotlib.image
