@@ -67,7 +67,7 @@ def heat_map(grid: Grid) -> Figure:
         panels.append(
             (f"{column.name} ({column.metric})", [place[p].cells[index] if p in place else None for p in pairs])
         )
-    if len(grid.columns) > 1:
+    if sum(column.counted for column in grid.columns) > 1:
         panels.append(("average", [place[p].average if p in place else None for p in pairs]))
     width, height = max(2.0, 0.75 * len(objectives)) + 0.6, max(1.2, 0.38 * len(inits)) + 0.9
     across = min(len(panels), max(1, int(12.5 / width)))  # no wider than a page can show

@@ -31,6 +31,15 @@ def test_heat_map_writes_its_numbers(study: Path, tmp_path: Path) -> None:
     assert svg.read_bytes() == again.read_bytes() and png.stat().st_size > 1000
 
 
+def test_one_task_needs_no_panel_of_averages(tmp_path: Path) -> None:
+    """A further split of it is not averaged, so its scores are the averages."""
+    columns = [Column("t", "validation", "accuracy", True), Column("t", "validation_more", "accuracy", False)]
+    rows = [Row("method", ("kd", init), [], [Cell(50.0, 1.0, 3)] * 2, Cell(50.0, 1.0, 3)) for init in ("a", "b")]
+    drawn = figures.heat_map(Grid("g", ("objective", "init"), columns, rows, []))
+    words = texts(figures.save(drawn, tmp_path / "h")[0])
+    assert "t more (accuracy)" in words and "average" not in words
+
+
 @pytest.mark.parametrize("draw", [figures.dots, figures.critical_difference])
 def test_effect_and_ranks(draw, study: Path, tmp_path: Path) -> None:
     figure = draw(build(collect("quickstart", study, "folders")))
