@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from kdexp.cli import commands, settings
+from kdexp.common import results
 from kdexp.common.problems import ConfigError
-from kdexp.delivery import export, form, forms, intervals, subject, timing
+from kdexp.common.registry import build
+from kdexp.delivery import card, export, form, forms, intervals, subject, timing
+from kdexp.run import predict
 from tests.conftest import sentence
 from tests.test_predict import classifier
 from tests.test_room import disk  # noqa: F401 - a fixture
@@ -316,3 +323,118 @@ def test_the_command_writes_table_and_card(place, tmp_path, capsys):
     assert f"accuracy {100 * told['rows'][0]['score']:.1f}" in card
     assert commands.main([*words, "task=sst2", f"root={tmp_path / 'data'}"]) == 2
     assert "is there already and not empty" in capsys.readouterr().err
+
+
+# --- new rows: nothing of theirs is lost, nothing is answered in vain ----------------------------------------
+
+
+def test_other_columns_keep_their_values(delivered, tmp_path, capsys):
+    given = [
+        {"id": 2**53 + 1, "text": "good day", "note": "a\rb, c"},
+        {"id": None, "text": "", "note": None, "more": {"ü": [1, None]}},
+        {"id": 7, "text": "bad\nlight", "note": '"'},
+    ]
+    (tmp_path / "new.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    for ending in ("jsonl", "csv"):
+        words = [str(delivered[0] / "pytorch"), f"data={tmp_path / 'new.jsonl'}", f"out={tmp_path / 'out'}.{ending}"]
+        assert commands.main(["predict", *words]) == 0, capsys.readouterr().err
+    got = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [{key: row[key] for key in ("id", "text", "note", "more")} for row in got] == [
+        {"more": None, **row} for row in given
+    ]
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    assert [row["id"] for row in table] == [str(2**53 + 1), "", "7"]
+    assert [row["note"] for row in table] == ["a\rb, c", "", '"'] and json.loads(table[1]["more"]) == {"ü": [1, None]}
+
+
+def test_parquet_keeps_whole_numbers_beside_gaps(delivered, tmp_path, capsys):
+    import datetime
+
+    day = datetime.datetime(2026, 1, 2, 3)
+    rows = pa.table({"id": pa.array([2**53 + 1, None]), "when": [day, None], "text": ["good", "bad"]})
+    pq.write_table(rows, tmp_path / "new.parquet")
+    for ending in ("parquet", "jsonl"):
+        words = [str(delivered[0] / "onnx"), f"data={tmp_path / 'new.parquet'}", f"out={tmp_path / 'out'}.{ending}"]
+        assert commands.main(["predict", *words]) == 0, capsys.readouterr().err
+    got = pq.read_table(tmp_path / "out.parquet").to_pydict()
+    assert got["id"] == [2**53 + 1, None] and got["when"] == [day, None]
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[0])["when"] == day.isoformat()
+
+
+@pytest.mark.parametrize(
+    ("content", "out", "expected"),
+    [
+        ('{"text": "good", "prediction": 1}', "a.jsonl", "has columns prediction already"),
+        ('{"text": "good", "id": 1}\n{"text": "bad", "id": "x"}', "a.parquet", "column id has values of several types"),
+        ('{"text": "good"}', "folder.csv", "folder.csv is a folder: name a file"),
+    ],
+)
+def test_what_cannot_be_written_is_said_before_anything_is_answered(
+    content, out, expected, delivered, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(type(form.form("onnx")), "load", lambda *given: pytest.fail("a model was loaded"))
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "new.jsonl").write_text(content + "\n")
+    words = [str(delivered[0] / "onnx"), f"data={tmp_path / 'new.jsonl'}", f"out={tmp_path / out}"]
+    assert commands.main(["predict", *words]) == 2
+    assert expected in capsys.readouterr().err and sorted(path.name for path in tmp_path.iterdir()) == [
+        "folder.csv", "new.jsonl",
+    ]  # fmt: skip
+
+
+def test_an_empty_line_of_a_file_of_one_column_is_no_row_that_vanishes(delivered, asked, tmp_path):
+    (tmp_path / "two.csv").write_text("text\ngood\n\nbad\n\n")
+    code, said = asked(delivered[0] / "onnx")
+    assert code == 2 and "line 3 is empty" in said and not (tmp_path / "a.csv").exists()
+    (tmp_path / "two.csv").write_text('text\ngood\n""\nbad\n\n')
+    assert asked(delivered[0] / "onnx")[0] == 0 and len(pd.read_csv(tmp_path / "a.csv")) == 3
+
+
+def test_texts_that_are_cut_are_counted(delivered, asked, tmp_path):
+    (tmp_path / "two.csv").write_text(f"text\ngood\n{'bad ' * 500}\n")
+    code, said = asked(delivered[0] / "onnx")
+    assert code == 0 and "1 of 2 rows are longer than the model reads" in said
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("threads=0", "threads='0' is below 1"), ("max_length=129", "max_length=129 is above the 128 tokens that model=")],
+)
+def test_numbers_that_cannot_be_meant_are_refused(word, expected, delivered, asked):
+    code, said = asked(delivered[0] / "onnx", word)
+    assert code == 2 and expected in said, said
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "expected"),
+    [
+        ("tokenizer_config.json", '{"model_max', "tokenizer_config.json is damaged"),
+        ("tokenizer_config.json", '{"model_max_length": [1]}', "tokenizer_config.json is damaged"),
+        ("result.json", "{}", "result.json is damaged (it has no run)"),
+        ("model.onnx", None, "model.onnx is missing or damaged"),
+    ],
+)
+def test_damaged_files_are_named(file, content, expected, delivered, asked, tmp_path):
+    folder = tmp_path / "onnx"
+    shutil.copytree(delivered[0] / "onnx", folder)
+    (folder / file).unlink(missing_ok=True)
+    if content is not None:
+        (folder / file).write_text(content)
+    if file == "result.json":
+        (folder / forms.RECORD).unlink()
+    code, said = asked(folder)
+    assert code == 2 and expected in said and "Traceback" not in said, said
+
+
+def test_a_folder_that_is_not_there_is_what_is_said(asked, tmp_path):
+    code, said = asked(tmp_path / "gone")
+    assert code == 2 and f"model={tmp_path / 'gone'} is no folder" in said
+
+
+@pytest.mark.parametrize(("tokenizer", "positions", "length"), [(1024, 1026, 1024), (10**30, None, 512), (32, 128, 32)])
+def test_texts_are_cut_where_the_model_was_trained(tokenizer, positions, length, place, tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", "max_position_embeddings": positions}))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": tokenizer}))
+    asked = replace(student(place), folder=tmp_path).asked
+    assert predict.context(asked).max_length == length

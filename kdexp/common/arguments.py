@@ -79,6 +79,14 @@ def whole(text: str) -> int:
         raise ValueError("is no number; a whole one is needed") from None
 
 
+def positive(text: str) -> int:
+    """A whole number from 1 on."""
+    value = whole(text)
+    if value < 1:
+        raise ValueError("is below 1")
+    return value
+
+
 def number(text: str) -> float:
     """A finite number."""
     try:

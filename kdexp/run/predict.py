@@ -11,7 +11,7 @@ from typing import Any
 import torch
 import yaml
 
-from kdexp.common import machine
+from kdexp.common import machine, results
 from kdexp.common.problems import ConfigError
 from kdexp.models import build as models
 from kdexp.models import config_json, source, weights
@@ -22,6 +22,8 @@ from kdexp.train import evaluate
 
 LONGEST = 512
 """Tokens after which an input is cut where neither model nor tokenizer says anything."""
+UNSAID = 10**9
+"""Tokenizers that do not know write a larger number."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ def problems(asked: Asked, plain: bool = True) -> list[str]:
         wrong += check_labels(config_json.labels(config_json.read(folder)), task, f"model {folder}", teaches=False)
     if asked.file is not None and not asked.file.is_file():
         wrong.append(f"data={asked.file} is no file.")
+    longest = None if wrong else _longest(folder)
+    if asked.max_length and longest and asked.max_length > longest:
+        reads = f"the {longest} tokens that model={folder} reads"
+        wrong.append(f"max_length={asked.max_length} is above {reads}: lower it.")
     if asked.root is not None and not Path(asked.root).expanduser().is_dir():
         wrong.append(f"root={asked.root} is no folder: it holds glue/ and others (KDEXP_DATA).")
     return wrong
@@ -116,31 +122,46 @@ def predict(asked: Asked, show: Callable[[int, int, int], None]) -> tuple[str, s
 
 def context(asked: Asked) -> DataContext:
     """Return what a task is told that is read as a saved model reads it; nothing of train is held out."""
-    said = config_json.read(asked.folder)
-    path, positions = asked.folder / "tokenizer_config.json", source.positions(said)
-    trained = json.loads(path.read_text()).get("model_max_length") if path.is_file() else None
-    longest = min(int(length) for length in (trained, positions, LONGEST) if length is not None)
+    said, length = config_json.read(asked.folder), asked.max_length or _longest(asked.folder) or LONGEST
     return DataContext(
         model=str(asked.folder), options={"local_files_only": True}, vocab_size=said.get("vocab_size"),
-        positions=positions, max_length=asked.max_length or longest, root=asked.root, heldout=0.0, cache=asked.cache,
+        positions=source.positions(said), max_length=length, root=asked.root, heldout=0.0, cache=asked.cache,
     )  # fmt: skip
+
+
+def _longest(folder: Path) -> int | None:
+    """Return the tokens that a model was trained to read, or has positions for; None = nothing says it.
+
+    Raises:
+        ValueError: its tokenizer's configuration is damaged.
+    """
+    path, positions = folder / "tokenizer_config.json", source.positions(config_json.read(folder))
+    try:
+        trained = json.loads(path.read_text()).get("model_max_length") if path.is_file() else None
+        said = [int(length) for length in (trained, positions) if length is not None]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): save the tokenizer again") from error
+    return min((length for length in said if length < UNSAID), default=None)
 
 
 def of_run(folder: Path) -> tuple[Path, dict[str, Any] | None]:
     """Return the folder of a run's student and the settings of its task; of a saved model, its folder and None.
 
     Raises:
-        ValueError: the run has kept no weights.
+        ValueError: the run has kept no weights, or its folder is not whole.
     """
-    if not (folder / "result.json").is_file():
+    if not folder.is_dir():
+        raise ValueError(f"model={folder} is no folder: give that of a run, of a saved model, or of an exported form")
+    result, path = results.read(folder), folder / ".hydra" / "config.yaml"
+    if result is None:
         return folder, None
-    result = json.loads((folder / "result.json").read_text())
-    kept = result["student"]["weights"]
+    if not path.is_file():
+        raise ValueError(f"model={folder} is a run without its configuration: {path} is missing")
+    kept = result["student"].get("weights")
     if kept is None or not Path(kept).is_dir():
         raise ValueError(
             f"model={folder}: the run has kept no weights ({kept or 'runtime.keep_weights=none'}): "
             "kdexp keep STUDY makes those of a study's best run again; runtime.keep_weights=final keeps those of "
             "new runs"
         )
-    config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
-    return Path(kept), config["task"]
+    return Path(kept), yaml.safe_load(path.read_text())["task"]

@@ -83,20 +83,13 @@ def _forms(text: str) -> list[str]:
     return asked
 
 
-def _threads(text: str) -> int:
-    threads = arguments.whole(text)
-    if threads < 1:
-        raise ValueError("is below 1")
-    return threads
-
-
 KEYS: dict[str, Any] = {
     "model": Key("folder of a run, or of a saved model with its tokenizer", bare=True),
     "out": Key("folder to make; it gets a folder a form, table.md, README.md"),
     "forms": Key("forms beside pytorch, with commas: bf16, onnx, onnx_int8, ...", "onnx,onnx_int8", kind=_forms),
     "task": Key("one of conf/task; empty: the run's own", ""),
     "root": Key("local data root; empty: KDEXP_DATA", ""),
-    "threads": Key("threads of each form while it is timed", "1", kind=_threads),
+    "threads": Key("threads of each form while it is timed", "1", kind=arguments.positive),
     "timed": Key("measure latency, throughput and memory", "true", ("true", "false"), arguments.truth),
     "teacher": Key("put the teacher's forms into the table too", "true", ("true", "false"), arguments.truth),
     "push": Key("ORG/NAME on the hub, to send the plain student and its card to; empty: nowhere", ""),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,8 @@ def predict(
     record = files.read_record(given / RECORD, SHAPE)
     folder, own = (given, record["task"]) if record else prediction.of_run(given)
     chosen, form = settings.task(task, own), record["form"] if record else "pytorch"
+    if target.suffix in ENDINGS and target.is_dir():
+        raise ValueError(f"out={out} is a folder: name a file")
     if target.suffix in ENDINGS:
         idle = [f"{k}={v}" for k, v, usual in (("split", split, "test"), ("root", root, ""), ("device", device, "auto"))
                 if v != usual]  # fmt: skip
@@ -88,21 +91,28 @@ def _table(
     if not data:
         raise ValueError(f"data= is needed for out={out}: the file whose rows are answered")
     model = subject.Subject("model", folder, task, None, Path(tempfile.gettempdir()))
-    wrong = prediction.problems(replace(model.asked, file=Path(data).expanduser()), plain=form in ("pytorch", "bf16"))
+    file = Path(data).expanduser()
+    asked = replace(model.asked, file=file, max_length=max_length)
+    wrong = prediction.problems(asked, plain=form in ("pytorch", "bf16"))
     wrong += [
-        f"{folder / name} is damaged: it is not what was exported; export it again."
+        f"{folder / name} is missing or damaged: it is not what was exported; export it again."
         for name, sha in sums.items()
         if not (folder / name).is_file() or files.checksum(folder / name) != sha
     ]
     if wrong:
         raise ValueError(" ".join(wrong))
+    table = rows.read(file, model.task.head)
+    rows.write(table, Path(os.devnull), out.suffix)  # what the format does not hold is said before hours of answers
     with Display("predict", enabled=not json) as display:
-        table = rows.answered(
-            model, form, Path(data).expanduser(), threads, max_length,
+        columns, cut = rows.answered(
+            model, form, file, threads, max_length,
             lambda done, of, examples: display.show("predict", None, done, of, examples),
         )  # fmt: skip
     with files.fresh(out) as aside:
-        rows.write(table, aside, out.suffix)
+        rows.write(table.assign(**columns), aside, out.suffix)
+    if cut:
+        said = f"{cut} of {len(table)} rows are longer than the model reads: only their beginning counts"
+        print(said, file=sys.stderr)
     if json:
         arguments.print_json({"file": out, "task": task["name"], "split": None, "rows": len(table), "form": form})
     else:
@@ -133,7 +143,7 @@ VERB = Command(
         "root": Key("local data root; empty: KDEXP_DATA", ""),
         "device": Key("cpu, cuda, or auto", "auto"),
         "max_length": Key("tokens after which an input is cut; empty: as the model was trained", "", kind=_length),
-        "threads": Key("threads that compute", "1", kind=arguments.whole),
+        "threads": Key("threads that compute", "1", kind=arguments.positive),
         "json": arguments.JSON,
     },
 )

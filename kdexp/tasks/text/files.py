@@ -83,13 +83,14 @@ def _names(path: Path) -> tuple[str, ...]:
     return tuple(next(iter(rows), {}))
 
 
-def read(path: Path, columns: list[str]) -> Table:
-    """Read some columns completely.
+def read(path: Path, columns: list[str] | None) -> Table:
+    """Read some columns completely; None = all of them, those that only later objects of a JSON file have too.
 
     Raises:
         ValueError: a column is missing or there twice, or the file is damaged; says which columns or lines there are.
     """
     present = header(path)
+    everything, columns = columns is None, present if columns is None else columns
     missing = [c for c in columns if c not in present]
     if missing:
         said = f"has no column {', '.join(missing)}; it has {', '.join(present)}"
@@ -102,11 +103,11 @@ def read(path: Path, columns: list[str]) -> Table:
             return _read_parquet(path, columns)
         if path.suffix in (".csv", ".tsv"):
             return _read_csv(path, columns, present)
-        if path.suffix == ".json":
-            rows = _objects(path)
-            return Table(path, {c: [row.get(c) for row in rows] for c in columns})
-        numbered = list(_lines(path))
-        return Table(path, {c: [row.get(c) for _, row in numbered] for c in columns}, [line for line, _ in numbered])
+        numbered = [(0, row) for row in _objects(path)] if path.suffix == ".json" else list(_lines(path))
+        rows, lines = [row for _, row in numbered], [line for line, _ in numbered if line]
+        if everything:
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+        return Table(path, {c: [row.get(c) for row in rows] for c in columns}, lines)
 
 
 def separated_otherwise(path: Path, present: list[str]) -> str:
@@ -226,13 +227,17 @@ def _csv(file: Any, path: Path) -> Iterator[tuple[int, list[str]]]:
 def _read_csv(path: Path, columns: list[str], present: list[str]) -> Table:
     wanted = [present.index(c) for c in columns]
     out: dict[str, list[Any]] = {c: [] for c in columns}
-    lines = []
+    lines, empty = [], None
     with open(path, encoding="utf-8-sig", newline="") as file:
         rows = _csv(file, path)
         next(rows)
         for line, row in rows:
             if not row:
+                empty = empty or line
                 continue
+            if empty and len(present) == 1:
+                how = "remove it" if path.suffix == ".tsv" else 'write "" for a row without text, or remove it'
+                raise ValueError(f"line {empty} is empty, and a row of one column may be meant or none: {how}")
             if len(row) != len(present):
                 why = "" if path.suffix == ".tsv" else ": put a text that holds commas in quotes"
                 raise ValueError(f"line {line} has {len(row)} fields, the header has {len(present)}{why}")
