@@ -438,3 +438,100 @@ def test_texts_are_cut_where_the_model_was_trained(tokenizer, positions, length,
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"model_max_length": tokenizer}))
     asked = replace(student(place), folder=tmp_path).asked
     assert predict.context(asked).max_length == length
+
+
+# --- exports: what is said of them is so ------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ("text,label\ngood,mine\nbad,bad\n", "label 'mine' is neither one of"),
+        ("text,label\ngood,good\n", "validation of task=toy has one row"),
+    ],
+)
+def test_rows_that_cannot_be_scored_leave_nothing(rows, expected, place, tmp_path):
+    shutil.copytree(place / "data", tmp_path / "data")
+    (tmp_path / "data" / "validation.csv").write_text(rows)
+    one = student(place)
+    one = replace(one, settings=one.settings | {"folder": str(tmp_path / "data")})
+    with pytest.raises(ConfigError, match=expected):
+        export.deliver([one], [], tmp_path / "out", 1, False, say=lambda line: None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_answers_nothing_leaves_no_folder(place, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(place / "model", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["classifier.weight"][:] = float("nan")
+    save_file(weights, tmp_path / "model" / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ValueError, match="outputs on validation are not finite"):
+        export.deliver(
+            [replace(student(place), folder=tmp_path / "model")], [], tmp_path / "out", 1, False, lambda line: None
+        )
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_is_missing_or_a_file_in_the_way_is_said_before(place, tmp_path):
+    shutil.copytree(place / "model", tmp_path / "model", ignore=shutil.ignore_patterns("tokenizer*"))
+    with pytest.raises(ConfigError, match="no tokenizer can be loaded"):
+        export.deliver(
+            [replace(student(place), folder=tmp_path / "model")], [], tmp_path / "out", 1, False, lambda line: None
+        )
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "file").write_text("mine")
+    assert export.problems([student(place)], [], tmp_path / "file") == [
+        f"out={tmp_path / 'file'} is a file: name a folder."
+    ]
+
+
+def test_times_are_of_batches_of_the_size_that_is_said(place, tmp_path, monkeypatch):
+    """Validation has 48 rows: a second batch of 16 would be told as one of 32."""
+    seen = {}
+
+    def measure(form, folder, settings, texts, threads):
+        seen.update({size: [len(one["input_ids"]) for one in some] for size, some in timing._read(texts).items()})
+        return {}
+
+    monkeypatch.setattr(timing, "measure", measure)
+    export.deliver([student(place)], [], tmp_path / "out", 1, True, say=lambda line: None)
+    assert seen == {1: [1] * 48, 32: [32, 32]}
+
+
+def test_rows_that_changed_since_the_run_are_told(place):
+    one = student(place)
+    sha = one.task.fingerprint(None, one.cache)
+    assert replace(one, result={"task": {"data_hash": sha}}).notes == one.notes == []
+    (said,) = replace(one, result={"task": {"data_hash": "0" * 64}}).notes
+    assert "not those of the run, whose content was 000000000000" in said and sha[:12] in said
+
+
+def test_a_run_is_judged_on_its_own_task_and_data(place, tmp_path, capsys):
+    run = tmp_path / "mine"
+    (run / ".hydra").mkdir(parents=True)
+    settings_ = student(place).settings
+    (run / ".hydra" / "config.yaml").write_text(json.dumps({"task": settings_, "data": {"root": "/its/root"}}))
+    told = {"run": {}, "task": {}, "scores": {}, "student": {"weights": str(place / "model")}, "cost": {}}
+    results.write(run, told)
+    assert commands.main(["export", str(run), f"out={tmp_path / 'out'}", "task=sst2"]) == 2
+    assert "task=sst2 has no effect" in capsys.readouterr().err and not (tmp_path / "out").exists()
+    assert [one.root for one in subject.of_run(run, None, tmp_path, {})] == ["/its/root"]
+    assert [one.root for one in subject.of_run(run, "/mine", tmp_path, {})] == ["/mine"]
+
+
+def test_an_interval_leaves_draws_out_on_which_the_metric_is_not_defined(place):
+    one = student(place)
+    task = build(one.settings | {"metric": "roc_auc", "metrics": ["roc_auc"]})
+    labels = np.array([1] + [0] * 11)  # a third of all draws has no example of class 1
+    logits = np.stack([np.zeros(12), np.linspace(1, -1, 12)], axis=1).astype(np.float32)
+    low, high = intervals.interval(task, {"logits": logits}, {"label": labels})
+    assert low == high == 1.0
+
+
+def test_a_card_does_not_call_a_model_distilled_whose_origin_is_unknown(place):
+    row = export.Row("student", "pytorch", 0.5, 0.4, 0.6)
+    said = card.text(student(place), [row], [])
+    assert "a classification model" in said and "distilled" not in said and "distillation" not in said
+    assert 'pipeline("text-classification", model="pytorch", truncation=True)' in said

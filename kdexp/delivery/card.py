@@ -35,22 +35,27 @@ def text(subject: Subject, rows: Sequence[Row], table: Sequence[str]) -> str:
     task, head = subject.task, subject.task.head
     plain = next(row for row in rows if row.who == subject.who and row.form == "pytorch")
     pipeline = PIPELINES.get(head.auto_class)
-    front = ["---", "library_name: transformers", "tags: [knowledge-distillation, kdexp]"]
+    cut = ", truncation=True" if pipeline == "text-classification" else ""
+    kind, tags = head.name, "kdexp"
+    if subject.result:
+        kind, tags = f"distilled {kind}", "knowledge-distillation, kdexp"
+    front = ["---", "library_name: transformers", f"tags: [{tags}]"]
     front += [f"pipeline_tag: {TAGS[head.auto_class]}"] if head.auto_class in TAGS else []
     made = (
         [*_made(subject.result), *_command(subject)]
         if subject.result
         else ["Not made by a run that kdexp knows: its origin is unknown."]
     )
+    call = f'ask = pipeline("{pipeline}", model="pytorch"{cut})'
     use = (
-        ["```python", "from transformers import pipeline", "", f'ask = pipeline("{pipeline}", model="pytorch")', "```"]
+        ["```python", "from transformers import pipeline", "", call, "```"]
         if pipeline
         else [f"Load it with transformers' `{head.auto_class}`."]
     )
     names = head.label_names
     return "\n".join(
         [
-            *front, "---", "", f"# {subject.name}: a distilled {head.name} model", "", *made, "", "## How well", "",
+            *front, "---", "", f"# {subject.name}: a {kind} model", "", *made, "", "## How well", "",
             f"{task.metric} {100 * plain.score:.1f} (95 % interval over new examples {100 * plain.low:.1f} to "
             f"{100 * plain.high:.1f}) on the validation split of {subject.name}.", "", *table, "",
             "## How to use it", "", *use, "",

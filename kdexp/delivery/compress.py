@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from kdexp.common import files
 from kdexp.delivery import card, export, subject, table
 from kdexp.delivery.subject import Subject
@@ -82,8 +80,7 @@ def _subjects(study: Path, chosen: Sequence[dict[str, Any]], root: str | None, c
     students, teachers = list[Subject](), list[Subject]()
     for one in chosen:
         folder = study / one["run"]
-        config = yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())
-        student, *rest = subject.of_run(folder, root or config["data"]["root"], cache, {})
+        student, *rest = subject.of_run(folder, root, cache, {})
         students.append(replace(student, who=one["size"], place=one["size"]))
         teachers += rest
     return students + teachers[:1]

@@ -6,6 +6,7 @@ fails leaves nothing and stops no other.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -65,11 +66,9 @@ def problems(subjects: Sequence[Subject], names: Sequence[str], out: Path) -> li
     wrong = [text for subject in subjects for text in predict.problems(subject.asked)]
     wrong += [f"forms={name} {lacking}" for name in names if (lacking := forms.form(name).missing())]
     wrong += subjects[0].task.problems(subjects[0].root)
-    if out.exists() and any(out.iterdir()):
-        wrong.append(f"out={out} is there already and not empty: name another folder.")
-    if not out.parent.is_dir():
-        wrong.append(f"out={out}: there is no folder {out.parent}.")
-    elif not wrong:
+    wrong += _place_problems(out)
+    wrong += [] if wrong else [text for one in subjects for text in _row_problems(one)]
+    if not wrong:
         weights = [path for one in subjects if one.place is not None for path in forms.form(PLAIN).files(one.folder)]
         need = (len(names) + 1) * sum(path.stat().st_size for path in weights)
         free = shutil.disk_usage(out.parent).free
@@ -79,6 +78,28 @@ def problems(subjects: Sequence[Subject], names: Sequence[str], out: Path) -> li
                 "forms, or choose another disk."
             )
     return wrong
+
+
+def _place_problems(out: Path) -> list[str]:
+    if out.exists() and not out.is_dir():
+        return [f"out={out} is a file: name a folder."]
+    if out.exists() and any(out.iterdir()):
+        return [f"out={out} is there already and not empty: name another folder."]
+    if not out.parent.is_dir():
+        return [f"out={out}: there is no folder {out.parent}."]
+    place = out if out.exists() else out.parent
+    return [] if os.access(place, os.W_OK) else [f"out={out}: nothing may be written to {place}: name another folder."]
+
+
+def _row_problems(subject: Subject) -> list[str]:
+    """Say why rows, or the tokenizer that reads them, cannot be used."""
+    try:
+        count = len(next(iter(subject.data["validation"].truths.values())))
+    except ConfigError as error:
+        return error.problems
+    except ValueError as error:
+        return [f"{subject.folder}: {error}"]
+    return [] if count > 1 else [f"validation of task={subject.task.name} has one row: a score takes more."]
 
 
 def deliver(
@@ -106,19 +127,28 @@ def deliver(
     wrong = problems(subjects, chosen, out)
     if wrong:
         raise ConfigError(wrong)
+    empty = not out.exists()
     out.mkdir(exist_ok=True)
-    rows = list[Row]()
-    for subject in subjects:
-        with tempfile.TemporaryDirectory(dir=out, prefix=".") as place:
-            made = _forms(subject, chosen, Path(place), say)
-            _time(subject, made, Path(place), threads if timed else 0, say)
-            if subject.place is not None:
-                (out / subject.place).mkdir(exist_ok=True)
-                for row in made:
-                    if not row.failed and forms.form(row.form).files(Path(place) / row.form):
-                        (Path(place) / row.form).rename(out / subject.place / row.form)
-        rows += made
-    return rows
+    try:
+        return [row for subject in subjects for row in _delivered(subject, chosen, out, threads if timed else 0, say)]
+    finally:
+        if empty and not any(out.iterdir()):  # nothing could be made
+            out.rmdir()
+
+
+def _delivered(
+    subject: Subject, names: Sequence[str], out: Path, threads: int, say: Callable[[str], None]
+) -> list[Row]:
+    """Make, check and time a model's forms, and put them where they belong."""
+    with tempfile.TemporaryDirectory(dir=out, prefix=".") as place:
+        made = _forms(subject, names, Path(place), say)
+        _time(subject, made, Path(place), threads, say)
+        if subject.place is not None:
+            (out / subject.place).mkdir(exist_ok=True)
+            for row in made:
+                if not row.failed and forms.form(row.form).files(Path(place) / row.form):
+                    (Path(place) / row.form).rename(out / subject.place / row.form)
+    return made
 
 
 def _forms(subject: Subject, names: Sequence[str], place: Path, say: Callable[[str], None]) -> list[Row]:
@@ -205,7 +235,7 @@ def _time(subject: Subject, rows: Sequence[Row], place: Path, threads: int, say:
     batches = {
         size: [
             {name: value.numpy() for name, value in batch.inputs.items()}
-            for batch, _ in zip(subject.sample("validation", size), range(most), strict=False)
+            for batch, _ in zip(subject.sample("validation", size, full=True), range(most), strict=False)
         ]
         for size, most in MOST.items()
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,8 @@ def interval(
     task: Task, predictions: Predictions, truths: Targets, other: Predictions | None = None
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval over examples of the task's metric, 95 %.
+
+    Draws on which the metric is not defined are left out.
 
     Args:
         task: says how answers are scored.
@@ -36,15 +39,22 @@ def interval(
 
         def statistic(index: np.ndarray) -> float:
             few = _rows(truths, index)
-            score = task.evaluate(_rows(predictions, index), few)[task.metric]
-            return score - (task.evaluate(_rows(other, index), few)[task.metric] if other is not None else 0.0)
+            try:
+                score = task.evaluate(_rows(predictions, index), few)[task.metric]
+                return score - (task.evaluate(_rows(other, index), few)[task.metric] if other is not None else 0.0)
+            except ValueError:  # not defined there, such as an area under a curve where all are of one class
+                return float("nan")
 
     n = len(next(iter(truths.values())))
-    drawn = stats.bootstrap(
-        (np.arange(n),), statistic, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile",
-        vectorized=False, rng=np.random.default_rng(1),
-    )  # fmt: skip
-    return float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of an interval that is taken from what was drawn, below
+        drawn = stats.bootstrap(
+            (np.arange(n),), statistic, n_resamples=RESAMPLES, confidence_level=LEVEL, method="percentile",
+            vectorized=False, rng=np.random.default_rng(1),
+        )  # fmt: skip
+    scores = drawn.bootstrap_distribution
+    low, high = np.quantile(scores[np.isfinite(scores)], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def _contributions(task: Task, predictions: Predictions, truths: Targets) -> np.ndarray | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from kdexp.common import results
 from kdexp.common.registry import build
@@ -83,12 +84,23 @@ class Subject:
     @property
     def notes(self) -> list[str]:
         """What has to be known of the rows that scores are taken on."""
-        return [said for _, said in self.task.marks(self.root)]
+        before = ((self.result or {}).get("task") or {}).get("data_hash")
+        now = self.task.fingerprint(self.root, self.cache) if before else None
+        said = f"they are not those of the run, whose content was {str(before)[:12]}; theirs is {str(now)[:12]}"
+        return [said for _, said in self.task.marks(self.root)] + ([said] if now != before else [])
 
-    def sample(self, split: str, batch: int = BATCH, seed: int = 0) -> Iterator[Batch]:
-        """Return batches of a split in a random order that is always the same."""
+    def sample(self, split: str, batch: int = BATCH, seed: int = 0, full: bool = False) -> Iterator[Batch]:
+        """Return batches of a split in a random order that is always the same.
+
+        Args:
+            split: its name.
+            batch: examples a batch.
+            seed: of the order.
+            full: the last batch is filled up with the first examples, so that each has as many as its time is said of.
+        """
         data = self.data[split]
         order = np.random.default_rng(seed).permutation(len(data))
+        order = np.resize(order, -(-len(order) // batch) * batch) if full else order
         return (data.collate(order[start : start + batch]) for start in range(0, len(order), batch))
 
 
@@ -97,7 +109,8 @@ def of_run(folder: Path, root: str | None, cache: Path, settings: dict[str, Any]
 
     Args:
         folder: of a run, or of a saved model.
-        root, cache: as :class:`Subject` has them.
+        root: local data root; None = a run's own.
+        cache: as :class:`Subject` has it.
         settings: of the task, for a saved model.
 
     Raises:
@@ -106,6 +119,7 @@ def of_run(folder: Path, root: str | None, cache: Path, settings: dict[str, Any]
     weights, own = predict.of_run(folder)
     if own is None:
         return [Subject("student", weights, settings, root, cache)]
+    root = root or yaml.safe_load((folder / ".hydra" / "config.yaml").read_text())["data"]["root"]
     result = results.read(folder)
     taught = (result or {}).get("teacher")
     stage = weights.parent / str(taught["key"]) if taught and taught.get("key") else None

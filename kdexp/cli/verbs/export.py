@@ -33,10 +33,15 @@ def export(
     if wrong:
         raise ValueError(" ".join(wrong))
     cache = Path(os.environ.get("KDEXP_STORE", "multirun/.store")) / "cache"
-    own = (folder / "result.json").is_file() and not task
-    chosen = {} if own else settings.task(task, None)
-    subjects = subject.of_run(folder, root or os.environ.get("KDEXP_DATA"), cache, chosen)
     run = folder if (folder / "result.json").is_file() else None
+    chosen = {} if run else settings.task(task, None)
+    place = root or (None if run else os.environ.get("KDEXP_DATA"))
+    subjects = subject.of_run(folder, place, cache, chosen)
+    if run and task not in ("", subjects[0].settings["name"]):
+        raise ValueError(
+            f"task={task} has no effect: {folder} is a run of task={subjects[0].settings['name']}, whose student "
+            "answers that; leave task= out"
+        )
     if wrong := registry.problems(register, uri, subjects[0], run):
         raise ValueError(" ".join(wrong))
     try:
@@ -88,7 +93,7 @@ KEYS: dict[str, Any] = {
     "out": Key("folder to make; it gets a folder a form, table.md, README.md"),
     "forms": Key("forms beside pytorch, with commas: bf16, onnx, onnx_int8, ...", "onnx,onnx_int8", kind=_forms),
     "task": Key("one of conf/task; empty: the run's own", ""),
-    "root": Key("local data root; empty: KDEXP_DATA", ""),
+    "root": Key("local data root; empty: the run's own, of a saved model KDEXP_DATA", ""),
     "threads": Key("threads of each form while it is timed", "1", kind=arguments.positive),
     "timed": Key("measure latency, throughput and memory", "true", ("true", "false"), arguments.truth),
     "teacher": Key("put the teacher's forms into the table too", "true", ("true", "false"), arguments.truth),
