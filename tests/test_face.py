@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 import kdexp
 from kdexp.cli import words
 from kdexp.face import calls, spelling, studies
+from kdexp.face.process import Answer
 from tests.conftest import program_environment, sentence
 
 
@@ -133,6 +135,12 @@ def test_data_are_a_task_a_folder_or_frames(here: Path):
     for data, sentence_ in (("one.csv", "is one file: put train and validation"), ("absent", "is no folder here")):
         with pytest.raises(kdexp.ConfigError, match=sentence_):
             calls._data(data, {}, None, None)
+    for given, said in (
+        ({**frames, "test": frame(range(4))}, "data has test, which no run reads: it reads train, validation"),
+        ({**frames, "train": pd.concat([frame(range(4))] * 2, axis=1)}, "cannot be written as JSON lines .*unique"),
+    ):
+        with pytest.raises(kdexp.ConfigError, match=said):
+            calls._data(given, {}, None, None)
     with pytest.raises(kdexp.ConfigError, match="a pandas DataFrame is needed"):
         calls._data({"train": [1]}, {}, None, None)  # type: ignore[dict-item]
 
@@ -161,6 +169,29 @@ def test_a_run_has_one_value(here: Path):
     assert [problem.partition(": this is one run; kdexp.study")[0] for problem in caught.value.problems] == [
         "seed=[1, 2]", "-m", "+experiment=quickstart",
     ]  # fmt: skip
+
+
+def test_what_cannot_be_asked_is_said_by_the_call(here: Path):
+    for data, keys, said in (
+        ({"text": ["good"]}, {}, "data is a dict: give a data frame"),
+        (["good"], {}, "model=mine is no run and no exported form: say which task"),
+        (["good"], {"task": "sst3"}, "task=sst3 is unknown. Did you mean sst2?"),
+        (["good"], {"out": "a.csv"}, "out='a.csv': answers are returned here"),
+        (pd.DataFrame({"text": ["good", 1]}), {}, "data is a data frame that Parquet does not hold"),
+    ):
+        with pytest.raises(kdexp.ConfigError, match=re.escape(said)):
+            kdexp.predict("mine", data, **keys)
+
+
+def test_what_fails_after_the_forms_is_not_nothing(here: Path, monkeypatch: pytest.MonkeyPatch):
+    (here / "out").mkdir()
+    pd.DataFrame({"model": ["student"], "form": ["pytorch"], "failed": [""]}).to_csv(here / "out" / "table.csv")
+    answer = Answer(1, None, ["register=mails: MLflow does not take it"])
+    words: list[str] = []
+    monkeypatch.setattr(calls, "ask", lambda given, show: words.extend(given) or answer)
+    with pytest.raises(RuntimeError, match="register=mails: MLflow does not take it"):
+        kdexp.export("a=b", "out", register="mails")
+    assert words == ["export", "model=a=b", "out=out", "register=mails"]
 
 
 # --- the program itself ----------------------------------------------------------------------------------------------
@@ -215,9 +246,11 @@ def test_a_run_says_how_it_did_and_where_it_is(run: kdexp.Run):
 
 def test_predictions_are_rows_as_the_command_writes_them(run: kdexp.Run):
     rows = frame(range(100, 104)).drop(columns="label").set_index(pd.Index([7, 8, 9, 10]))
+    rows["kind"], rows["count"] = pd.Categorical(list("abab")), pd.array([1, None, 2**53 + 1, 4], "Int64")
     answers = kdexp.predict(run, rows)
-    assert list(answers) == ["text", "prediction", "p(bad)", "p(good)"] and list(answers.index) == [7, 8, 9, 10]
-    assert calls._rows(run.folder, rows["text"], None).equals(rows.reset_index(drop=True))
+    assert list(answers) == ["text", "kind", "count", "prediction", "p(bad)", "p(good)"]
+    pd.testing.assert_frame_equal(answers[["text", "kind", "count"]], rows)
+    assert calls._rows(run.folder, rows["text"], None).equals(rows[["text"]].reset_index(drop=True))
     with pytest.raises(kdexp.ConfigError, match="3, which is no text"):
         kdexp.predict(run, ["a", 3])
 

@@ -15,7 +15,7 @@ import yaml
 
 from kdexp.cli.words import CONFIG_PATH
 from kdexp.common import files
-from kdexp.common.problems import ConfigError
+from kdexp.common.problems import ConfigError, near
 from kdexp.config import choices
 from kdexp.config.identity import ROOT
 from kdexp.delivery.forms import RECORD, SHAPE
@@ -140,17 +140,22 @@ def predict(model: Place | Run, data: Any, show: bool = False, **keys: Any) -> p
     import pandas as pd
 
     folder = Path(model.folder if isinstance(model, Run) else model)
+    if "out" in keys:
+        raise ConfigError([f"out={keys['out']!r}: answers are returned here, not written; leave it out."])
     with tempfile.TemporaryDirectory() as place:
         file = data
         if not isinstance(data, str | PathLike):
             rows = data if isinstance(data, pd.DataFrame) else _rows(folder, data, keys.get("task"))
             file = Path(place) / "rows.parquet"
-            rows.to_parquet(file, index=False)
+            try:
+                rows.to_parquet(file, index=False)
+            except (ValueError, TypeError, OverflowError) as error:  # of pandas, or of PyArrow
+                raise ConfigError([f"data is a data frame that Parquet does not hold ({error})."]) from error
         out = Path(place) / "answers.parquet"
-        ask(["predict", str(folder), *spelling.plain({"data": fspath(file), "out": out, **keys})], show)
+        ask(["predict", *spelling.plain({"model": folder, "data": fspath(file), "out": out, **keys})], show)
         answers = pd.read_parquet(out)
-    if isinstance(data, pd.DataFrame):
-        answers.index = data.index
+    if isinstance(data, pd.DataFrame):  # its own columns come back as they were given
+        return data.assign(**{name: answers[name].to_numpy() for name in answers.columns[data.shape[1] :]})
     return answers
 
 
@@ -171,12 +176,14 @@ def export(
         RuntimeError: forms could not be made; the others, and the plain one, are there.
     """
     folder = Path(model.folder if isinstance(model, Run) else model)
-    answer = ask(["export", str(folder), *spelling.plain({"out": fspath(out), "forms": forms, **keys})], show)
+    answer = ask(["export", *spelling.plain({"model": folder, "out": fspath(out), "forms": forms, **keys})], show)
     made = Export(Path(out).expanduser().absolute())
     if answer.code:
         if not (made.folder / "table.csv").is_file():
             raise answer.failure()
         failed = made.table.dropna(subset="failed")
+        if failed.empty:  # what came after the forms
+            raise answer.failure()
         each = [f"{row.model} as {row.form} could not be made: {row.failed}" for row in failed.itertuples()]
         raise RuntimeError(f"{made.folder}: " + "; ".join(each))
     return made
@@ -223,7 +230,7 @@ def _data(
     chosen, values = (None, task) if isinstance(task, Mapping) else (task, {})
     words: list[str] = []
     if isinstance(data, Mapping):
-        data = _written(data)
+        data = _written(data, {"train", "validation", *values.get("files", {})})
     if data is not None and fspath(data) in _known("task"):
         if chosen not in (None, data):
             raise ConfigError(
@@ -255,13 +262,23 @@ def _no_folder(place: Path) -> str:
     return f"data={str(place)!r} is no folder here, and none of conf/task: {', '.join(_known('task'))}."
 
 
-def _written(frames: Mapping[str, pd.DataFrame]) -> Path:
-    """Write data frames to a folder that is named by their content, so that the same frames are the same run."""
-    texts = {}
+def _written(frames: Mapping[str, pd.DataFrame], read: set[str]) -> Path:
+    """Write data frames to a folder that is named by their content, so that the same frames are the same run.
+
+    Args:
+        frames: by split.
+        read: the splits that a run looks at.
+    """
+    texts, idle = {}, sorted(map(str, frames.keys() - read))
+    if idle:
+        raise ConfigError([f"data has {', '.join(idle)}, which no run reads: it reads {', '.join(sorted(read))}."])
     for split, frame in frames.items():
         if not hasattr(frame, "to_json"):
             raise ConfigError([f"data[{split!r}] is a {type(frame).__name__}: a pandas DataFrame is needed."])
-        texts[str(split)] = frame.to_json(orient="records", lines=True, force_ascii=False)
+        try:
+            texts[str(split)] = frame.to_json(orient="records", lines=True, force_ascii=False)
+        except (ValueError, TypeError, OverflowError) as error:
+            raise ConfigError([f"data[{split!r}] cannot be written as JSON lines ({error})."]) from error
     content = hashlib.sha256(json.dumps(texts, sort_keys=True).encode()).hexdigest()[:16]
     folder = Path(ROOT) / FRAMES / content
     for split, text in texts.items():
@@ -273,18 +290,24 @@ def _rows(folder: Path, texts: Iterable[str], task: Any) -> pd.DataFrame:
     """Return texts as rows under the name that a model's task reads."""
     import pandas as pd
 
+    if isinstance(texts, Mapping):
+        raise ConfigError([f"data is a {type(texts).__name__}: give a data frame (pandas.DataFrame(data)), or texts."])
     listed = [texts] if isinstance(texts, str) else list(texts)
     odd = [text for text in listed if not isinstance(text, str)]
     if odd:
         raise ConfigError([f"data has {odd[0]!r}, which is no text: give texts, a data frame, or a file."])
     record = files.read_record(folder / RECORD, SHAPE)
     path = folder / ".hydra" / "config.yaml"
+    if task and task not in _known("task"):
+        raise ConfigError([f"task={task} is unknown.{near(task, _known('task'))}"])
     if task:
         settings = yaml.safe_load((Path(CONFIG_PATH) / "task" / f"{task}.yaml").read_text(encoding="utf-8"))
     elif record:
         settings = record["task"]
+    elif path.is_file():
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))["task"]
     else:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))["task"] if path.is_file() else {}
+        raise ConfigError([f"model={folder} is no run and no exported form: say which task it answers (task=NAME)."])
     columns = settings.get("columns") or []
     if len(columns) != 1:
         raise ConfigError([
