@@ -303,6 +303,8 @@ def test_intervals_hold_what_they_say():
     assert 87 <= held <= 100
     same = intervals.interval(task, {"logits": logits}, {"label": labels}, {"logits": 3 * logits})
     assert same == (0.0, 0.0), "forms that decide alike do not differ, whatever the labels"
+    whole = intervals.interval(task, {"logits": np.eye(2)[labels]}, {"label": labels})
+    assert whole == pytest.approx((0.025 ** (1 / n), 1.0)), "none of 120 was wrong; the next one may be"
 
 
 def test_the_command_writes_table_and_card(place, tmp_path, capsys):
@@ -412,7 +414,7 @@ def test_numbers_that_cannot_be_meant_are_refused(word, expected, delivered, ask
         ("tokenizer_config.json", '{"model_max', "tokenizer_config.json is damaged"),
         ("tokenizer_config.json", '{"model_max_length": [1]}', "tokenizer_config.json is damaged"),
         ("result.json", "{}", "result.json is damaged (it has no run)"),
-        ("model.onnx", None, "model.onnx is missing or damaged"),
+        ("model.onnx", None, "model.onnx is missing: it is not what was exported"),
     ],
 )
 def test_damaged_files_are_named(file, content, expected, delivered, asked, tmp_path):

@@ -20,7 +20,9 @@ def interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval over examples of the task's metric, 95 %.
 
-    Draws on which the metric is not defined are left out.
+    Draws on which the metric is not defined are left out. Where every answer is right, or none, no draw differs from
+    another, which tells nothing of new examples: then the exact binomial interval is returned (Clopper and Pearson,
+    Biometrika 1934).
 
     Args:
         task: says how answers are scored.
@@ -46,6 +48,9 @@ def interval(
                 return float("nan")
 
     n = len(next(iter(truths.values())))
+    if rows is not None and other is None and rows.min() == rows.max() and rows[0] in (0.0, 1.0):
+        exact = stats.binomtest(int(rows.sum()), n).proportion_ci(LEVEL)
+        return float(exact.low), float(exact.high)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of an interval that is taken from what was drawn, below
         drawn = stats.bootstrap(

@@ -95,7 +95,8 @@ def _table(
     asked = replace(model.asked, file=file, max_length=max_length)
     wrong = prediction.problems(asked, plain=form in ("pytorch", "bf16"))
     wrong += [
-        f"{folder / name} is missing or damaged: it is not what was exported; export it again."
+        f"{folder / name} is {'damaged' if (folder / name).is_file() else 'missing'}: it is not what was exported; "
+        "export it again."
         for name, sha in sums.items()
         if not (folder / name).is_file() or files.checksum(folder / name) != sha
     ]
