@@ -74,8 +74,11 @@ def test_from_a_classifier_to_files_that_run_without_kdexp(kdexp, words, tmp_pat
 def test_what_a_delivery_lacks_is_said_before_anything_is_run(kdexp, words, tmp_path):
     done = kdexp([*words, "hydra.sweeper.deliver.forms=[onnx,tflite]"])
     assert done.returncode == 2 and "there is no form 'tflite'; there are pytorch, bf16, onnx" in done.stderr
-    done = kdexp([*words, "teacher.source=path:absent"])
+    more = ["hydra.sweeper.tolerance=-1", "hydra.sweeper.deliver.threads=0"]
+    done = kdexp([*words, "teacher.source=path:absent", *more])
     assert done.returncode == 2 and "absent" in done.stderr and "Traceback" not in done.stderr
+    assert "3 things must change" in done.stderr, done.stderr
+    assert all(word.removeprefix("hydra.") in done.stderr for word in more), done.stderr
     assert not (tmp_path / "multirun").exists()
 
 

@@ -58,16 +58,16 @@ class Race(Grid):
             SystemExit: code 1, nothing can be chosen.
             kdexp.launch.base.Interrupted: a person stopped it.
         """
-        scale = str(self.master.get("scale", "full"))
+        scale, problems = str(self.master.get("scale", "full")), self._unmeant()
         try:
             launcher = make_launcher(OmegaConf.to_container(self.master.hydra.launcher, resolve=True))  # type: ignore[arg-type]
             budget = read_budget(self.master.get("budget"))
             points = self.points(arguments)
-            problems = launcher.problems(devices(points), each(points)) + self._problems(points)
-        except ConfigError:
-            raise
+            problems += launcher.problems(devices(points), each(points)) + self._problems(points)
+        except ConfigError as error:
+            raise ConfigError(problems + error.problems) from error
         except ValueError as error:
-            raise ConfigError([str(error)]) from error
+            raise ConfigError([*problems, str(error)]) from error
         if problems:
             raise ConfigError(problems)
         source = Runners(points, budget, points[0].run_dir.parent)
@@ -80,10 +80,15 @@ class Race(Grid):
         if unsent or not chosen or (source.failed and not self.deliver):
             raise SystemExit(1)
 
+    def _unmeant(self) -> list[str]:
+        """Say what is wrong with the race's own settings."""
+        wrong = self._undeliverable()
+        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or not self.tolerance >= 0:
+            wrong.append(f"hydra.sweeper.tolerance={self.tolerance}: a share from 0 on is wanted, such as 0.01.")
+        return wrong
+
     def _problems(self, points: list[RunSpec]) -> list[str]:
         wrong = []
-        if isinstance(self.tolerance, bool) or not isinstance(self.tolerance, int | float) or self.tolerance < 0:
-            wrong.append(f"hydra.sweeper.tolerance={self.tolerance}: a share from 0 on is wanted, such as 0.01.")
         selections = {point.config.selection for point in points}
         if selections != {"heldout"}:
             wrong.append(
@@ -93,7 +98,6 @@ class Race(Grid):
         tasks = {point.labels["task"] for point in points}
         if len(tasks) > 1:
             wrong.append(f"task={','.join(sorted(tasks))}: a race is about one task; give each a study of its own.")
-        wrong += self._undeliverable()
         seeds = {len(recipe.runs) for recipes in _sizes(points).values() for recipe in recipes}
         if len(seeds) > 1:
             wrong.append(
