@@ -16,11 +16,8 @@ PIPELINES = {
     "AutoModelForTokenClassification": "token-classification",
     "AutoModelForImageClassification": "image-classification",
 }
-"""Transformers' classes of models -> the pipeline that runs them (version 5 has none for questions and choices)."""
-TAGS = PIPELINES | {
-    "AutoModelForQuestionAnswering": "question-answering",
-    "AutoModelForMultipleChoice": "multiple-choice",
-}
+"""Transformers' classes of models -> the pipeline that runs them (version 5 has none for questions)."""
+TAGS = PIPELINES | {"AutoModelForQuestionAnswering": "question-answering"}
 """The same -> the hub's name of their task."""
 
 
