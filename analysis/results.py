@@ -38,8 +38,8 @@ study was planned for; its p is corrected by Holm over the study's primary claim
 stated before the runs.
 
 Where a study's line below names `sst2_test`, it asks on SST-2 alone: 12,000 rows of train, a tenth of them held out,
-and the original SST's 1,821 test sentences to be scored on. A verdict holds for this task. Two others were tried and left
-out, both for what their students' seeds do and not for what a method does there: QNLI's part at hand leaves some
+and the original SST's 1,821 test sentences to be scored on. A verdict holds for this task. Two others were tried and
+left out, both for what their students' seeds do and not for what a method does there: QNLI's part at hand leaves some
 students at chance, and on the embedded task, whose validation asks about other modules than train has, the seeds of one
 cell lie so far apart that a study of this size sees nothing but a collapse.
 """
