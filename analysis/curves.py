@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .collect import Collected, history
-from .figures import COLOURS, drawn
+from .figures import COLOURS, drawn, looks
 
 SELECTING = ("selection/", "heldout/", "validation/")
 NOT_MATCHED = {"train/loss", "train/rate", "train/grad_norm", "train/ce", "train/kd", "train/finetune"}
@@ -95,13 +95,11 @@ def learning_curves(found: Collected, history: pd.DataFrame) -> Figure | None:
         return None
     merged = merged[merged["key"] == prefix + merged["metric"]].assign(value=lambda frame: frame["value"] * 100)
     panels = list(merged.groupby(["task", "init"], sort=False))
-    objectives = list(dict.fromkeys(merged["objective"]))
     figure, axes = _panels(len(panels))
+    look = looks(found.runs["objective"])
     for axis, ((task, init), group) in zip(axes, panels, strict=True):
-        for number, objective in enumerate(objectives):
-            part = group[group["objective"] == objective]
-            if len(part):
-                _line(axis, part, COLOURS[number % len(COLOURS)], drawn(objective))
+        for objective, part in group.groupby("objective", sort=False):
+            _line(axis, part, look[objective][0], drawn(objective))
         axis.set_title(drawn(f"{task}, init {init}"), fontsize=8)
         axis.set_ylabel(drawn(f"{group['metric'].iloc[0]} x 100"), fontsize=7)
         _plain(axis)

@@ -7,6 +7,7 @@ lines, cividis for areas.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from pathlib import Path
 
 import matplotlib
@@ -28,6 +29,13 @@ def drawn(text: str) -> str:
     """Plain text for a figure: nothing in it is mathematics, and a legend shows it whatever it begins with."""
     words = one_line(str(text)).replace("$", r"\$")
     return f" {words}" if words.startswith("_") else words
+
+
+def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Colour and marker of each name; the same names look the same in every figure, whatever order they come in."""
+    return {
+        name: (COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(sorted(set(names)))
+    }
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
@@ -116,7 +124,7 @@ def dots(grid: Grid) -> Figure:
     """The effect of the init: averages with 95 % intervals, one line an objective, one position an init."""
     inits, objectives, place = _axes(grid)
     figure = Figure(figsize=(max(4.0, 1.1 * len(inits) + 2.5), 3.4), layout="constrained")
-    axis = figure.subplots()
+    axis, look = figure.subplots(), looks(objectives)
     for number, objective in enumerate(objectives):
         xs, ys, below, above = [], [], [], []
         for position, init in enumerate(inits):
@@ -127,7 +135,7 @@ def dots(grid: Grid) -> Figure:
                 ys.append(cell.mean)
                 below.append(0 if math.isnan(cell.low) else cell.mean - cell.low)
                 above.append(0 if math.isnan(cell.low) else cell.high - cell.mean)
-        colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+        colour, marker = look[objective]
         axis.errorbar(
             xs, ys, yerr=[below, above], color=colour, marker=marker, capsize=2, linewidth=1, label=drawn(objective)
         )
@@ -205,10 +213,10 @@ def pareto(grid: Grid, cost: str) -> Figure | None:
         return None
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     axis = figure.subplots()
-    objectives = list(dict.fromkeys(row.labels[grid.keys.index("objective")] for row in rows))
+    look = looks(_axes(grid)[1])
     for row in rows:
-        number = objectives.index(row.labels[grid.keys.index("objective")])
-        axis.plot(row.extras[cost], row.average.mean, MARKERS[number % 8], color=COLOURS[number % 8])  # type: ignore[union-attr]
+        colour, marker = look[row.labels[grid.keys.index("objective")]]
+        axis.plot(row.extras[cost], row.average.mean, marker, color=colour)  # type: ignore[union-attr]
     front, best = [], -math.inf
     for row in sorted(rows, key=lambda r: (r.extras[cost], -r.average.mean)):  # type: ignore[union-attr]
         if row.average.mean > best:  # type: ignore[union-attr]

@@ -53,6 +53,7 @@ LAZY = {
     "kdexp/launch/child.py": "a worker sets its environment before the libraries read it",
     "kdexp/launch/preload.py": "the forkserver's list",
     "kdexp/methods/base.py": "the registry of methods and actions",
+    "analysis/plan.py": "dry=true of a study without claims need not load what judges them",
     **dict.fromkeys(
         (
             "analysis/chosen.py",

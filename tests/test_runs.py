@@ -110,11 +110,9 @@ def test_the_launcher_named_as_one_of_hydras_own_is_taken_without_a_word(kdexp, 
 
 
 def test_help_and_cfg(kdexp):
-    began = time.monotonic()
     done = kdexp(["--help"], cold=True)
     assert done.returncode == 0 and "att_kl" in done.stdout and "A whole study" in done.stdout
     assert kdexp(["--cfg", "job"], cold=True).returncode == 0
-    assert time.monotonic() - began < 20
 
 
 def test_a_teacher_that_cannot_teach_is_refused(kdexp, overrides, tmp_path):

@@ -91,6 +91,7 @@ def install(conf: str, sweepers: Iterable[str]) -> None:
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
     from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
     from hydra._internal.sources_registry import SourcesRegistry
+    from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.core.plugins import Plugins
     from omegaconf import DictConfig, OmegaConf
 
@@ -131,16 +132,29 @@ def install(conf: str, sweepers: Iterable[str]) -> None:
         """Hydra's composition; what it puts together is judged."""
 
         refused: ConfigError | None = None
+        mode: tuple[Any, DictConfig] | None = None  # what was asked to learn the mode, and what was composed for it
 
-        def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        def load_configuration(
+            self, config_name: Any, overrides: Any, run_mode: Any, from_shell: Any = True,
+            validate_sweep_overrides: Any = True,
+        ) -> DictConfig:  # fmt: skip
             if self.refused is not None:
                 raise self.refused
+            asked = (config_name, list(overrides), run_mode, from_shell)
+            held, self.mode = self.mode, None
+            if held is not None and held[0] == asked:
+                parsed = OverridesParser.create(config_loader=self).parse_overrides(overrides)
+                self.validate_sweep_overrides_legal(overrides=parsed, run_mode=run_mode, from_shell=from_shell)
+                return held[1]
             try:
-                return self._judged(*args, **kwargs)
+                composed = self._judged(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
             except ConfigError as error:
-                if kwargs.get("validate_sweep_overrides") is False:  # Hydra looks for the mode, and takes no refusal
+                if not validate_sweep_overrides:  # Hydra looks for the mode, and takes no refusal
                     self.refused = error
                 raise
+            if not validate_sweep_overrides:  # a grid is composed with the same words right after
+                self.mode = asked, composed
+            return composed
 
         def _judged(self, *args: Any, **kwargs: Any) -> DictConfig:
             self.size, self.references = OWN_SIZE, 0

@@ -33,6 +33,8 @@ from kdexp.sweep.status import counted
 from kdexp.tracking import following
 from kdexp.train import forecast
 
+MOST_LISTED = 60  # values of a key that dry=true shows one by one
+
 
 def command() -> str:
     """Return the command that a person typed, to be typed again; secrets are left out."""
@@ -162,9 +164,9 @@ def show(name: str, points: list[RunSpec], states: dict[str, str], launcher: Lau
     console.print(f"study {name}: {len(points)} runs ({counted(counts)})", markup=False)
     for key in LABELS:
         values = dict.fromkeys(point.labels[key] for point in points)
-        console.print(f"  {key:<10} {len(values):>3}  {', '.join(values)}", markup=False)
-    seeds = dict.fromkeys(str(point.config.seed) for point in points)
-    console.print(f"  {'seed':<10} {len(seeds):>3}  {', '.join(seeds)}", markup=False)
+        console.print(f"  {key:<10} {len(values):>3}  {listed(list(values))}", markup=False)
+    seeds = dict.fromkeys(point.config.seed for point in points)
+    console.print(f"  {'seed':<10} {len(seeds):>3}  {listed(list(seeds))}", markup=False)
     _, shared = shared_stages(points)
     for stage, amount in Counter(stage for stage, _ in shared.values()).items():
         users = sum(n for other, n in shared.values() if other == stage)
@@ -191,6 +193,15 @@ def show(name: str, points: list[RunSpec], states: dict[str, str], launcher: Lau
     for line in outlook(name, points):
         console.print(line, markup=False)
     console.print("dry=true: nothing was run or written")
+
+
+def listed(values: list[Any]) -> str:
+    """Return values in a line: whole numbers in a row by their ends, and of very many others the first."""
+    if len(values) > 4 and all(type(v) is int for v in values) and values == [*range(values[0], values[-1] + 1)]:
+        return f"{values[0]} to {values[-1]}"
+    shown = values if len(values) <= MOST_LISTED else values[: MOST_LISTED // 2]
+    rest = len(values) - len(shown)
+    return ", ".join(map(str, shown)) + (f" and {rest} more" if rest else "")
 
 
 def outlook(name: str, points: list[RunSpec]) -> list[str]:

@@ -105,6 +105,23 @@ def test_curves_read_stages_on_one_axis_and_survive_a_torn_line(study: Path, tmp
     assert curves.matching_losses(found, history[history["key"] == "train/loss"]) is None
 
 
+def test_a_method_has_one_colour_in_all_figures_of_a_study(study: Path) -> None:
+    found = collect("quickstart", study, "folders")
+    history = curves.histories(found)
+
+    def drawn(figure) -> dict[str, str]:
+        out = {}
+        for axis in figure.axes:
+            for line, label in zip(*axis.get_legend_handles_labels(), strict=True):
+                out[label] = line.get_color() if hasattr(line, "get_color") else line.lines[0].get_color()
+        return out
+
+    effect = drawn(figures.dots(build(found)))
+    assert len(set(effect.values())) == len(effect) == found.runs["objective"].nunique()
+    found.runs = found.runs.iloc[::-1]
+    assert drawn(curves.learning_curves(found, history.iloc[::-1])) == effect
+
+
 def test_curves_come_from_mlflow_where_the_files_are_gone(tmp_path: Path) -> None:
     import mlflow
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis import plan
+from analysis import plan, sight
 from analysis.collect import collect
 from analysis.power import Design, minimum_effect
 from tests.analysis.program import Program
@@ -27,7 +27,7 @@ def points(program: Program, seeds: int = 3, objectives: tuple[str, ...] = ("kd"
 
 
 def test_claims_see_what_their_design_sees(tmp_path: Path) -> None:
-    found = {one.id: one for one in plan.sights(points(Program(tmp_path)), "quickstart", 1.2)}
+    found = {one.id: one for one in sight.sights(points(Program(tmp_path)), "quickstart", 1.2)}
     helps = found["distilling_helps"]  # averaged over two starts: two cells on each side
     by_hand = minimum_effect(Design(3, (1.2,), 6, (0.5, 0.5, -0.5, -0.5), family=2))
     assert (helps.sees, helps.primary, helps.tasks) == (pytest.approx(by_hand), True, ("sst2",))
@@ -40,7 +40,7 @@ def test_claims_see_what_their_design_sees(tmp_path: Path) -> None:
 
 
 def test_a_study_that_cannot_decide_says_what_could(tmp_path: Path) -> None:
-    few, many = (plan.sights(points(Program(tmp_path), seeds), "mine", 1.0) for seeds in (2, 3))
+    few, many = (sight.sights(points(Program(tmp_path), seeds), "mine", 1.0) for seeds in (2, 3))
     one = next(sight for sight in few if sight.id == "distilling_helps")
     assert math.isinf(one.sees) and "a verdict needs 3 seeds" in str(one)
     two = next(sight for sight in many if sight.id == "distilling_helps")
@@ -48,7 +48,7 @@ def test_a_study_that_cannot_decide_says_what_could(tmp_path: Path) -> None:
     assert (
         str(two) == f"distilling_helps (exploratory, sst2): sees {two.sees:.1f} points; 1 would need {two.needed} seeds"
     )
-    enough = plan.sights(points(Program(tmp_path), two.needed), "mine", 1.0)
+    enough = sight.sights(points(Program(tmp_path), two.needed), "mine", 1.0)
     assert next(sight for sight in enough if sight.id == "distilling_helps").sees <= 1.0
 
 
@@ -61,11 +61,11 @@ def test_the_spread_comes_from_an_earlier_study(tmp_path: Path) -> None:
     for result in program.results:
         write_run(tmp_path, result)
     write_points(tmp_path, "s", program.results)
-    std = plan.spread(collect("s", tmp_path, "folders"))
+    std = sight.spread(collect("s", tmp_path, "folders"))
     assert std == {"sst2": pytest.approx(1.0, abs=0.4)}
-    assert plan.sights(points(Program(tmp_path)), "mine", std)[0].sees > 0
+    assert sight.sights(points(Program(tmp_path)), "mine", std)[0].sees > 0
     with pytest.raises(ValueError, match="no positive value for sst2"):
-        plan.sights(points(Program(tmp_path)), "mine", {"rte": 1.0})
+        sight.sights(points(Program(tmp_path)), "mine", {"rte": 1.0})
 
 
 def test_a_grid_without_finished_runs_is_told_in_spreads(tmp_path: Path) -> None:
@@ -86,9 +86,9 @@ def test_a_grid_is_judged_by_the_spread_of_finished_runs_beside_it(tmp_path: Pat
     for result in program.results:
         write_run(tmp_path, result)
     write_points(tmp_path, "s", program.results)
-    std = plan.spread(collect("s", tmp_path, "folders"))["sst2"]
+    std = sight.spread(collect("s", tmp_path, "folders"))["sst2"]
     head, *lines = plan.outlook(points(Program(tmp_path)), "quickstart", tmp_path)
     assert f"sst2 {std:.1f} (from s)" in head
-    wanted = [str(one) for one in plan.sights(points(Program(tmp_path)), "quickstart", std) if one.primary]
+    wanted = [str(one) for one in sight.sights(points(Program(tmp_path)), "quickstart", std) if one.primary]
     assert lines == [f"         {line}" for line in wanted]
     assert "1.5 would need" in lines[0]

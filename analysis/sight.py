@@ -1,7 +1,8 @@
 """What a grid could decide, before it is run: each claim's smallest effect that the study would find.
 
 A point is what a run would be: ``{"labels": ..., "science": ..., "seed": ...}`` as its result would say it. How much a
-run varies has to be known: :func:`spread` reads it from finished runs. ``dry=true`` prints :func:`outlook`.
+run varies has to be known: :func:`spread` reads it from finished runs. ``dry=true`` prints :func:`outlook`, asked by
+:mod:`analysis.plan`.
 """
 
 from __future__ import annotations
@@ -66,13 +67,11 @@ def spread(collected: Collected, metric: str = "chosen", least: int = 1) -> dict
 
 
 def outlook(points: Sequence[Mapping[str, Any]], study: str, root: Path) -> list[str]:
-    """What ``dry=true`` says: for each primary claim the smallest effect that the grid would find, power 0.8.
+    """For each primary claim the smallest effect that the grid would find, power 0.8.
 
     The spread of a run is read from the finished runs of the study, or of the studies beside it that have the same
-    tasks; where there are none, effects are multiples of it. Empty for a study without primary claims.
+    tasks; where there are none, effects are multiples of it.
     """
-    if not designs.entry(study)[0].primary:
-        return []
     tasks = sorted({str(point["labels"]["task"]) for point in points})
     known, sources = _known_spreads(root, study, tasks)
     if set(known) == set(tasks):
