@@ -33,9 +33,7 @@ def drawn(text: str) -> str:
 
 def looks(names: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of each name; the same names look the same in every figure, whatever order they come in."""
-    return {
-        name: (COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(sorted(set(names)))
-    }
+    return {name: (COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]) for n, name in enumerate(sorted(set(names)))}
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -56,6 +56,7 @@ class _Place:
     """Where the model computes: in full precision."""
 
     device: torch.device
+    asked: Callable[[int, int, int], None]
     cast: torch.dtype | None = None
 
 
@@ -114,9 +115,9 @@ def predict(asked: Asked, show: Callable[[int, int, int], None]) -> tuple[str, s
     if wrong:
         raise ConfigError(wrong)
     data, head = asked.task.unseen(context(asked), asked.split, asked.file), asked.task.head
-    place = _Place(torch.device(machine.decide_device(asked.device)))
+    place = _Place(torch.device(machine.decide_device(asked.device)), show)
     model = models.restore(asked.folder, head).to(place.device)
-    answers = evaluate.collect(model, data, head, place, head.predictions, show=show)
+    answers = evaluate.collect(model, data, head, place, head.predictions)
     return asked.task.sheet(data.gather(answers), data, asked.split)
 
 

@@ -5,9 +5,21 @@ from __future__ import annotations
 import logging
 import sys
 import time
+from dataclasses import dataclass
 from typing import Any
 
 log = logging.getLogger("kdexp")
+EVERY = 10  # seconds between two lines of a log
+
+
+@dataclass
+class _Seen:
+    """A phase since this process was first told of it: when, at which update, how far it is, and examples since."""
+
+    began: float
+    before: int
+    step: int
+    examples: int = 0
 
 
 class Display:
@@ -23,7 +35,7 @@ class Display:
         self.bar: Any = None
         self.enabled = enabled and sys.stderr.isatty()
         self.tasks: dict[str, Any] = {}
-        self.started: dict[str, tuple[float, int]] = {}
+        self.seen: dict[str, _Seen] = {}
         self.said = time.monotonic()
 
     def __enter__(self) -> Display:
@@ -60,17 +72,20 @@ class Display:
 
         Without a student they are batches that a teacher was asked.
         """
-        now = time.monotonic()
-        first, seen = self.started.setdefault(stage, (now, 0))
-        self.started[stage] = (first, seen + examples)
-        rate = (seen + examples) / max(now - first, 1e-3)
-        loss = None if student is None else student.last.get("train/loss")
-        info = f"{rate:,.0f} ex/s" + ("" if loss is None else f"  loss {loss:.4f}")
+        now, seen = time.monotonic(), self.seen.get(stage)
+        if seen is None or step < seen.step or (student is None and step == seen.step):
+            seen = self.seen[stage] = _Seen(now, step, step)  # a phase's first, or one that goes on after a pause
+        else:
+            seen.examples += examples
+        seen.step, spent, done = step, max(now - seen.began, 1e-3), step - seen.before
+        info = [f"{seen.examples / spent:,.0f} ex/s"] if done else []
+        if student is not None and "train/loss" in student.last:
+            info.append(f"loss {student.last['train/loss']:.4f}")
         if self.bar is not None:
             if stage not in self.tasks:
                 self.tasks[stage] = self.bar.add_task(stage, total=total, info="")
-            self.bar.update(self.tasks[stage], completed=step, info=info)
-        if now - self.said >= 10 or step == total:
+            self.bar.update(self.tasks[stage], completed=step, total=total, info="  ".join(info))
+        if now - self.said >= EVERY or (step == total and student is not None):
             self.said = now
-            left = (total - step) * (now - first) / max(step, 1)
-            log.info("%s %d/%d %s, %.0f s left", stage, step, total, info, left)
+            left = [f"{(total - step) * spent / done:.0f} s left"] if done else []
+            log.info("%s %d/%d %s", stage, step, total, "  ".join([*info, *left]))

@@ -62,6 +62,10 @@ class RunContext:
         """The dtype of autocast, None for full precision."""
         return torch.bfloat16 if self.dtype == "bf16" else None
 
+    def asked(self, done: int, total: int, examples: int) -> None:
+        """Show how far a model is with the examples that it is asked."""
+        self.show("answering", None, done, total, examples)
+
     def task(self) -> Task:
         """Make the run's task."""
         return build(self.config.task)

@@ -32,6 +32,9 @@ class Place(Protocol):
     def cast(self) -> torch.dtype | None:
         """The dtype of autocast, None for full precision."""
 
+    def asked(self, done: int, total: int, examples: int) -> None:
+        """Hear that a model has answered ``done`` of ``total`` batches, the last one of so many examples."""
+
 
 def peak_memory_mb(device: torch.device) -> float:
     """Return the peak memory of this process (CPU) or of the device, in MiB."""
@@ -50,14 +53,12 @@ def collect(
     context: Place,
     keep: Callable[[Features, Batch], Mapping[str, Tensor]],
     rows: np.ndarray | None = None,
-    show: Callable[[int, int, int], None] = lambda done, total, examples: None,
 ) -> dict[str, Any]:
     """Run a model over a split, without dropout, and keep something of every example.
 
     Args:
         keep: what is kept of a batch, by name, each (B, ...).
         rows: examples to run, in the order that is returned; None = all.
-        show: told the batches that are done, how many there are, and the examples of the last one.
 
     Returns:
         By name, an array (n, ...), or a list of n arrays where shapes differ between batches.
@@ -76,7 +77,7 @@ def collect(
                 places = kept.setdefault(name, [None] * len(rows))
                 for place, value in zip(index, values.cpu().numpy(), strict=True):
                     places[place] = value
-            show(number, len(batches), len(index))
+            context.asked(number, len(batches), len(index))
     return {name: _joined(values) for name, values in kept.items()}
 
 
