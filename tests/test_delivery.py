@@ -21,7 +21,7 @@ from kdexp.cli import commands, settings
 from kdexp.common import results
 from kdexp.common.problems import ConfigError
 from kdexp.common.registry import build
-from kdexp.delivery import card, export, form, forms, intervals, subject, timing
+from kdexp.delivery import card, export, form, forms, intervals, subject, table, timing
 from kdexp.run import predict
 from tests.conftest import sentence
 from tests.test_predict import classifier
@@ -190,14 +190,17 @@ def asked(tmp_path, capsys):
     return ask
 
 
-def test_one_flipped_byte_in_a_form_is_named(delivered, asked, tmp_path):
+@pytest.mark.parametrize("file", ["model.onnx", "tokenizer.json", "config.json"])
+def test_one_flipped_byte_in_a_form_is_named(file, delivered, asked, tmp_path):
+    """Another letter of the vocabulary is another model too, and nothing but its checksum tells."""
     folder = tmp_path / "onnx"
     shutil.copytree(delivered[0] / "onnx", folder)
-    content = bytearray((folder / "model.onnx").read_bytes())
-    content[len(content) // 2] ^= 1
-    (folder / "model.onnx").write_bytes(content)
+    content = bytearray((folder / file).read_bytes())
+    place = next(n for n in range(len(content) // 2, len(content)) if chr(content[n]).isalpha())
+    content[place] ^= 1
+    (folder / file).write_bytes(content)
     code, said = asked(folder)
-    assert code == 2 and "model.onnx is damaged" in said and not (tmp_path / "a.csv").exists()
+    assert code == 2 and f"{file} is damaged" in said and not (tmp_path / "a.csv").exists(), said
 
 
 @pytest.mark.parametrize("name", ["onnx", "pytorch"])
@@ -500,6 +503,25 @@ def test_times_are_of_batches_of_the_size_that_is_said(place, tmp_path, monkeypa
     monkeypatch.setattr(timing, "measure", measure)
     export.deliver([student(place)], [], tmp_path / "out", 1, True, say=lambda line: None)
     assert seen == {1: [1] * 48, 32: [32, 32]}
+
+
+def test_a_form_that_cannot_be_timed_is_delivered_and_named(place, tmp_path, monkeypatch):
+    """Its process may be killed for memory; what was made and checked stays."""
+
+    def measure(form, folder, settings, texts, threads):
+        if form == "onnx":
+            raise RuntimeError("timing onnx failed: Killed")
+        return {"latency_ms": {"1": 2.0, "32": 9.0}, "p95_ms": {"1": 3.0, "32": 9.5}, "examples_per_s": 3.0,
+                "memory_mb": 7.0}  # fmt: skip
+
+    monkeypatch.setattr(timing, "measure", measure)
+    rows = export.deliver([student(place)], ["onnx"], tmp_path / "out", 1, True, say=lambda line: None)
+    assert [(row.form, bool(row.times), row.untimed) for row in rows] == [
+        ("pytorch", True, ""), ("onnx", False, "timing onnx failed: Killed"),
+    ]  # fmt: skip
+    assert (tmp_path / "out" / "onnx" / "model.onnx").is_file()
+    told = table.lines(rows, "accuracy", {"hardware": "here", "threads": 1, "notes": []})
+    assert "- student as onnx could not be timed: timing onnx failed: Killed" in told
 
 
 def test_rows_that_changed_since_the_run_are_told(place):

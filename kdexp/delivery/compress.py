@@ -72,7 +72,7 @@ def deliver(
         out.rename(study / f"{FOLDER}.{number}")
         say(f"{out} was made of other runs, or asked for otherwise: it is kept as {FOLDER}.{number}")
     begun.rename(out)
-    return told, not any(row.failed for row in rows)
+    return told, not any(row.failed or row.untimed for row in rows)
 
 
 def _subjects(study: Path, chosen: Sequence[dict[str, Any]], root: str | None, cache: Path) -> list[Subject]:

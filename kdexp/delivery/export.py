@@ -46,6 +46,7 @@ class Row:
         apart: largest difference of two outputs from the plain form's.
         size: bytes of the files that hold the weights.
         times: as :func:`kdexp.delivery.timing.measure` returns them; {} = not timed.
+        untimed: why it could not be timed; '' = it was, or nobody asked.
         failed: why there is no such form; '' = there is.
     """
 
@@ -58,6 +59,7 @@ class Row:
     apart: float = 0.0
     size: int = 0
     times: dict[str, Any] = field(default_factory=dict)
+    untimed: str = ""
     failed: str = ""
 
 
@@ -223,7 +225,7 @@ def _write(form: Form, subject: Subject, folder: Path, place: Path) -> None:
     record = {
         "form": folder.name,
         "task": subject.settings,
-        "files": {path.name: files.checksum(path) for path in form.files(folder)},
+        "files": {path.name: files.checksum(path) for path in sorted(folder.iterdir())},
     }
     files.write_record(folder / RECORD, record)
 
@@ -243,7 +245,10 @@ def _time(subject: Subject, rows: Sequence[Row], place: Path, threads: int, say:
     for row in rows:
         if not row.failed:
             say(f"{subject.who}: timing {row.form}")
-            row.times = timing.measure(row.form, place / row.form, subject.settings, place / "texts.npz", threads)
+            try:
+                row.times = timing.measure(row.form, place / row.form, subject.settings, place / "texts.npz", threads)
+            except RuntimeError as error:
+                row.untimed = str(error)
     (place / "texts.npz").unlink()
 
 

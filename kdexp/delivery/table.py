@@ -23,6 +23,7 @@ def lines(rows: Sequence[Row], metric: str, stated: dict[str, Any]) -> list[str]
     told = ["| " + " | ".join(head) + " |", "|---|---|" + "---:|" * (len(head) - 2)]
     told += ["| " + " | ".join(_cells(row)) + " |" for row in rows if not row.failed]
     told += ["", *(f"- {row.who} as {row.form} could not be made: {row.failed}" for row in rows if row.failed)]
+    told += [f"- {row.who} as {row.form} could not be timed: {row.untimed}" for row in rows if row.untimed]
     note = "Scores on validation with 95 % intervals over new examples; differences are taken example by example."
     if any(row.times for row in rows):
         note += (
@@ -68,7 +69,7 @@ def _flat(row: Row) -> dict[str, Any]:
             for size in ("1", "32")
         },
         "examples_per_s": times.get("examples_per_s"), "memory_mb": times.get("memory_mb"), "size_bytes": row.size,
-        "failed": row.failed,
+        "failed": row.failed, "untimed": row.untimed,
     }  # fmt: skip
 
 

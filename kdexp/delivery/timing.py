@@ -47,7 +47,8 @@ def measure(form: str, folder: Path, settings: dict[str, Any], texts: Path, thre
         capture_output=True, text=True, env=env, check=False,
     )  # fmt: skip
     if done.returncode:
-        raise RuntimeError(f"timing {form} failed: {(done.stderr or done.stdout).strip()[-500:]}")
+        printed = " ".join((done.stderr or done.stdout).split())
+        raise RuntimeError(f"timing {form} failed: {printed[-500:]}")
     told: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return told
 

@@ -54,7 +54,7 @@ def export(
     for path in (target / "README.md", target / delivery.PLAIN / "README.md"):
         files.write_text(path, card.text(subjects[0], rows, told))
     _report(target, told, json)
-    failed = any(row.failed for row in rows)
+    failed = any(row.failed or row.untimed for row in rows)
     if register:
         plain, scores = target / delivery.PLAIN, {metric: rows[0].score}
         try:

@@ -7,7 +7,7 @@ import pkgutil
 RECORD = "kdexp.json"
 """What a form's folder says of itself, for ``python -m kdexp predict``."""
 SHAPE = {"form": str, "task": dict, "files": dict}
-"""Its keys: the form, the task's settings, and the sha256 of each file that holds weights."""
+"""Its keys: the form, the task's settings, and the sha256 of each file that was written with it."""
 
 
 def names() -> list[str]:
