@@ -12,10 +12,11 @@ Both are averaged over seeds; the gap between them is what the first protocol ad
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from . import cli
+from . import cli, records
 from .tables import collected, write
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ ROW = ("objective", "init", "student", "task")
 
 def chosen(found: Collected) -> pd.DataFrame:
     """Return a line for each method and task, scores x100: both protocols' means over seeds, their gap, n, points.
+
+    ``picked`` names what held-out rows chose, in the settings that differ between the points: the choice of most seeds,
+    and of how many, where they do not agree.
 
     Raises:
         ValueError: runs without scores on held-out rows, or a grid of one point.
@@ -48,11 +52,13 @@ def chosen(found: Collected) -> pd.DataFrame:
     for labels, cell in runs.groupby(list(ROW), sort=False):
         seeds = cell.groupby("seed")
         best = seeds["validation"].max()
-        honest = cell.loc[seeds["heldout"].idxmax()].set_index("seed")["validation"]
+        choices = cell.loc[seeds["heldout"].idxmax()]
+        honest = choices.set_index("seed")["validation"]
         points = int(seeds.size().max())
         line = dict(zip(ROW, labels, strict=True)) | {"metric": str(cell["metric"].iloc[0]), "points": points}
         line |= {"n": len(best), "best_of_grid": 100 * best.mean(), "chosen": 100 * honest.mean()}
         line |= {"chosen_std": 100 * honest.std(), "gap": 100 * (best.mean() - honest.mean())}
+        line |= {"picked": _picked(list(cell["settings"]), list(choices["settings"]))}
         lines.append(line)
     frame = pd.DataFrame(lines)
     if (frame["points"] < 2).all():
@@ -62,9 +68,17 @@ def chosen(found: Collected) -> pd.DataFrame:
     return frame
 
 
+def _picked(points: list[str], choices: list[str]) -> str:
+    """Say which point the seeds chose."""
+    keys = records.differing(points)
+    words = [", ".join(f"{key}={records.settings_of(text).get(key)}" for key in keys) for text in choices]
+    most, times = Counter(words).most_common(1)[0]
+    return most + (f" ({times} of {len(words)} seeds)" if times < len(words) else "")
+
+
 def markdown(frame: pd.DataFrame, study: str) -> str:
     """Return the lines as a table for people."""
-    head = [*ROW, "metric", "n", "points", "best of grid on validation", "chosen on held-out train", "gap"]
+    head = [*ROW, "metric", "n", "points", "best of grid on validation", "chosen on held-out train", "gap", "picked"]
     rows = [
         [
             *(str(line[key]) for key in ROW),
@@ -74,6 +88,7 @@ def markdown(frame: pd.DataFrame, study: str) -> str:
             f"{line['best_of_grid']:.1f}",
             f"{line['chosen']:.1f}" + (f" ± {line['chosen_std']:.1f}" if line["n"] > 1 else ""),
             f"{line['gap']:+.1f}",
+            str(line["picked"]),
         ]
         for line in frame.to_dict("records")
     ]
@@ -84,7 +99,8 @@ def markdown(frame: pd.DataFrame, study: str) -> str:
             "",
             *("| " + " | ".join(row) + " |" for row in table),
             "",
-            "n seeds, each with its own choice among the points; mean (± sample std) over seeds, x100.",
+            "n seeds, each with its own choice among the points; mean (± sample std) over seeds, x100; picked: what held-out rows "
+            "chose.",
         ]
     )
 

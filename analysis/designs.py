@@ -35,7 +35,28 @@ class Study:
 
 
 HOWTO = ("howto", "distilling", "intermediate")
+AGNOSTIC = (
+    "One student a stage, so that seeds are those of the fine-tuning alone: whether another run of the stage would say "
+    "the same is not asked. A stage is 1,500 updates of 16 short sequences here, 100,000 of 1,024 in the paper."
+)
 STUDIES = {
+    "agnostic_init": Study(
+        "How to Distill your BERT, Table 4: on raw text, from random weights or from the teacher's lowest layers.",
+        ("agnostic",),
+        (
+            "agnostic.stage_helps.random",
+            "agnostic.stage_helps.first",
+            "agnostic.att_mse_over_hid_seq.random",
+            "agnostic.first_over_random.att_mse",
+        ),
+        silent=AGNOSTIC,
+    ),
+    "agnostic_objectives": Study(
+        "How to Distill your BERT, Table 2: what a student of random weights should match on raw text.",
+        ("agnostic",),
+        ("agnostic.att_mse_over_hid_seq.random", "agnostic.att_mse_over_hid_cls.random"),
+        silent=AGNOSTIC,
+    ),
     "capacity_gap": Study(
         "Capacity gap: a small student of teachers of several depths, of an assistant, and along checkpoints.",
         ("capacity", "distilling"),
@@ -110,6 +131,16 @@ STUDIES = {
             "howto.att_mse_over_kd.spread",
             "howto.att_kl_over_hid_seq.spread",
             "distilling_helps",
+        ),
+    ),
+    "objectives_all": Study(
+        "All objectives side by side: same teacher, start and budget.",
+        ("distilling", "intermediate"),
+        ("distilling_helps",),
+        "methods",
+        silent=(
+            "No weight was searched for long: an objective that loses here may have been given the wrong one. Where "
+            "two rows share a letter, the runs cannot tell them apart, which is not to say that they are equal."
         ),
     ),
     "pea_kd": Study(

@@ -35,7 +35,21 @@ def test_each_seed_chooses_for_itself(tmp_path: Path) -> None:
     assert line["best_of_grid"] == pytest.approx(100 * (0.90 + 0.71) / 2)
     assert line["chosen"] == pytest.approx(100 * (0.68 + 0.71) / 2)
     assert line["gap"] == pytest.approx(11.0)
-    assert "| 2 | 3 | 80.5 | 69.5 ± 2.1 | +11.0 |" in markdown(chosen(found), "grid")
+    assert "| 2 | 3 | 80.5 | 69.5 ± 2.1 | +11.0 | recipe.learning_rate=2e-05 |" in markdown(chosen(found), "grid")
+
+
+def test_what_most_seeds_chose_is_named_with_their_number(tmp_path: Path) -> None:
+    planted(tmp_path)
+    results = []
+    for number, kept in enumerate((0.9, 0.1, 0.2)):
+        result = make_result("grid", "rte", "finetune", "agnostic", 3, shift=number / 100)
+        result["science"]["recipe"]["learning_rate"] = (1 + number) * 1e-5
+        result["scores"] = {"validation": {"accuracy": 0.5}, "heldout": {"accuracy": kept}}
+        results.append(result)
+        write_run(tmp_path, result)
+    found = collect("grid", tmp_path, "folders", mixture="allow", incomplete="allow")
+    [line] = chosen(found).to_dict("records")
+    assert line["n"] == 3 and line["picked"] == "recipe.learning_rate=2e-05 (2 of 3 seeds)"
 
 
 def test_what_cannot_be_chosen_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
