@@ -99,8 +99,8 @@ def markdown(frame: pd.DataFrame, study: str) -> str:
             "",
             *("| " + " | ".join(row) + " |" for row in table),
             "",
-            "n seeds, each with its own choice among the points; mean (± sample std) over seeds, x100; picked: what held-out rows "
-            "chose.",
+            "n seeds, each with its own choice among the points; mean (± sample std) over seeds, x100; picked: what "
+            "held-out rows chose.",
         ]
     )
 

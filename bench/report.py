@@ -143,8 +143,8 @@ def _details(results: list[dict[str, Any]]) -> list[str]:
             lines.append(
                 _row(
                     [
-                        f"{cell['task']} {cell['objective']} {cell['model']}, {cell['batch']}{_met(cell)}", name, f"{value:.1f}",
-                        f"{cpu:.1f}",
+                        f"{cell['task']} {cell['objective']} {cell['model']}, {cell['batch']}{_met(cell)}", name,
+                        f"{value:.1f}", f"{cpu:.1f}",
                         f"{(max(rounds) - min(rounds)) / median(rounds):.0%}", padding, f"{one['memory_mb']:.0f}",
                         f"{doing / 1e9:.0f}" if doing else "", f"{doing / peak:.0%}" if doing and peak else "",
                     ]

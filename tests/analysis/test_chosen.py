@@ -11,7 +11,7 @@ from analysis.collect import collect
 from tests.analysis.synthetic import make_result, write_points, write_run
 
 
-def planted(root: Path, heldout: bool = True) -> None:
+def planted(root: Path, heldout: bool = True) -> list[dict]:
     """Two seeds, three learning rates; validation and held-out rows disagree about the best of them."""
     values = {1: [(0.60, 0.70), (0.65, 0.68), (0.50, 0.90)], 2: [(0.61, 0.62), (0.66, 0.71), (0.50, 0.60)]}
     results = []
@@ -25,6 +25,7 @@ def planted(root: Path, heldout: bool = True) -> None:
             results.append(result)
             write_run(root, result)
     write_points(root, "grid", results)
+    return results
 
 
 def test_each_seed_chooses_for_itself(tmp_path: Path) -> None:
@@ -39,15 +40,15 @@ def test_each_seed_chooses_for_itself(tmp_path: Path) -> None:
 
 
 def test_what_most_seeds_chose_is_named_with_their_number(tmp_path: Path) -> None:
-    planted(tmp_path)
-    results = []
+    results = planted(tmp_path)
     for number, kept in enumerate((0.9, 0.1, 0.2)):
         result = make_result("grid", "rte", "finetune", "agnostic", 3, shift=number / 100)
         result["science"]["recipe"]["learning_rate"] = (1 + number) * 1e-5
         result["scores"] = {"validation": {"accuracy": 0.5}, "heldout": {"accuracy": kept}}
         results.append(result)
         write_run(tmp_path, result)
-    found = collect("grid", tmp_path, "folders", mixture="allow", incomplete="allow")
+    write_points(tmp_path, "grid", results)
+    found = collect("grid", tmp_path, "folders", mixture="allow")
     [line] = chosen(found).to_dict("records")
     assert line["n"] == 3 and line["picked"] == "recipe.learning_rate=2e-05 (2 of 3 seeds)"
 
