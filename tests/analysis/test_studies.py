@@ -19,12 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_all_are_there() -> None:
     assert SCRIPTS == [
+        "agnostic_init",
+        "agnostic_objectives",
         "capacity_gap",
         "checkpoint_search",
         "embedding_layers",
         "init_ablation",
         "lgtm_glue",
         "objective_study",
+        "objectives_all",
         "pea_kd",
         "pkd_glue",
         "pro_kd_cifar",
@@ -34,6 +37,11 @@ def test_all_are_there() -> None:
         "ted_glue",
         "ted_squad",
     ]
+
+
+def test_studies_of_methods_show_what_they_cost() -> None:
+    plain = {name for name, study in designs.STUDIES.items() if study.layout != "methods"}
+    assert plain == {"agnostic_init", "agnostic_objectives", "init_ablation", "objective_study", "quickstart"}
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -50,7 +58,7 @@ def test_a_finished_study_becomes_tables(name: str, tmp_path: Path, capsys: pyte
     assert main([f"root={tmp_path}", "source=folders", "figure=no"]) == 0
     out = capsys.readouterr().out
     assert f"### {name}\n" in out and f"### {name}: claims" in out and "kd" in out
-    assert ("parameters (M)" in out) == (name not in ("quickstart", "init_ablation", "objective_study"))
+    assert ("parameters (M)" in out) == (designs.STUDIES[name].layout == "methods")
     assert main([f"root={tmp_path}", "source=folders", "study=other"]) == 2
     assert main(["--help"]) == 0
 
