@@ -14,7 +14,19 @@ import torch
 
 from kdexp.cli import commands, errors
 from kdexp.common import arguments
-from kdexp.objectives import dist, hid_seq, hidden_cosine, kd, patience, pkt, rkd, similarity_preserving, standard_kl
+from kdexp.objectives import (
+    dist,
+    hid_seq,
+    hidden_cosine,
+    kd,
+    patience,
+    pkt,
+    review,
+    rkd,
+    similarity_preserving,
+    srd,
+    standard_kl,
+)
 from tests.conftest import REPOSITORY, RunProgram, sentence
 
 PAGE = (REPOSITORY / "docs" / "coming-from.md").read_text(encoding="utf-8")
@@ -185,6 +197,18 @@ def test_torchdistills_losses_are_ours(pair: SimpleNamespace):
     s, t = {"layer": {"output": u}}, {"layer": {"output": v}}
     close(rkd.rkd(u, v, 1.0, 2.0), theirs.RKDLoss("layer", "layer", 1.0, 2.0, "mean")(s, t))
     close(pkt.pkt(u, v), theirs.PKTLoss("layer", "output", "layer", "output")(s, t))
+    norm = torch.nn.BatchNorm1d(u.shape[1], eps=1e-4, affine=False)  # what theirs reads is normalised by the models
+    s = {"norm": {"output": norm(u)}, "classifier": {"output": student.logits}}
+    t = {"norm": {"output": norm(v)}, "classifier": {"output": teacher.logits}}
+    both = theirs.SRDLoss(*("norm", "output") * 2, *paths, exponent=4.0, temperature=2.0)(s, t)
+    soft = torch.nn.functional.kl_div(
+        (student.logits / 2).log_softmax(-1), (teacher.logits / 2).softmax(-1), reduction="batchmean"
+    )
+    close(2 * srd.srd(u, v, exponent=4.0) + soft, both)
+    maps = [torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(n)) for n in (0, 1)]
+    s, t = {"fused": {"output": (maps[0], None)}}, {"block": {"output": maps[1]}}
+    close(review.hcl([maps[0]], [maps[1]]), theirs.HierarchicalContextLoss("fused", "output", "block", "output")(s, t))
+    s, t = {"layer": {"output": u}}, {"layer": {"output": v}}
     # The paper's rows have length 1; theirs have absolute values that sum to 1 (in `normalize(x, 1)` 1 is p).
     spkd = theirs.SPKDLoss("layer", "layer", "batchmean")
     rows = [torch.nn.functional.normalize(x @ x.T, p=2) for x in (u, v)]
