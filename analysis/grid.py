@@ -21,6 +21,7 @@ from .select import settings_columns
 
 LAYOUTS = {"grid": ("objective", "init"), "init": ("init", "objective"), "methods": ("objective", "init")}
 ALPHA = 0.05
+TRAINING = "training (s)"
 
 
 @dataclass
@@ -262,7 +263,7 @@ def _extras(rows: list[Row], runs: pd.DataFrame, keys: tuple[str, ...]) -> None:
             "parameters (M)": group["parameters"].mean() / 1e6,
             "size (MB)": group["size_bytes"].mean() / 1e6,
             "x smaller": (group["teacher_parameters"] / group["parameters"]).mean(),
-            "seconds a run": group["seconds"].mean(),
+            TRAINING: group["train_seconds"].mean(),
         }
         students = pd.DataFrame([records.flatten(json.loads(text)) for text in group["efficiency"]])
         teachers = pd.DataFrame([records.flatten(json.loads(text)) for text in group["teacher_efficiency"]])

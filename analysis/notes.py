@@ -51,6 +51,11 @@ def under(found: Collected, rows: list[Row], columns: list[Column], alpha: float
             "which the spread over seeds does not hold."
         )
     out += _seeds(rows)
+    if any(row.extras for row in rows):
+        out.append(
+            "Training (s): seconds of all stages of a student but its teacher, whichever run built them, on the "
+            "machine as busy as it was; means over a row's runs."
+        )
     if found.missing:
         shown = "; ".join(str(one) for one in found.missing[:SHOWN]) + (" ..." if len(found.missing) > SHOWN else "")
         out.append(f"INCOMPLETE: {len(found.missing)} runs are missing: {shown}.")

@@ -205,6 +205,21 @@ def test_methods_layout_has_sizes_and_measured_speed(tmp_path: Path) -> None:
     assert extras["latency.cpu_b1.p95_ms"] == 9 and extras["flops"] == 1e9
 
 
+def test_who_built_the_teacher_costs_no_more(tmp_path: Path) -> None:
+    """One run of a study trains the teacher for all of them, and others wait for it."""
+    results = [
+        make_result("quickstart", "rte", o, "first", s, cost__seconds=900.0 if (o, s) == ("kd", 0) else 10.0)
+        for o in ("kd", "finetune")
+        for s in (0, 1)
+    ]
+    grid = table(make(tmp_path, results), layout="methods")
+    kd, finetune = (row_of(grid, name, "first").extras for name in ("kd", "finetune"))
+    assert kd["training (s)"] == finetune["training (s)"] == 9.0
+    assert any(
+        note.startswith("Training (s): seconds of all stages of a student but its teacher") for note in grid.notes
+    )
+
+
 def test_command_writes_four_formats_that_agree_and_two_figures(
     study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
