@@ -53,4 +53,4 @@ def test_a_study_under_way_is_not_written_as_if_it_were_whole(collected: Collect
 
 def test_nothing_finished_is_a_sentence(tmp_path: Path, capsys) -> None:
     assert results.main([f"root={tmp_path}"]) == 2
-    assert "has finished runs; looked for capacity_gap_desk, " in capsys.readouterr().err
+    assert "has finished runs; looked for agnostic_init_desk, " in capsys.readouterr().err
