@@ -83,6 +83,30 @@ def test_a_claim_about_qnli_runs_on_its_partial_set_and_says_so(program: Program
     assert verdicts(whole, "howto.kd.first_over_spread.qnli")["howto.kd.first_over_spread.qnli"].verdict == "not run"
 
 
+def test_what_a_stage_on_raw_text_gives_is_found_from_its_start(tmp_path: Path) -> None:
+    """From random weights the stage gains 6 points, from the lowest layers it costs 4; hid_seq is 3 below att_mse."""
+    program, agnostic = Program(tmp_path, "agnostic_init"), ("task=sst2", "objective=finetune", "init=agnostic")
+    for method, start, value in (
+        ("att_mse", "random", 76), ("hid_seq", "random", 73), ("att_mse", "first", 74), ("hid_seq", "first", 74),
+    ):  # fmt: skip
+        chosen = (f"objective@init.objective=agnostic_{method}", f"init@init.start={start}")
+        cell(program, value, *agnostic, *chosen)
+    cell(program, 70, "task=sst2", "objective=finetune", "init=random")
+    cell(program, 78, "task=sst2", "objective=finetune", "init=first")
+    found = verdicts(program)
+    wanted = {
+        "agnostic.stage_helps.random": ("supported", 6),
+        "agnostic.stage_helps.first": ("refuted", -4),
+        "agnostic.att_mse_over_hid_seq.random": ("supported", 3),
+        "agnostic.first_over_random.att_mse": ("refuted", -2),
+        "agnostic.first_over_random.hid_seq": ("supported", 1),
+    }
+    for name, (verdict, effect) in wanted.items():
+        assert found[name].verdict == verdict and found[name].effect == pytest.approx(effect, abs=0.6), name
+    assert {one.id for one in found.values() if one.primary} == set(list(wanted)[:4])
+    assert found["agnostic.att_mse_over_mlm.random"].verdict == "not run"
+
+
 def test_steadier_is_a_signed_difference_of_differences_of_one_method(program: Program) -> None:
     """The start gains KD 6 points, Att-KL 1 and Att-MSE 9: one is steadier, the other is not."""
     for method, low, high in (("kd", 70, 76), ("att_kl", 72, 73), ("att_mse", 70, 79)):
