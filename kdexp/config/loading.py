@@ -133,7 +133,6 @@ def install(conf: str, sweepers: Iterable[str]) -> None:
 
         refused: ConfigError | None = None
         mode: tuple[Any, DictConfig] | None = None  # what was asked to learn the mode, and what was composed for it
-        listed: Any = None  # the files that the last composition was made of
 
         def load_configuration(
             self, config_name: Any, overrides: Any, run_mode: Any, from_shell: Any = True,
@@ -167,10 +166,6 @@ def install(conf: str, sweepers: Iterable[str]) -> None:
             if problems:
                 raise ConfigError(problems)
             return composed
-
-        def _compose_config_from_defaults_list(self, defaults: Any, repo: Any) -> DictConfig:
-            self.listed = defaults
-            return super()._compose_config_from_defaults_list(defaults, repo)
 
         def _process_config_searchpath(self, config_name: Any, parsed_overrides: Any, repo: Any) -> None:
             said = any(override.get_key_element() == "hydra.searchpath" for override in parsed_overrides)

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -27,7 +27,6 @@ from kdexp.config.resolve import copied
 
 FIXED = re.compile(r"\$\{(oc\.env:[^${}]*|\.\w[\w.]*)\}")
 """Interpolations in a group that no other group can change: of the environment, and of a sibling in the same group."""
-WHOLE = re.compile(r"0|[1-9]\d*")
 Texts = tuple[str, ...]
 Choices = dict[str, str | None]
 
@@ -50,20 +49,6 @@ class Composed:
     choices: Choices
 
 
-def parser(loader: ConfigLoader) -> Callable[[str], Override]:
-    """Return what reads an override, each once; of those that differ in a whole number alone, the grammar reads one."""
-    by_grammar = cache(OverridesParser.create(config_loader=loader).parse_override)
-
-    @cache
-    def parse(text: str) -> Override:
-        key, _, value = text.partition("=")
-        if not WHOLE.fullmatch(value):
-            return by_grammar(text)
-        return replace(by_grammar(f"{key}=0"), _value=int(value), input_line=text)
-
-    return parse
-
-
 @dataclass(frozen=True, eq=False)
 class _Whole:
     """What Hydra made of some choices.
@@ -73,14 +58,12 @@ class _Whole:
         choices: group -> chosen option.
         plain: as data, those top-level keys that depend on no others.
         literal: those of them in which nothing is interpolated.
-        files: that were merged, where to, and whether each is the file that names others; with their number.
     """
 
     config: DictConfig
     choices: Choices
     plain: dict[str, Any]
     literal: frozenset[str]
-    files: Counter[tuple[str, str, bool]]
 
 
 @dataclass(frozen=True)
@@ -106,9 +89,9 @@ class Composer:
     def __init__(self, loader: ConfigLoader, master: DictConfig):
         self._loader, self._name = loader, master.hydra.job.config_name
         self._hydra = list(master.hydra.overrides.hydra)
-        self._parse = parser(loader)
+        self._parse = cache(OverridesParser.create(config_loader=loader).parse_override)
         self._is_group = cache(lambda key: bool(loader.get_group_options(key, None, self._name, self._hydra)))
-        self._layout = cache(self._layout_of)
+        self._files, self._layout = cache(self._files_of), cache(self._layout_of)
         self._wholes: dict[Texts, _Whole | CompositionError] = {}
         self._bases: dict[Texts, Texts] = {}  # keys of choices -> the first choices of these keys that were composed
         self.tree = DictConfig({}, flags={"struct": True})
@@ -179,7 +162,7 @@ class Composer:
             first, wholes = self._whole(base), [self._whole(way) for way in ways]
         except CompositionError:
             return None
-        places = [_places(first, whole) for whole in wholes]
+        places = [self._places(base, way) for way in ways]
         if any("" in place for place in places) or len(set().union(*places)) < sum(map(len, places)):
             return None
         parts, choices = dict.fromkeys(map(str, first.config), first), dict(first.choices)
@@ -190,6 +173,15 @@ class Composer:
             choices = {group: option for group, option in choices.items() if group not in gone}
             choices |= {g: option for g, option in whole.choices.items() if first.choices.get(g) != option}
         return _Layout(parts, choices)
+
+    def _places(self, base: Texts, way: Texts) -> set[str]:
+        """Return the top-level keys into which files are merged that only one of two compositions has."""
+        before, after = self._files(base), self._files(way)
+        return {package.partition(".")[0] for _, package, _ in (before - after) + (after - before)}
+
+    def _files_of(self, choices: Texts) -> Counter[tuple[str, str, bool]]:
+        listed = self._loader.compute_defaults_list(self._name, [*self._hydra, *choices], RunMode.RUN)
+        return Counter((str(d.config_path), d.package or "", bool(d.is_self)) for d in listed.defaults)
 
     def _whole(self, choices: Texts) -> _Whole:
         """Return Hydra's composition; what cannot be composed is remembered too, for many points may ask for it."""
@@ -204,12 +196,7 @@ class Composer:
         return whole
 
     def _by_hydra(self, choices: Texts) -> _Whole:
-        words = [*self._hydra, *choices]
-        composed = self._loader.load_configuration(self._name, words, RunMode.RUN)
-        listed = getattr(self._loader, "listed", None)  # kdexp's own loader keeps what Hydra's works out twice
-        if listed is None:
-            listed = self._loader.compute_defaults_list(self._name, words, RunMode.RUN).defaults
-        merged = Counter((str(d.config_path), d.package or "", bool(d.is_self)) for d in listed)
+        composed = self._loader.load_configuration(self._name, [*self._hydra, *choices], RunMode.RUN)
         parsed = [self._parse(text) for text in choices]
         lists = {str(o.key_or_group): o.value() for o in parsed if self._chooses(o)}  # Hydra's choices lack lists
         for group, option in {**composed.hydra.runtime.choices, **lists}.items():
@@ -226,7 +213,7 @@ class Composer:
             top: _resolved(config, top) for top in fixed if isinstance(raw[top], dict) or "$" not in repr(raw[top])
         }
         literal = frozenset(top for top in plain if "$" not in repr(raw[top]))
-        return _Whole(config, dict(composed.hydra.runtime.choices), plain, literal, merged)
+        return _Whole(config, dict(composed.hydra.runtime.choices), plain, literal)
 
     def _grow(self, parts: dict[str, _Whole], changed: set[str], replaced: set[str]) -> None:
         """Make the tree that of a point before its values: what differs from the point before is put back.
@@ -247,11 +234,6 @@ class Composer:
                 if wanted:
                     self.tree.merge_with(OmegaConf.masked_copy(whole.config, wanted))
         self._held = {top: whole for top, whole in parts.items() if top not in changed}
-
-
-def _places(one: _Whole, other: _Whole) -> set[str]:
-    """Return the top-level keys into which files are merged that only one of two compositions has."""
-    return {package.partition(".")[0] for _, package, _ in (one.files - other.files) + (other.files - one.files)}
 
 
 def _listed(option: Any) -> str:
