@@ -97,6 +97,28 @@ def test_another_computation_is_named():
     assert "1.01" in out["torchdistill"]["differs"]
 
 
+def test_cells_of_one_shape_are_told_apart_by_what_the_others_met():
+    """Shuffled and in kdexp's batches are two measurements, and of two lines alike nobody knows which is which."""
+    one = {"wall": [0.5, 0.5], "cpu": [0.5, 0.5], "positions": 40, "memory_mb": 1.0}
+    machine = {"hardware": {"cpu": "here"}, "versions": {}, "date": "2026-01-01"}
+    lines = [
+        line
+        for order in ("shuffled", "bucketed")
+        for line in report.speed([
+            {
+                "cell": {"task": "sst2", "model": "tiny", "batch": 8, "objective": "kd", "order": order,
+                         "threads": 1, "device": "cpu"},
+                "contestants": {"textbook": one, "kdexp-cached": one}, "tokens": 20, "examples": 2,
+                "texts": "real", "machine": machine, "command": "python -m bench",
+            }
+        ])
+    ]  # fmt: skip
+    assert sum("| sst2 (10) | tiny | 8 | kd |" in line for line in lines) == 1
+    assert sum("| sst2 (10) | tiny | 8 b | kd |" in line for line in lines) == 1
+    assert sum("| sst2 kd tiny, 8 b | kdexp-cached |" in line for line in lines) == 1
+    assert sum("b: the other loops had kdexp's own batches" in line for line in lines) == 1
+
+
 def test_nothing_to_report_is_said(tmp_path, capsys):
     assert report.main(["--out", str(tmp_path)]) == 1
     assert "python -m bench" in capsys.readouterr().err
