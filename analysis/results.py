@@ -6,6 +6,7 @@ The words on the page that are no numbers are the studies' own: ``analysis/desig
 from __future__ import annotations
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -45,9 +46,21 @@ cell lie so far apart that a study of this size sees nothing but a collapse.
 """
 
 
-def page(studies: Sequence[Collected]) -> str:
-    """The whole page."""
-    return "\n".join([HEAD, *(section(one) for one in studies)])
+def page(studies: Sequence[Collected], before: str = "") -> str:
+    """The whole page.
+
+    Args:
+        before: the page as it was; its sections of studies that are not among these stay as they are.
+    """
+    parts = sections(before) | {one.study: section(one) for one in studies}
+    order = [name for name in shipped() if name in parts]
+    return "\n".join([HEAD, *(parts[name] for name in [*order, *(name for name in parts if name not in order)])])
+
+
+def sections(page: str) -> dict[str, str]:
+    """The sections of a page by the studies that they are of."""
+    parts = [f"## {part.strip()}\n" for part in page.split("\n## ")[1:]]
+    return {found[1]: part for part in parts if (found := re.search(r"^`(\w+)`: ", part, re.MULTILINE))}
 
 
 def section(collected: Collected) -> str:
@@ -138,6 +151,11 @@ def _table(head: str, rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
+def shipped() -> list[str]:
+    """The desk forms of all shipped experiments, in the page's order."""
+    return [f"{name}_desk" for name in designs.STUDIES]
+
+
 PURPOSE = "Write the page of results from the finished desk studies of the shipped experiments."
 KEYS = {
     "root": cli.COMMON["root"],
@@ -147,7 +165,7 @@ KEYS = {
         "names of studies; empty: the desk forms of all shipped experiments that have finished runs", ""
     ),
     "incomplete": cli.COMMON["incomplete"],
-    "out": cli.Key("the page", "docs/results.md"),
+    "out": cli.Key("the page; its sections of studies without runs here stay as they are", "docs/results.md"),
 }
 
 
@@ -155,15 +173,18 @@ def run(options: dict[str, Any]) -> cli.Answer:
     """Collect, judge, write."""
     root = Path(options["root"])
     names = [name for name in options["studies"].split(",") if name]
-    shipped = [f"{name}_desk" for name in designs.STUDIES]
-    chosen = names or [name for name in shipped if any(root.glob(f"{name}/*/result.json"))]
+    chosen = names or [name for name in shipped() if any(root.glob(f"{name}/*/result.json"))]
     if not chosen:
-        raise ValueError(f"no study in {root} has finished runs; looked for {', '.join(shipped)}")
+        raise ValueError(f"no study in {root} has finished runs; looked for {', '.join(shipped())}")
     studies = [
         collect(name, root, options["source"], options["uri"], incomplete=options["incomplete"]) for name in chosen
     ]
-    files.write_text(Path(options["out"]), page(studies))
-    return cli.Answer(f"The page of {', '.join(chosen)}.", {"studies": chosen}, [Path(options["out"])])
+    out = Path(options["out"])
+    before = out.read_text(encoding="utf-8") if out.is_file() else ""
+    stay = [name for name in sections(before) if name not in chosen]
+    files.write_text(out, page(studies, before))
+    said = f" As they were, without runs here: {', '.join(stay)}." if stay else ""
+    return cli.Answer(f"The page of {', '.join(chosen)}.{said}", {"studies": chosen, "unchanged": stay}, [out])
 
 
 VERB = cli.verb(PURPOSE, KEYS, run)

@@ -5,8 +5,11 @@ and all as long. Keys: ``layers=12:6 width=768 length=128 batch=128 vocabulary=3
 ``objective`` (``kd``, ``hid_seq``, ``att_kl``) and ``json=FILE``. Measured in one process, interleaved, medians:
 
 - ``textbook``: float32, eager attention that returns its weights, a live teacher, every step as PyTorch runs it;
-- ``live``: kdexp's step as a run takes it on this device, the teacher run on every batch;
-- ``cached``: the same with a teacher that is looked up (objectives on answers only).
+- ``eager``: kdexp's step with ``runtime.compile=false``, the teacher run on every batch (a GPU only);
+- ``live``: the same compiled on a GPU, as it is on a CPU;
+- ``cached``: as ``live``, with a teacher that is looked up (objectives on answers only).
+
+``variants=eager,live`` measures those alone. ``first (s)`` is a variant's first step, compiling included.
 
 FLOPs are 6 a weight of the student's layers and token, 2 a weight of a live teacher's; MFU is their share of what the
 maker states for the device, and beside it stands the share of what a matrix product of these shapes reaches here.
@@ -25,9 +28,10 @@ from typing import Any
 
 DEFAULTS = {
     "layers": "12:6", "width": "768", "length": "128", "batch": "128", "vocabulary": "30522", "steps": "30",
-    "mode": "default", "objective": "kd", "json": "",
+    "mode": "default", "objective": "kd", "variants": "", "json": "",
 }  # fmt: skip
 OBJECTIVES = ("kd", "hid_seq", "att_kl")
+VARIANTS = ("textbook", "eager", "live", "cached")
 WARM = 5
 """Steps before the clock counts: compilation, recorded graphs, the allocator."""
 
@@ -38,18 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     given = dict(word.partition("=")[::2] for word in words)
     unknown = [key for key in given if key not in DEFAULTS]
     asked = {**DEFAULTS, **given}
-    if unknown or asked["objective"] not in OBJECTIVES:
-        known = f"known keys: {', '.join(DEFAULTS)}; objectives: {', '.join(OBJECTIVES)}"
-        print(f"{', '.join(unknown) or 'objective=' + asked['objective']} is unknown; {known}.", file=sys.stderr)
+    unknown += [f"objective={asked['objective']}"] if asked["objective"] not in OBJECTIVES else []
+    unknown += [f"variants={name}" for name in asked["variants"].split(",") if name and name not in VARIANTS]
+    if unknown:
+        known = f"keys: {', '.join(DEFAULTS)}; objectives: {', '.join(OBJECTIVES)}; variants: {', '.join(VARIANTS)}"
+        print(f"{', '.join(unknown)} is unknown; {known}.", file=sys.stderr)
         return 2
     report = measure(asked)
     print(f"{report['device']}, {report['dtype']}, torch {report['torch']}")
     sizes = f"layers {asked['layers']}, width {asked['width']}, length {asked['length']}, batch {asked['batch']}"
     print(f"{asked['objective']}, {sizes}, mode {asked['mode']}")
-    print(f"{'':<10}{'examples/s':>12}{'TFLOP/s':>10}{'MFU':>8}{'of GEMM':>9}")
+    print(f"{'':<10}{'examples/s':>12}{'TFLOP/s':>10}{'MFU':>8}{'of GEMM':>9}{'first (s)':>11}")
     for name, row in report["rows"].items():
         mfu = "-" if row["mfu"] is None else f"{row['mfu']:.1%}"
-        print(f"{name:<10}{row['examples_per_s']:>12.1f}{row['tflops_per_s']:>10.2f}{mfu:>8}{row['of_gemm']:>9.1%}")
+        print(f"{name:<10}{row['examples_per_s']:>12.1f}{row['tflops_per_s']:>10.2f}{mfu:>8}{row['of_gemm']:>9.1%}{row['first_s']:>11.1f}")
     print(f"{'GEMM':<10}{'':>12}{report['gemm_tflops_per_s']:>10.2f}  (batch * length, width) x (width, 4 * width)")
     if asked["json"]:
         Path(asked["json"]).write_text(json.dumps(report, indent=1) + "\n")
@@ -68,12 +74,16 @@ def measure(asked: dict[str, str]) -> dict[str, Any]:
     big, small = (12 * int(n) * width**2 for n in asked["layers"].split(":"))  # weights of the layers
     variants = _variants(asked, device, torch.bfloat16 if dtype == "bf16" else None)
     times: dict[str, list[float]] = {name: [] for name in variants}
+    first: dict[str, float] = {}
     for number in range(WARM + steps):
         for name, step in variants.items():
             began = time.perf_counter()
             step(number)
             if device.type == "cuda":
                 torch.cuda.synchronize()
+            if number == 0:
+                first[name] = time.perf_counter() - began
+                print(f"{name}: first step {first[name]:.1f} s", file=sys.stderr, flush=True)
             if number >= WARM:
                 times[name].append(time.perf_counter() - began)
     gemm, peak = _gemm(device, dtype, batch * length, width), machine.peak_flops(str(device), dtype)
@@ -83,7 +93,7 @@ def measure(asked: dict[str, str]) -> dict[str, Any]:
         speed = rate * length * (6 * small + (0 if name == "cached" else 2 * big))
         rows[name] = {
             "examples_per_s": rate, "tflops_per_s": speed / 1e12, "of_gemm": speed / gemm,
-            "mfu": None if peak is None else speed / peak,
+            "mfu": None if peak is None else speed / peak, "first_s": first[name],
         }  # fmt: skip
     return {
         "device": machine.hardware(str(device)), "dtype": dtype, "torch": torch.__version__, "asked": asked,
@@ -159,8 +169,7 @@ def _variants(asked: dict[str, str], device: Any, cast: Any) -> dict[str, Callab
     def rows(number: int) -> Any:
         return (np.arange(batch) + number * batch) % examples
 
-    def ours(live: bool) -> Callable[[int], None]:
-        compiled = device.type == "cuda"
+    def ours(live: bool, compiled: bool) -> Callable[[int], None]:
         made = objective()
         step = Step(network(flat), head, [Term("it", 1.0, made)], cast)
         capture.prepare(step.model, step.want)
@@ -182,11 +191,17 @@ def _variants(asked: dict[str, str], device: Any, cast: Any) -> dict[str, Callab
 
         return update
 
-    variants = {"textbook": _textbook(network(deep, "eager"), network(flat, "eager"), data, rows, device, asked)}
-    variants["live"] = ours(True)
-    if asked["objective"] == "kd":
-        variants["cached"] = ours(False)
-    return variants
+    gpu = device.type == "cuda"
+    every = set(VARIANTS) if gpu else set(VARIANTS) - {"eager"}  # on a CPU live is eager
+    wanted = {name for name in asked["variants"].split(",") if name} or every
+    wanted -= {"cached"} if asked["objective"] != "kd" else set()
+    made = {
+        "textbook": lambda: _textbook(network(deep, "eager"), network(flat, "eager"), data, rows, device, asked),
+        "eager": lambda: ours(True, False),
+        "live": lambda: ours(True, gpu),
+        "cached": lambda: ours(False, gpu),
+    }
+    return {name: make() for name, make in made.items() if name in wanted}
 
 
 def _textbook(teacher: Any, student: Any, data: Any, rows: Any, device: Any, asked: dict[str, str]) -> Any:

@@ -114,3 +114,32 @@ def test_allocator_settings_of_the_user_stay(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert machine.allocator() == {}
     assert not [name for name in slots.slots(1, 1, None, {"cpu"})[0] if name.startswith("MALLOC_")]
+
+
+BASE, SMALL = 43e6 * 128 * 6, 5.3e6 * 48 * 6
+"""Operations an example: BERT-base's lower half on 128 tokens, 3 layers of width 384 on 48; forwards and backwards."""
+
+
+@pytest.mark.parametrize(
+    ("device", "example", "updates", "batch", "decided"),
+    [
+        ("cuda", SMALL, 1_000, 32, False),  # ten seconds
+        ("cuda", SMALL, 100_000, 32, True),  # by the updates alone
+        ("cuda", BASE, 3_000, 32, False),  # a small task of GLUE
+        ("cuda:1", BASE, 36_000, 32, True),  # MNLI, three epochs
+        ("cpu", SMALL, 300, 32, False),
+        ("cpu", BASE, 1_000, 32, True),
+    ],
+)
+def test_only_what_earns_it_back_is_compiled(device: str, example: float, updates: int, batch: int, decided: bool):
+    found = machine.decide_compile("auto", "default", device, example * updates * batch, updates, 1)
+    assert found["decided"] == decided and "estimated" in found["why"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "mode", "decided"),
+    [("true", "default", True), ("false", "default", False), ("auto", "reduce-overhead", True)],
+)
+def test_who_asks_for_compilation_gets_it(asked: str, mode: str, decided: bool):
+    found = machine.decide_compile(asked, mode, "cuda", 1.0, 1, 1)
+    assert found["decided"] == decided and "runtime.compile" in found["why"]

@@ -126,23 +126,36 @@ def decide_dtype(asked: str, device: str) -> str:
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def decide_compile(asked: str, device: str, flops: float, threads: int) -> dict[str, Any]:
+EARNED = 600
+"""Seconds that a stage must be estimated at for compiling to earn back what it costs: some 40 s on a CPU, over a
+minute in every process on a GPU (BERT-base with 6 layers learning from 12: not done after 60 s on an H200)."""
+
+
+def decide_compile(asked: str, mode: str, device: str, flops: float, updates: int, threads: int) -> dict[str, Any]:
     """Decide whether a stage is compiled, from its size alone (so that the same run decides alike every time).
 
-    On a CPU compiling saves about a tenth of the time and costs about 40 s, so a stage must be estimated at over
-    10 minutes. The estimate assumes 30 GFLOP/s a thread.
+    The estimate assumes 30 GFLOP/s a thread of a CPU; on a GPU 10 ms an update, in which Python hands out its work, and
+    150 TFLOP/s.
+
+    Args:
+        asked, mode: ``runtime.compile`` and ``runtime.compile_mode``; whoever names a mode wants it used.
+        device: what computes.
+        flops, updates: of the stage.
+        threads: of this process.
 
     Returns:
         ``{"asked", "decided", "why"}``.
     """
     if asked in ("true", "false"):
         return {"asked": asked, "decided": asked == "true", "why": f"runtime.compile={asked}"}
+    if mode != "default":
+        return {"asked": asked, "decided": True, "why": f"runtime.compile_mode={mode}"}
     if device.startswith("cuda"):
-        return {"asked": asked, "decided": True, "why": "a GPU always earns it back"}
-    seconds = flops / (30e9 * max(1, threads))
-    decided = seconds > 600
-    why = f"estimated {seconds:.0f} s on {threads} thread(s); compiling pays from about 600 s on a CPU"
-    return {"asked": asked, "decided": decided, "why": why}
+        seconds, where = 0.01 * updates + flops / 150e12, "a GPU"
+    else:
+        seconds, where = flops / (30e9 * max(1, threads)), f"{threads} thread(s)"
+    why = f"estimated {seconds:.0f} s on {where}; compiling pays from about {EARNED} s"
+    return {"asked": asked, "decided": seconds > EARNED, "why": why}
 
 
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}

@@ -310,7 +310,8 @@ class Phase:
         self._note_reach("student", model, self.goal.head, step.want, step.answers)
         device, runtime = self.context.device, self.config.runtime
         work = flops(model, self.config, data["train"], self.recipe)
-        decided = machine.decide_compile(runtime.compile, str(device), work, self.context.threads)
+        asked = runtime.compile, runtime.compile_mode
+        decided = machine.decide_compile(*asked, str(device), work, self.updates(data), self.context.threads)
         decided |= {"mode": runtime.compile_mode} if decided["decided"] else {}
         if decided["decided"] and runtime.compile_mode == GRAPHS and device.type != "cuda":
             raise ValueError(

@@ -54,3 +54,22 @@ def test_a_study_under_way_is_not_written_as_if_it_were_whole(collected: Collect
 def test_nothing_finished_is_a_sentence(tmp_path: Path, capsys) -> None:
     assert results.main([f"root={tmp_path}"]) == 2
     assert "has finished runs; looked for agnostic_init_desk, " in capsys.readouterr().err
+
+
+def test_a_study_without_runs_here_stays_as_it_was(collected: Collected, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "results.md"
+    assert results.main([f"root={tmp_path}", "studies=pkd_glue_desk", f"out={out}"]) == 0
+    first = out.read_text()
+    other = Study(tmp_path / "elsewhere", "capacity_gap_desk")
+    for seed in SEEDS:
+        other.run("kd", seed, 1.2)
+        other.run("finetune", seed, 0.9)
+    other.collected()
+    assert results.main([f"root={tmp_path / 'elsewhere'}", f"out={out}"]) == 0
+    assert "As they were, without runs here: pkd_glue_desk" in capsys.readouterr().out
+    both = results.sections(out.read_text())
+    assert list(both) == ["capacity_gap_desk", "pkd_glue_desk"], "in the order of the shipped studies"
+    assert both["pkd_glue_desk"] == results.sections(first)["pkd_glue_desk"] and first.startswith(results.HEAD)
+    sorted(collected.folder.glob("*/result.json"))[0].unlink()
+    assert results.main([f"root={tmp_path}", f"out={out}", "incomplete=allow"]) == 0
+    assert "9 of 10 runs" in results.sections(out.read_text())["pkd_glue_desk"]
