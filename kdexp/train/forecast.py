@@ -107,8 +107,22 @@ def _sentence(line: Line) -> str:
     parts = [f"{machine.amount(size)} of what the teacher says would be stored" if size else "nothing would be stored"]
     if line.unknown:
         parts.append(f"and {', '.join(sorted(line.unknown))}, of a size that only the model tells")
-    parts += [f"{stage} runs it on every batch: {why}" for stage, why in line.live.items()]
+    for why in dict.fromkeys(line.live.values()):
+        stages = [stage for stage, other in line.live.items() if other == why]
+        parts.append(f"{_families(stages)} {'runs' if len(stages) == 1 else 'run'} it on every batch: {why}")
     return "; ".join(parts)
+
+
+def _families(stages: list[str]) -> str:
+    """Name stages for people: several of one method (``pro_kd.part1.checkpoint1``) by the method and their number."""
+    methods: dict[str, list[str]] = {}
+    for stage in stages:
+        methods.setdefault(stage.partition(".")[0], []).append(stage)
+    return ", ".join(
+        name
+        for method, own in methods.items()
+        for name in ([f"{len(own)} stages of {method}"] if len(own) > 2 else own)
+    )
 
 
 def _phase(config: Config, stage: Stage) -> str | None:

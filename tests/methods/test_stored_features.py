@@ -76,7 +76,19 @@ def test_a_run_learns_what_it_learns_from_a_live_teacher(name, compose, argument
     said = forecast.lines([(point.config, point.outline)])
     size = features.size(features.folder(store))
     assert machine.amount(size) in said[0] if size else "nothing would be stored" in said[0], said
-    assert sum(" runs it on every batch" in line for line in said) == int(False in expected.values())
+    assert sum(" it on every batch" in line for line in said) == int(False in expected.values())
+
+
+def test_many_stages_of_one_reason_are_counted_not_listed():
+    line = forecast.Line()
+    line.live = {f"pro_kd.part{n}.checkpoint{n}": "batches differ" for n in range(1, 5)} | {
+        "distill.prediction": "batches differ"
+    }
+    assert forecast._sentence(line).endswith(
+        "; 4 stages of pro_kd, distill.prediction run it on every batch: batches differ"
+    )
+    line.live = {"distill.prediction": "batches differ"}
+    assert forecast._sentence(line).endswith("; distill.prediction runs it on every batch: batches differ")
 
 
 def test_seeds_and_objectives_share_what_is_stored(compose, arguments, tmp_path):
