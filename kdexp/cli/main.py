@@ -144,7 +144,6 @@ def composed_and_run() -> None:
 
 def environment() -> None:
     """Set what must be set before heavy libraries are imported; what the user has set stays."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # it warns of what DistributedDataParallel is asked to do
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

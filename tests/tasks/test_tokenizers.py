@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +20,7 @@ from kdexp.tasks.base import DataContext
 from kdexp.tasks.text import tokenizer as tokenizers
 from kdexp.tasks.text.rows import Rows
 from kdexp.tasks.text.table import TextTask
-from tests.conftest import FILLER
+from tests.conftest import FILLER, program_environment
 from tests.hub.catalogue import CATALOGUE
 from tests.hub.checkpoints import write
 from tests.tasks.test_text_task import GLUE, from_yaml
@@ -163,3 +165,29 @@ def test_a_saved_tokenizer_is_the_same_one(name: str, tmp_path: Path) -> None:
     settings = (tmp_path / "saved" / "tokenizer_config.json").read_text()
     assert str(tmp_path) not in settings and not set(tokenizers.BAKED) & set(json.loads(settings))
     assert len(reader) == CATALOGUE[name].vocabulary(None).size  # type: ignore[misc]
+
+
+COUNTING = """
+import os, sys
+from kdexp.cli import main
+main.environment()
+from kdexp.tasks.text import tokenizer
+reader = tokenizer.load(sys.argv[1])
+count = lambda: len(os.listdir("/proc/self/task"))
+before = count()
+reader(["the day was bright"] * 2000)
+print(count() - before)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+@pytest.mark.parametrize(("threads", "more"), [("3", 3), ("1", 0)])
+def test_texts_are_shared_among_the_threads_of_a_run(tiny_bert_dir, threads, more):
+    """As the program sets itself up: a corpus is prepared by all of a run's threads, and by one in a slot of a grid."""
+    given = {"TOKENIZERS_PARALLELISM": None, "OMP_NUM_THREADS": threads, "RAYON_NUM_THREADS": threads}
+    done = subprocess.run(
+        [sys.executable, "-c", COUNTING, str(tiny_bert_dir)],
+        env=program_environment(given), capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) == more
