@@ -14,7 +14,7 @@ from kdexp.common import files
 
 from . import records
 
-VERSION = 5  # raise when the meaning of a row changes
+VERSION = 6  # raise when the meaning of a row changes
 
 
 @dataclass(frozen=True)

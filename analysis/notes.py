@@ -23,11 +23,11 @@ SHOWN = 12
 def under(found: Collected, rows: list[Row], columns: list[Column], alpha: float) -> list[str]:
     """All notes of a table, the most needed first."""
     runs = found.runs
-    hours = runs["seconds"].sum() / 3600
+    hours = records.computed(runs["work"]) / 3600
     hardware = ", ".join(sorted(set(runs["hardware"]) - {""})) or "hardware not recorded"
     chosen = ", ".join(SELECTED.get(one, one) for one in sorted(set(runs["selection"])))
     out = [
-        f"{len(runs)} runs from {found.source}; {hours:.2f} run hours; {hardware}.",
+        f"{len(runs)} runs from {found.source}; {hours:.2f} hours of computing (shared stages once); {hardware}.",
         "Cells: mean ± sample standard deviation over n seeds of the validation score x 100, metric as named; "
         f"the epoch was chosen on {chosen}.",
         "Bold: the highest mean of a column, if a test over shared seeds tells it from every other row "

@@ -14,6 +14,7 @@ import functools
 import hashlib
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from kdexp.common.files import Damaged, parse_record
@@ -69,6 +70,7 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
         "steps": _number(cost.get("steps")),
         "stages": len(stages),
         "reused": sum(bool(s.get("reused")) for s in stages),
+        "work": _canonical({str(s.get("key")): _number(s.get("seconds")) for s in stages}),
         "examples_per_s": _number(stages[-1].get("examples_per_s")) if stages else math.nan,
         "peak_memory_mb": max((_number(s.get("peak_memory_mb")) for s in stages), default=math.nan),
         "parameters": _number(student.get("parameters")),
@@ -90,6 +92,14 @@ def run_row(result: dict[str, Any]) -> dict[str, Any]:
         "predictions": str((result.get("predictions") or {}).get("validation", "")),
         **settings_row(result["science"]),
     }
+
+
+def computed(work: Iterable[str]) -> float:
+    """Seconds that runs have computed, from their ``work``: each stage once, whoever built it, and no waiting."""
+    stages: dict[str, float] = {}
+    for one in work:
+        stages.update(json.loads(one))
+    return sum(seconds for seconds in stages.values() if not math.isnan(seconds))
 
 
 def settings_row(science: dict[str, Any]) -> dict[str, str]:

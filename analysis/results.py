@@ -14,7 +14,7 @@ from typing import Any
 
 from kdexp.common import files
 
-from . import claims, cli, designs, gate, render, statements
+from . import claims, cli, designs, gate, records, render, statements
 from .collect import Collected, collect
 from .compare import QUESTIONS, Comparison, answer
 from .contrasts import contrast
@@ -100,7 +100,7 @@ def design(collected: Collected, delta: float) -> str:
         f"`{collected.study}`: {whole}; {'; '.join(names)}; tasks "
         f"{', '.join(sorted(set(runs['task'])))}; {counts} seeds a cell; "
         f"teacher {' / '.join(sorted(set(runs['teacher'])))}, students {' / '.join(sorted(set(runs['student'])))}; "
-        f"δ = {delta:g} points; {runs['seconds'].sum() / 3600:.1f} hours of runs on {where}."
+        f"δ = {delta:g} points; {records.computed(runs['work']) / 3600:.1f} hours of computing on {where}."
     )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from analysis import records
 from analysis.collect import collect
 from analysis.grid import build
 from analysis.select import settings_columns
@@ -281,3 +282,14 @@ def test_ten_thousand_runs_in_seconds(tmp_path: Path) -> None:
     assert {row.cells[0].n for row in table.rows if row.kind == "method" and row.cells[0]} == {500}
     assert len(found.runs) == len(again.runs) == 10_000
     assert first < 20 and second < 10
+
+
+def test_what_runs_have_computed_counts_a_shared_stage_once_and_no_waiting() -> None:
+    rows = []
+    for number, student in enumerate((10.0, 20.0)):
+        made = grid(seeds=2)[number]
+        teacher = {**made["stages"][0], "name": "teacher", "key": "shared", "reused": bool(number), "seconds": 100.0}
+        own = {**made["stages"][0], "key": f"own{number}", "seconds": student}
+        made["stages"], made["cost"]["seconds"] = [teacher, own], 500.0  # most of it waiting for the teacher
+        rows.append(records.run_row(made)["work"])
+    assert records.computed(rows) == 130
