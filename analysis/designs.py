@@ -37,7 +37,7 @@ class Study:
 HOWTO = ("howto", "distilling", "intermediate")
 AGNOSTIC = (
     "One student a stage, so that seeds are those of the fine-tuning alone: whether another run of the stage would say "
-    "the same is not asked. A stage is 1,500 updates of 8 short sequences here, 100,000 of 1,024 in the paper."
+    "the same is not asked. A stage is 2,000 updates of 8 short sequences here, 100,000 of 1,024 in the paper."
 )
 STUDIES = {
     "agnostic_init": Study(
