@@ -70,7 +70,9 @@ def section(collected: Collected) -> str:
     judged = [one for one in claims.evaluate(collected) if one.id.startswith((*known.claims, *known.primary))]
     primary = [one for one in judged if one.primary]
     others = [one for one in judged if not one.primary and one.verdict != "not run"]
-    parts = [f"## {known.purpose.rstrip('.')}", design(collected, delta), render.markdown_table(table)]
+    form = re.sub(rf"^({'|'.join(designs.STUDIES)})_", "", collected.study)
+    head = known.purpose.rstrip(".") + (f" ({form})" if form not in ("desk", collected.study) else "")
+    parts = [f"## {head}", design(collected, delta), render.markdown_table(table)]
     if primary:
         parts.append("\n\n".join(paragraph(collected, one) for one in primary))
     if others:

@@ -273,7 +273,7 @@ def test_the_shipped_quickstart_can_be_looked_at(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     assert "study quickstart: " in done.stdout
-    assert "shared   teacher: 1 to build (once each)" in done.stdout
+    assert "shared   teacher: 1, built once each unless in the store, used by" in done.stdout
     assert list(tmp_path.iterdir()) == []
 
 
