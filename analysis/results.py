@@ -113,13 +113,13 @@ def paragraph(collected: Collected, one: claims.Verdict) -> str:
         return f"**{one.says.rstrip('.')}** (`{one.id}`): **{one.said}**" + (f", {why}." if why else ".")
     compared = intervals(collected, one.id)
     lines = [f"{question} {_interval(compared.answers.get(question))}" for question in QUESTIONS]
+    sees = "" if math.isnan(one.sees) else f" The study would have found {one.sees:.1f} points with a power of 0.8."
     printed = f" The paper prints {one.expect}." if one.expect else ""
     why = f" ({one.why})" if one.why else ""
     return (
         f"**{one.says.rstrip('.')}** (`{one.id}`): **{one.said}**{why}. "
         f"Effect {one.effect:+.2f} points on {', '.join(one.tasks)}; {one.seeds} seeds; p (Holm) {_p(one.holm)}. "
-        f"95 % intervals: {'; '.join(lines)}. The study would have found {one.sees:.1f} points with a "
-        f"power of 0.8.{printed}" + (f" {compared.missing}." if compared.missing else "")
+        f"95 % intervals: {'; '.join(lines)}.{sees}{printed}" + (f" {compared.missing}." if compared.missing else "")
     )
 
 
