@@ -55,9 +55,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"{'':<10}{'examples/s':>12}{'TFLOP/s':>10}{'MFU':>8}{'of GEMM':>9}{'first (s)':>11}")
     for name, row in report["rows"].items():
         mfu = "-" if row["mfu"] is None else f"{row['mfu']:.1%}"
-        print(
-            f"{name:<10}{row['examples_per_s']:>12.1f}{row['tflops_per_s']:>10.2f}{mfu:>8}{row['of_gemm']:>9.1%}{row['first_s']:>11.1f}"
-        )
+        speed = f"{row['examples_per_s']:>12.1f}{row['tflops_per_s']:>10.2f}{mfu:>8}{row['of_gemm']:>9.1%}"
+        print(f"{name:<10}{speed}{row['first_s']:>11.1f}")
     print(f"{'GEMM':<10}{'':>12}{report['gemm_tflops_per_s']:>10.2f}  (batch * length, width) x (width, 4 * width)")
     if asked["json"]:
         Path(asked["json"]).write_text(json.dumps(report, indent=1) + "\n")

@@ -127,8 +127,8 @@ def decide_dtype(asked: str, device: str) -> str:
 
 
 EARNED = 600
-"""Seconds that a stage must be estimated at for compiling to earn back what it costs: some 40 s on a CPU, over a
-minute in every process on a GPU (BERT-base with 6 layers learning from 12: not done after 60 s on an H200)."""
+"""Seconds that a stage must be estimated at for compiling to earn back what it costs: some 40 s on a CPU; on a GPU over
+a minute (a BERT-base of 6 layers with one of 12 was not done after 60 s on an H200), what it saves was not measured."""
 
 
 def decide_compile(asked: str, mode: str, device: str, flops: float, updates: int, threads: int) -> dict[str, Any]:

@@ -170,7 +170,8 @@ def show(name: str, points: list[RunSpec], states: dict[str, str], launcher: Lau
     _, shared = shared_stages(points)
     for stage, amount in Counter(stage for stage, _ in shared.values()).items():
         users = sum(n for other, n in shared.values() if other == stage)
-        console.print(f"shared   {stage}: {amount}, built once each unless in the store, used by {users} runs", markup=False)
+        made = f"{amount}, built once each unless in the store, used by {users} runs"
+        console.print(f"shared   {stage}: {made}", markup=False)
     todo = [point for point in points if states[point.id] != "finished"]
     together = cohorts.said(todo, launcher.at_once(todo), launcher.memory_each(todo))
     if together:
