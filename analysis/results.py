@@ -58,9 +58,21 @@ def page(studies: Sequence[Collected], before: str = "") -> str:
 
 
 def sections(page: str) -> dict[str, str]:
-    """The sections of a page by the studies that they are of."""
-    parts = [f"## {part.strip()}\n" for part in page.split("\n## ")[1:]]
-    return {found[1]: part for part in parts if (found := re.search(r"^`(\w+)`: ", part, re.MULTILINE))}
+    """The sections of a page by the studies that they are of.
+
+    Raises:
+        ValueError: a page that this command has not written: it would be lost.
+    """
+    found: dict[str, str] = {}
+    for part in page.split("\n## ")[1:]:
+        study = re.match(r".*\n\n`([^`]+)`: ", part)
+        if study is None:
+            raise ValueError(
+                f"the page has a section '{part.splitlines()[0]}' that is of no study: it was not written by this "
+                "command, which would drop it; move it, or name another page with out=FILE"
+            )
+        found[study[1]] = f"## {part.strip()}\n"
+    return found
 
 
 def section(collected: Collected) -> str:

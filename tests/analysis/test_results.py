@@ -73,3 +73,13 @@ def test_a_study_without_runs_here_stays_as_it_was(collected: Collected, tmp_pat
     sorted(collected.folder.glob("*/result.json"))[0].unlink()
     assert results.main([f"root={tmp_path}", f"out={out}", "incomplete=allow"]) == 0
     assert "9 of 10 runs" in results.sections(out.read_text())["pkd_glue_desk"]
+
+
+def test_a_page_with_words_of_ones_own_is_not_overwritten(collected: Collected, tmp_path: Path, capsys) -> None:
+    out = tmp_path / "results.md"
+    words = [f"root={tmp_path}", "studies=pkd_glue_desk", f"out={out}"]
+    assert results.main(words) == 0
+    mine = out.read_text() + "\n## My remarks\n\nNot a study's.\n"
+    out.write_text(mine)
+    assert results.main(words) == 2 and "'My remarks' that is of no study" in capsys.readouterr().err
+    assert out.read_text() == mine
