@@ -97,7 +97,7 @@ def section(collected: Collected) -> str:
 
 
 def design(collected: Collected, delta: float) -> str:
-    """One paragraph: which study, how many runs, of what, at what cost, on what machine."""
+    """One paragraph: which study, how many runs, of what, at what cost, on what machine and in which numbers."""
     runs, missing = collected.runs, len(collected.missing)
     seeds = sorted(runs.groupby(["task", "settings_hash"])["seed"].nunique().unique())
     counts = str(seeds[0]) if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -109,7 +109,7 @@ def design(collected: Collected, delta: float) -> str:
     names = [
         f"{word} {', '.join(sorted(set(runs[key])))}" for key, word in (("objective", "objectives"), ("init", "starts"))
     ]
-    where = " / ".join(dict.fromkeys(runs["hardware"]))
+    where = " / ".join(dict.fromkeys(f"{one.hardware} in {one.dtype}" for one in runs.itertuples()))
     return (
         f"`{collected.study}`: {whole}; {'; '.join(names)}; tasks "
         f"{', '.join(sorted(set(runs['task'])))}; {counts} seeds a cell; "

@@ -38,6 +38,8 @@ def test_a_planted_effect_is_a_verdict_on_the_page(collected: Collected, tmp_pat
     ).groupby("objective")["value"].agg(["mean", "std"])  # fmt: skip
     assert f"{accuracy.loc['kd', 'mean']:.1f} ± {accuracy.loc['kd', 'std']:.1f}" in page
     assert "10 runs; objectives finetune, kd;" in page and "5 seeds a cell" in page
+    (machine,) = {f"{one.hardware} in {one.dtype}" for one in collected.runs.itertuples()}
+    assert machine.endswith(" in fp32") and f"hours of computing on {machine}." in page
     assert "`pkd.over_kd`): **not run**" in page and "**What it does not say.**" in page
 
 
