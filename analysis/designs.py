@@ -215,6 +215,22 @@ STUDIES = {
         ("ted", "distilling"),
         ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
         "methods",
+        silent=(
+            "Students start from the teacher's pretrained layers and see few windows; scored is a part of another cut "
+            "of the questions, after the last epoch. The teacher is half as wide as the paper's, and nothing was "
+            "searched."
+        ),
+    ),
+    "width_init": Study(
+        "Students four times smaller, as deep as their teacher: from which of its dimensions they should start.",
+        ("width", "distilling"),
+        ("width.cut_over_random", "width.importance_over_slice", "width.wid_over_importance", "distilling_helps"),
+        "methods",
+        silent=(
+            "Most of what is left of a teacher of 23 million parameters are embeddings; BERT-base keeps more of its "
+            "layers when it is cut to a quarter. WID is our shortened reading, with minutes where the paper has hours, "
+            "and its stage is computed beside the budget that all students share."
+        ),
     ),
 }
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from kdexp.common import files
 
-from . import claims, cli, designs, gate, records, render, statements
+from . import claims, cli, designs, gate, notes, records, render, statements
 from .collect import Collected, collect
 from .compare import QUESTIONS, Comparison, answer
 from .contrasts import contrast
@@ -32,11 +32,11 @@ nothing about BERT-base. A study is run, and judged alone, by
     KDEXP_DATA=/path/to/data python -m kdexp +experiment=NAME scale=desk
     python -m analysis.studies.NAME study=NAME_desk
 
-Cells are the validation score x 100, mean and sample standard deviation over seeds; the epoch was chosen on a held-out
-part of train. Bold and ≈, groups, averages, verdicts and the three intervals are explained in
-[evidence.md](evidence.md). Effects are in points, positive where the claim points. A primary claim is one that the
-study was planned for; its p is corrected by Holm over the study's primary claims. *Negligible* means inside ± δ, δ
-stated before the runs.
+Cells are the validation score x 100, mean and sample standard deviation over seeds; the epoch was chosen on a
+held-out part of train where the study's line names no other rule. Bold and ≈, groups, averages, verdicts and the
+three intervals are explained in [evidence.md](evidence.md). Effects are in points, positive where the claim points. A
+primary claim is one that the study was planned for; its p is corrected by Holm over the study's primary claims.
+*Negligible* means inside ± δ, δ stated before the runs.
 
 Where a study's line below names `sst2_test`, it asks on SST-2 alone: 12,000 rows of train, a tenth of them held out,
 and the original SST's 1,821 test sentences to be scored on. A verdict holds for this task. Two others were tried and
@@ -53,8 +53,14 @@ def page(studies: Sequence[Collected], before: str = "") -> str:
         before: the page as it was; its sections of studies that are not among these stay as they are.
     """
     parts = sections(before) | {one.study: section(one) for one in studies}
-    order = [name for name in shipped() if name in parts]
-    return "\n".join([HEAD, *(parts[name] for name in [*order, *(name for name in parts if name not in order)])])
+    return "\n".join([HEAD, *(parts[name] for name in sorted(parts, key=_place))])
+
+
+def _place(study: str) -> tuple[int, bool, str]:
+    """Where a study stands on the page: in the order of the shipped ones, the desk form before other forms of it."""
+    known = list(designs.STUDIES.values())
+    entry, _ = designs.entry(study)
+    return known.index(entry) if entry in known else len(known), not study.endswith("_desk"), study
 
 
 def sections(page: str) -> dict[str, str]:
@@ -106,13 +112,15 @@ def design(collected: Collected, delta: float) -> str:
         if not missing
         else f"{len(runs)} of {len(runs) + missing} runs (the others are still to come)"
     )
+    chosen = sorted(set(runs["selection"]) - {"heldout"})
+    rule = f"the epoch was chosen on {', '.join(notes.SELECTED.get(one, one) for one in chosen)}; " if chosen else ""
     names = [
         f"{word} {', '.join(sorted(set(runs[key])))}" for key, word in (("objective", "objectives"), ("init", "starts"))
     ]
     where = " / ".join(dict.fromkeys(f"{one.hardware} in {one.dtype}" for one in runs.itertuples()))
     return (
         f"`{collected.study}`: {whole}; {'; '.join(names)}; tasks "
-        f"{', '.join(sorted(set(runs['task'])))}; {counts} seeds a cell; "
+        f"{', '.join(sorted(set(runs['task'])))}; {counts} {'seed' if counts == '1' else 'seeds'} a cell; {rule}"
         f"teacher {' / '.join(sorted(set(runs['teacher'])))}, students {' / '.join(sorted(set(runs['student'])))}; "
         f"δ = {delta:g} points; {records.computed(runs['work']) / 3600:.1f} hours of computing on {where}."
     )
@@ -130,7 +138,8 @@ def paragraph(collected: Collected, one: claims.Verdict) -> str:
     why = f" ({one.why})" if one.why else ""
     return (
         f"**{one.says.rstrip('.')}** (`{one.id}`): **{one.said}**{why}. "
-        f"Effect {one.effect:+.2f} points on {', '.join(one.tasks)}; {one.seeds} seeds; p (Holm) {_p(one.holm)}. "
+        f"Effect {one.effect:+.2f} points on {', '.join(one.tasks)}; {one.seeds} "
+        f"{'seed' if one.seeds == 1 else 'seeds'}; p (Holm) {_p(one.holm)}. "
         f"95 % intervals: {'; '.join(lines)}.{sees}{printed}" + (f" {compared.missing}." if compared.missing else "")
     )
 

@@ -29,14 +29,14 @@ class Study:
         self.hard = self.rng.normal(0, 1.0, EXAMPLES)
         self.correct: dict[tuple[str, int], np.ndarray] = {}
 
-    def run(self, objective: str, seed: int, skill: float, **more: Any) -> None:
+    def run(self, objective: str, seed: int, skill: float, *words: str, **more: Any) -> None:
         right = self.rng.normal(skill, 1.0, EXAMPLES) > self.hard
         self.correct[objective, seed] = right
         logits = np.zeros((EXAMPLES, 2), dtype=np.float16)
         logits[np.arange(EXAMPLES), np.where(right, self.labels, 1 - self.labels)] = 2
         scores = {"accuracy": float(right.mean())}
         result = self.program.run(
-            "task=sst2", f"objective={objective}", seed=seed, scores=scores, rows=EXAMPLES, **more
+            "task=sst2", f"objective={objective}", *words, seed=seed, scores=scores, rows=EXAMPLES, **more
         )
         folder = write_run(self.program.root, result) / "predictions"
         order = self.rng.permutation(EXAMPLES)

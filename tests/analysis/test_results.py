@@ -77,6 +77,24 @@ def test_a_study_without_runs_here_stays_as_it_was(collected: Collected, tmp_pat
     assert "9 of 10 runs" in results.sections(out.read_text())["pkd_glue_desk"]
 
 
+def test_forms_of_a_study_stand_together_and_say_what_chose_the_epoch(collected: Collected, tmp_path: Path) -> None:
+    other = Study(tmp_path, "pkd_glue_small")
+    for objective in ("kd", "finetune"):
+        other.run(objective, 1, 1.2, "selection=last")
+    other.collected()
+    later = Study(tmp_path, "pro_kd_glue_desk")
+    later.run("kd", 1, 1.2)
+    later.collected()
+    out = tmp_path / "results.md"
+    names = "pro_kd_glue_desk,pkd_glue_small,pkd_glue_desk"
+    assert results.main([f"root={tmp_path}", f"studies={names}", f"out={out}"]) == 0
+    parts = results.sections(out.read_text())
+    assert list(parts) == ["pkd_glue_desk", "pkd_glue_small", "pro_kd_glue_desk"]
+    rule = "; the epoch was chosen on no split (the last one counts); teacher "
+    assert f"1 seed a cell{rule}" in parts["pkd_glue_small"] and "the epoch was" not in parts["pkd_glue_desk"]
+    assert "sst2; 1 seed; p (Holm)" in parts["pkd_glue_small"]
+
+
 def test_a_page_with_words_of_ones_own_is_not_overwritten(collected: Collected, tmp_path: Path, capsys) -> None:
     out = tmp_path / "results.md"
     words = [f"root={tmp_path}", "studies=pkd_glue_desk", f"out={out}"]

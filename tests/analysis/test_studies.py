@@ -36,6 +36,7 @@ def test_all_are_there() -> None:
         "quickstart",
         "ted_glue",
         "ted_squad",
+        "width_init",
     ]
 
 
