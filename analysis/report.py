@@ -92,29 +92,20 @@ def _figures(found: Collected, grid: Grid) -> tuple[list[dict[str, str]], list[s
 def _cost(found: Collected) -> dict[str, Any]:
     """Means a objective."""
     columns = {
-        "runs": "run",
-        "seconds": "seconds",
-        "of it training": "train_seconds",
-        "steps": "steps",
-        "examples/s": "examples_per_s",
-        "peak memory (MB)": "peak_memory_mb",
-        "parameters (M)": "parameters",
-        "size (MB)": "size_bytes",
+        "seconds": ("seconds", 1),
+        "of it training": ("train_seconds", 1),
+        "steps": ("steps", 1),
+        "examples/s": ("examples_per_s", 1),
+        "peak memory (MB)": ("peak_memory_mb", 1),
+        "parameters (M)": ("parameters", 1e6),
+        "size (MB)": ("size_bytes", 1e6),
     }
-    rows = []
-    for objective, group in found.runs.groupby("objective", sort=False):
-        rows.append(
-            [
-                objective,
-                *(len(group) if name == "runs" else _mean(group[column], name) for name, column in columns.items()),
-            ]
-        )
+    rows = [
+        [objective, len(group), *(float(group[column].mean()) / unit for column, unit in columns.values())]
+        for objective, group in found.runs.groupby("objective", sort=False)
+    ]
     rows.append(["all runs, summed seconds", len(found.runs), float(found.runs["seconds"].sum()), *[math.nan] * 6])
-    return {"head": ["objective", *columns], "rows": rows}
-
-
-def _mean(values: pd.Series, name: str) -> float:
-    return float(values.mean()) / (1e6 if name.endswith(("(M)", "(MB)")) else 1.0)
+    return {"head": ["objective", "runs", *columns], "rows": rows}
 
 
 def _environment(runs: pd.DataFrame) -> list[tuple[str, str]]:

@@ -319,6 +319,8 @@ class Phase:
                 "runtime.compile_mode=default."
             )
         self.context.facts.setdefault("compile", {})[self.stage.name] = decided
+        if decided["decided"]:
+            self.context.say(f"{self.stage.name}: its step is compiled before the first update ({decided['why']})")
         student = make(
             step,
             self.recipe,

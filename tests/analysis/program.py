@@ -69,6 +69,7 @@ class Program:
             "id": identity.run_id(science), "name": name, "study": self.study, "seed": seed, "folder": folder
         }  # fmt: skip
         result["task"] |= {
+            "kind": task.head.name,
             "metric": task.metric,
             "metrics": list(task.metrics),
             "data_hash": f"content of {task.name}",

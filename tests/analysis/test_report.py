@@ -71,6 +71,9 @@ def test_the_page_is_self_contained_and_sound(study: Path) -> None:
     assert text.count("<svg") == 4 and 'class="best"' in text and "Best average: att_kl / first" in text
     assert "Left out. Mean ranks: on 2 tasks 9 rows would have to differ by 8.5 ranks" in text
     assert "size (MB)" in text and '<td data-v="68.0">68.0</td>' in text and "bytes" not in text
+    cost = "10.0 9.0 300.0 1,066 900.0 17.0 68.0".split()
+    row = re.search(r"<tr[^>]*>\s*<t[hd][^>]*>kd</t[hd]>(.*?)</tr>", text[text.index('id="cost"') :], re.S)
+    assert row is not None and re.findall(r">([^<>\s]+)</td>", row[1])[1:] == cost, "as each run has it"
     assert "test cpu" in text and "learning_rate" in text and 'class="text supported"' in text
 
 
