@@ -71,6 +71,23 @@ def test_glue_as_its_leaderboard_takes_it(task, tiny_bert_dir, tmp_path, capsys)
     assert commands.main([*request, f"out={tmp_path / 'out'}"]) == 2 and "is there already" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["a.tsv", "a.csv"])
+def test_texts_may_stand_in_columns_of_other_names(out, tiny_bert_dir, tmp_path, capsys):
+    """The file of other names, in another order, gets the answers of the file as the task has it."""
+    texts = [[sentence(row + 7 * i, row % 2) for row in range(20)] for i in range(2)]
+    folder = classifier(tiny_bert_dir, tmp_path / "model", 2)
+    own, other = tmp_path / "own.parquet", tmp_path / "other.parquet"
+    pq.write_table(pa.table({"sentence1": texts[0], "sentence2": texts[1]}), own)
+    pq.write_table(pa.table({"claim": texts[1], "body": texts[0]}), other)
+    told = []
+    for file, words in ((own, []), (other, ["columns=body,claim"])):
+        target = tmp_path / f"{file.stem}.{out}"
+        request = ["predict", str(folder), "task=rte", f"data={file}", f"out={target}", *words]
+        assert commands.main(request) == 0, capsys.readouterr().err
+        told.append([line.rsplit(",", 3)[-3:] if out == "a.csv" else line for line in target.read_text().splitlines()])
+    assert told[0] == told[1] and len({str(line) for line in told[0][1:]}) > 1
+
+
 def test_a_runs_student_on_new_questions(kdexp, tiny_bert_dir, tiny_csv_task, tmp_path):
     words = [w for w in toy(tiny_bert_dir, tiny_csv_task) if not w.startswith("task")]
     place = squads.folder(tmp_path / "squad", words=30)
@@ -99,6 +116,10 @@ def test_a_runs_student_on_new_questions(kdexp, tiny_bert_dir, tiny_csv_task, tm
         (["task=pydocs_match"], "task=pydocs_match has no rows beside its own"),
         (["task=rte", "max_length=2"], "max_length='2' is below 8"),
         (["task=rte", "device=gpu"], "gpu"),
+        (["task=rte", "columns=body"], "columns= names 1, and task=rte reads 2: sentence1, sentence2"),
+        (["task=rte", "columns=a,"], "columns='a,' has an empty name"),
+        (["task=rte", "columns=body,other"], "body"),
+        (["task=squad", "columns=body"], "columns= has no effect with task=squad, whose columns have fixed names"),
     ],
 )
 def test_what_cannot_be_predicted_is_said(words, message, tiny_bert_dir, tmp_path, capsys, monkeypatch):

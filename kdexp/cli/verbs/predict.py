@@ -21,8 +21,8 @@ ENDINGS = (".csv", ".jsonl", ".parquet")
 
 
 def predict(
-    model: str, task: str, split: str, data: str, out: str, root: str, device: str, max_length: int | None,
-    threads: int, json: bool,
+    model: str, task: str, split: str, data: str, columns: list[str], out: str, root: str, device: str,
+    max_length: int | None, threads: int, json: bool,
 ) -> int:  # fmt: skip
     """Write the file, and say where and in which form.
 
@@ -40,7 +40,7 @@ def predict(
     given = Path(model).expanduser()
     record = files.read_record(given / RECORD, SHAPE)
     folder, own = (given, record["task"]) if record else prediction.of_run(given)
-    chosen, form = settings.task(task, own), record["form"] if record else "pytorch"
+    chosen, form = _named(settings.task(task, own), columns), record["form"] if record else "pytorch"
     if target.suffix in ENDINGS and target.is_dir():
         raise ValueError(f"out={out} is a folder: name a file")
     if target.suffix in ENDINGS:
@@ -77,6 +77,18 @@ def predict(
     else:
         print(f"{path}: task={asked.task.name} split={split}, in the form of {name}")
     return 0
+
+
+def _named(task: dict[str, Any], columns: list[str]) -> dict[str, Any]:
+    """The task's settings with other names of the columns that its texts stand in, in the same order."""
+    if not columns:
+        return task
+    own = task.get("columns") if "label" in task else None  # of questions, the columns hold answers too
+    if not own:
+        raise ValueError(f"columns= has no effect with task={task['name']}, whose columns have fixed names")
+    if len(columns) != len(own):
+        raise ValueError(f"columns= names {len(columns)}, and task={task['name']} reads {len(own)}: {', '.join(own)}")
+    return {**task, "columns": columns}
 
 
 def _table(
@@ -128,6 +140,13 @@ def _length(text: str) -> int | None:
     return length
 
 
+def _names(text: str) -> list[str]:
+    names = [name.strip() for name in text.strip("[]").split(",")] if text else []
+    if not all(names):
+        raise ValueError("has an empty name")
+    return names
+
+
 VERB = Command(
     "What a saved model, or an exported form of one, answers on rows without labels: a table with probabilities, or as "
     "the leaderboard of its task takes it (GLUE: a TSV; SQuAD: the official JSON).",
@@ -141,6 +160,11 @@ VERB = Command(
         "task": Key("one of conf/task; empty: the run's own", ""),
         "split": Key("name of the rows, as the task's folder or the hub has them", "test"),
         "data": Key("file of the rows; empty: where the task's data are", ""),
+        "columns": Key(
+            "columns of data= that hold the texts, in the task's order; empty: those the model was trained on",
+            "",
+            kind=_names,
+        ),
         "root": Key("local data root; empty: KDEXP_DATA", ""),
         "device": Key("cpu, cuda, or auto", "auto"),
         "max_length": Key("tokens after which an input is cut; empty: as the model was trained", "", kind=_length),
