@@ -216,9 +216,9 @@ STUDIES = {
         ("ted.over_lwd_over_kd", "ted.over_finetune", "ted.as_published"),
         "methods",
         silent=(
-            "Students start from the teacher's pretrained layers and see few windows; scored is a part of another cut "
-            "of the questions, after the last epoch. The teacher is half as wide as the paper's, and nothing was "
-            "searched."
+            "Students start from layers of the fine-tuned teacher, where the paper's is a pretrained model of its own, "
+            "and see few windows; scored is a part of another cut of the questions. The teacher is half as wide as the "
+            "paper's, and nothing was searched."
         ),
     ),
     "width_init": Study(
