@@ -190,8 +190,8 @@ STUDIES = {
         ("pro_kd.over_kd", "pro_kd.over_final", "pro_kd.order_over_reversed"),
         "methods",
         silent=(
-            "Students start from the teacher's pretrained layers and see few windows; scored is a "
-            "part of another cut of the questions, after the last epoch."
+            "Students start from layers of the last checkpoint, whichever they follow, and see few windows; scored is "
+            "a part of another cut of the questions, after the last epoch."
         ),
     ),
     "quickstart": Study(
