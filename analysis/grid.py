@@ -57,7 +57,10 @@ class Column:
 
 @dataclass
 class Row:
-    """One row; ``kind``: majority, teacher, finetune or method; ``values[c]``: seed -> score (x100) in column c."""
+    """One row; ``kind``: majority, teacher, finetune or method; ``values[c]``: seed -> score (x100) in column c.
+
+    ``start``: what its students are before they are distilled, as ``objective.start`` has it.
+    """
 
     kind: str
     labels: tuple[str, ...]
@@ -65,6 +68,7 @@ class Row:
     cells: list[Cell | None] = field(default_factory=list)
     average: Cell | None = None
     extras: dict[str, float] = field(default_factory=dict)
+    start: str = ""
 
     @property
     def group(self) -> str:
@@ -192,7 +196,9 @@ def _method_rows(
     out = []
     for labels in sorted(groups, key=place):
         kind = records.FINETUNE if baseline[labels] else "method"
-        out.append(Row(kind, labels, _by_column(groups[labels], columns, "seed")))
+        starts = {str(records.settings_of(text).get("objective.start")) for text in groups[labels]["settings"].unique()}
+        row = Row(kind, labels, _by_column(groups[labels], columns, "seed"), start=", ".join(sorted(starts)))
+        out.append(row)
     return out
 
 

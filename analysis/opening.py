@@ -57,7 +57,7 @@ def _distilling(grid: Grid, rows: list[Row]) -> str:
     objective = grid.keys.index("objective")
 
     def start(row: Row) -> tuple[str, ...]:
-        return tuple(label for index, label in enumerate(row.labels) if index != objective)
+        return row.start, *(label for index, label in enumerate(row.labels) if index != objective)
 
     taught = [row for row in rows if row.kind != FINETUNE]
     if not taught:

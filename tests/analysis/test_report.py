@@ -13,6 +13,7 @@ import pytest
 from analysis import report
 from analysis.collect import collect
 from tests.analysis.synthetic import grid, make_result, write_mlflow, write_points, write_run
+from tests.analysis.test_compare import Study as Compared
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
@@ -96,6 +97,21 @@ def test_the_verdict_comes_first_and_follows_the_runs(study: Path, tmp_path: Pat
         write_run(tmp_path, result)
     noise = re.search(r'<p class="verdict">(.*?)</p>', report.page(collect("noise", tmp_path, "folders")))
     assert noise and "which may be chance" in noise[1] and "planned for" not in noise[1]
+
+
+def test_what_starts_fine_tuned_is_compared_with_what_starts_fine_tuned(tmp_path: Path) -> None:
+    """KD after fine-tuning, fine-tuning once and twice: the gain of KD is over the second."""
+    made, right = Compared(tmp_path, "mine"), {"once": 0.0, "twice": 0.0, "kd": 0.0}
+    for seed in (1, 2, 3):
+        for which, skill in (("once", 0.3), ("twice", 0.9), ("kd", 1.3)):
+            words = [] if which == "once" else ["objective.start=fine_tuned"]
+            objective = "kd" if which == "kd" else "finetune"
+            made.run(objective, seed, skill, *words)
+            right[which] += 100 * made.correct[objective, seed].mean() / 3
+    page = report.page(made.collected())
+    gain = re.search(r"Against the same start without distillation, kd_ft / first is \+(\d+\.\d) points", page)
+    assert gain and float(gain[1]) == pytest.approx(right["kd"] - right["twice"], abs=0.06)
+    assert right["twice"] - right["once"] > 5
 
 
 def test_the_summary_is_no_stronger_than_the_test(tmp_path: Path) -> None:
