@@ -229,7 +229,8 @@ STUDIES = {
         silent=(
             "Most of what is left of a teacher of 23 million parameters are embeddings; BERT-base keeps more of its "
             "layers when it is cut to a quarter. WID is our shortened reading, with minutes where the paper has hours, "
-            "and its stage is computed beside the budget that all students share."
+            "and its stage is computed beside the budget that all students share; the learning rate of its compactors "
+            "is the source's since two first runs at the students' own had learned nothing half-way."
         ),
     ),
 }
