@@ -118,6 +118,7 @@ def test_a_runs_student_on_new_questions(kdexp, tiny_bert_dir, tiny_csv_task, tm
         (["task=rte", "device=gpu"], "gpu"),
         (["task=rte", "columns=body"], "columns= names 1, and task=rte reads 2: sentence1, sentence2"),
         (["task=rte", "columns=a,"], "columns='a,' has an empty name"),
+        (["task=rte", "columns=body,body"], "columns='body,body' names a column twice"),
         (["task=rte", "columns=body,other"], "body"),
         (["task=squad", "columns=body"], "columns= has no effect with task=squad, whose columns have fixed names"),
     ],

@@ -144,6 +144,8 @@ def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.strip("[]").split(",")] if text else []
     if not all(names):
         raise ValueError("has an empty name")
+    if len(set(names)) < len(names):
+        raise ValueError("names a column twice")
     return names
 
 
