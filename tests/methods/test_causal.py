@@ -251,6 +251,18 @@ def test_a_compiled_step_is_the_same(run, alone):
         assert made["scores"][split] == pytest.approx(scores, rel=1e-4)
 
 
+def test_a_stage_that_is_compiled_says_so_before_it_is_silent(run, alone, caplog, monkeypatch):
+    monkeypatch.setattr("torch.compile", lambda function, **_: function)
+    monkeypatch.setattr("kdexp.train.compiling._COMPILED", {})
+    told = []
+    for word in ("false", "true"):
+        caplog.clear()
+        run(*alone, "objective=agnostic_distilbert", f"study=of_{word}", f"runtime.compile={word}",
+            f"runtime.store=multirun/.of_{word}")  # fmt: skip
+        told.append("agnostic: its step is compiled before the first update (runtime.compile=true)" in caplog.messages)
+    assert told == [False, True]
+
+
 def test_filters_do_not_depend_on_what_was_drawn_before(run, alone, tmp_path):
     words = [*alone, "objective=continual_ted", "objective.filters.steps=2"]
     first = run(*words)
