@@ -138,10 +138,11 @@ def test_weights_that_are_cast_once_change_no_bit(family, want):
 
     with Calls() as before:
         plain = features()
+    cast = before.casts(model)  # counted here: lowered weights lie elsewhere
     precision.lower(model, BF16)
     with Calls() as after:
         lowered = features()
-    assert before.casts(model) > 0 and after.casts(model) == 0
+    assert cast > 0 and after.casts(model) == 0
     assert all(torch.equal(plain[name], lowered[name]) for name in plain) and plain.keys() == lowered.keys()
 
 
