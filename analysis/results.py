@@ -14,7 +14,7 @@ from typing import Any
 
 from kdexp.common import files
 
-from . import claims, cli, designs, gate, notes, records, render, statements
+from . import chosen, claims, cli, designs, gate, notes, records, render, statements
 from .collect import Collected, collect
 from .compare import QUESTIONS, Comparison, answer
 from .contrasts import contrast
@@ -44,6 +44,9 @@ left out, both for what their students' seeds do and not for what a method does 
 students at chance, and on the embedded task, whose validation asks about other modules than train has, the seeds of one
 cell lie so far apart that a study of this size sees nothing but a collapse.
 """
+
+TUNING = "tune"
+"""The form of a study in which settings are chosen for its other forms."""
 
 
 def page(studies: Sequence[Collected], before: str = "") -> str:
@@ -82,14 +85,20 @@ def sections(page: str) -> dict[str, str]:
 
 
 def section(collected: Collected) -> str:
-    """One study: what was run, its table, a paragraph for each primary claim, a table of the others."""
+    """One study: what was run, its table, a paragraph for each primary claim, a table of the others.
+
+    Of a form that tunes (``NAME_tune``) no row is compared with another: its table is what it chose, and what it chose
+    from.
+    """
     known, delta = designs.entry(collected.study)
+    form = re.sub(rf"^({'|'.join(designs.STUDIES)})_", "", collected.study)
+    head = known.purpose.rstrip(".") + (f" ({form})" if form not in ("desk", collected.study) else "")
+    if form == TUNING:
+        return "\n\n".join([f"## {head}", design(collected, delta), chosen.table(chosen.chosen(collected))]) + "\n"
     table = build(collected, layout=known.layout)
     judged = [one for one in claims.evaluate(collected) if one.id.startswith((*known.claims, *known.primary))]
     primary = [one for one in judged if one.primary]
     others = [one for one in judged if not one.primary and one.verdict != "not run"]
-    form = re.sub(rf"^({'|'.join(designs.STUDIES)})_", "", collected.study)
-    head = known.purpose.rstrip(".") + (f" ({form})" if form not in ("desk", collected.study) else "")
     parts = [f"## {head}", design(collected, delta), render.markdown_table(table)]
     if primary:
         parts.append("\n\n".join(paragraph(collected, one) for one in primary))
@@ -196,18 +205,18 @@ def run(options: dict[str, Any]) -> cli.Answer:
     """Collect, judge, write."""
     root = Path(options["root"])
     names = [name for name in options["studies"].split(",") if name]
-    chosen = names or [name for name in shipped() if any(root.glob(f"{name}/*/result.json"))]
-    if not chosen:
+    wanted = names or [name for name in shipped() if any(root.glob(f"{name}/*/result.json"))]
+    if not wanted:
         raise ValueError(f"no study in {root} has finished runs; looked for {', '.join(shipped())}")
     studies = [
-        collect(name, root, options["source"], options["uri"], incomplete=options["incomplete"]) for name in chosen
+        collect(name, root, options["source"], options["uri"], incomplete=options["incomplete"]) for name in wanted
     ]
     out = Path(options["out"])
     before = out.read_text(encoding="utf-8") if out.is_file() else ""
-    stay = [name for name in sections(before) if name not in chosen]
+    stay = [name for name in sections(before) if name not in wanted]
     files.write_text(out, page(studies, before))
     said = f" As they were, without runs here: {', '.join(stay)}." if stay else ""
-    return cli.Answer(f"The page of {', '.join(chosen)}.{said}", {"studies": chosen, "unchanged": stay}, [out])
+    return cli.Answer(f"The page of {', '.join(wanted)}.{said}", {"studies": wanted, "unchanged": stay}, [out])
 
 
 VERB = cli.verb(PURPOSE, KEYS, run)

@@ -36,7 +36,29 @@ def test_each_seed_chooses_for_itself(tmp_path: Path) -> None:
     assert line["best_of_grid"] == pytest.approx(100 * (0.90 + 0.71) / 2)
     assert line["chosen"] == pytest.approx(100 * (0.68 + 0.71) / 2)
     assert line["gap"] == pytest.approx(11.0)
-    assert "| 2 | 3 | 80.5 | 69.5 ± 2.1 | +11.0 | recipe.learning_rate=2e-05 |" in markdown(chosen(found), "grid")
+    said = "| 2 | 3 | 70.2 | 80.5 | 80.5 | 69.5 ± 2.1 | +11.0 | recipe.learning_rate=2e-05 |"
+    assert said in markdown(chosen(found), "grid")
+
+
+def test_a_smaller_search_would_have_printed_less(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planted(tmp_path)
+    for number, score in enumerate((0.5, 0.7)):  # another method, of two points
+        result = make_result("grid", "rte", "kd", "agnostic", 1, shift=number / 100)
+        result["science"]["recipe"]["learning_rate"] = (1 + number) * 1e-5
+        result["scores"] = {"validation": {"accuracy": score}, "heldout": {"accuracy": score}}
+        write_run(tmp_path, result)
+    found = collect("grid", tmp_path, "folders", mixture="allow", extra="include")
+    lines = chosen(found).set_index("objective")
+    assert list(lines["k"]) == [2, 2], "what the line of the fewest points has"
+    pairs = (0.90 + 0.90 + 0.70) / 3, (0.71 + 0.71 + 0.62) / 3  # all pairs of each seed's three points
+    assert lines.loc["finetune", "expected_best"] == pytest.approx(100 * sum(pairs) / 2)
+    assert lines.loc["finetune", "mean"] == pytest.approx(100 * (0.70 + 0.68 + 0.90 + 0.62 + 0.71 + 0.60) / 6)
+    assert lines.loc["kd", "expected_best"] == pytest.approx(70)
+    assert "| expected best of 2 |" in markdown(chosen(found), "grid")
+    assert list(chosen(found, 1)["expected_best"]) == pytest.approx(list(lines["mean"]))
+    words = ["study=grid", f"root={tmp_path}", "source=folders", "mixture=allow", "extra=include"]
+    assert main([*words, "best_of=3"]) == 2 and "there are 2 points" in capsys.readouterr().err
+    assert main([*words, "best_of=0"]) == 2 and "neither a number of points nor auto" in capsys.readouterr().err
 
 
 def test_what_most_seeds_chose_is_named_with_their_number(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from analysis import claims, compare, results
+from analysis import chosen, claims, compare, results
 from analysis.collect import Collected
+from tests.analysis.synthetic import write_run
 from tests.analysis.test_compare import FINETUNE, KD, Study
 
 SEEDS = (1, 2, 3, 4, 5)
@@ -93,6 +94,22 @@ def test_forms_of_a_study_stand_together_and_say_what_chose_the_epoch(collected:
     rule = "; the epoch was chosen on no split (the last one counts); teacher "
     assert f"1 seed a cell{rule}" in parts["pkd_glue_small"] and "the epoch was" not in parts["pkd_glue_desk"]
     assert "sst2; 1 seed; p (Holm)" in parts["pkd_glue_small"]
+
+
+def test_of_a_form_that_tunes_the_page_says_what_was_chosen(tmp_path: Path) -> None:
+    other = Study(tmp_path, "pkd_glue_tune")
+    for rate in (1e-5, 3e-5):
+        other.run("kd", 1, 1.2, f"recipe.learning_rate={rate}")
+    for result, kept in zip(other.program.results, (0.7, 0.8), strict=True):
+        result["scores"]["heldout"] = {"accuracy": kept}
+        write_run(tmp_path, result)
+    found = other.collected()
+    out = tmp_path / "results.md"
+    assert results.main([f"root={tmp_path}", "studies=pkd_glue_tune", f"out={out}"]) == 0
+    part = results.sections(out.read_text())["pkd_glue_tune"]
+    assert part.startswith("## PKD") and "(tune)" in part.splitlines()[0] and "2 runs; objectives kd;" in part
+    assert chosen.table(chosen.chosen(found)) in part and "recipe.learning_rate=3e-05 |" in part
+    assert "**not run**" not in part, "nothing is claimed of it"
 
 
 def test_a_page_with_words_of_ones_own_is_not_overwritten(collected: Collected, tmp_path: Path, capsys) -> None:
