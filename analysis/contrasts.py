@@ -11,7 +11,7 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations, count
 
 import numpy as np
 from scipy import special
@@ -175,21 +175,27 @@ def tie_groups(pools: Sequence[Pool], alpha: float = ALPHA) -> list[str]:
 
 
 def letters(apart: set[tuple[int, int]], order: Sequence[int]) -> list[str]:
-    """Letters for rows in ``order`` (best first), a stretch of rows that hang together each.
+    """Letters for rows in ``order`` (best first): two rows share one exactly if they are not in ``apart``.
 
-    A pair of ``apart`` counts only if all pairs around it are in ``apart`` too: a row cannot leave a stretch whose ends
-    are tied. Without this, rows of unequal spread would need a letter almost each. 27 stretches on: ``(27)``.
+    A compact letter display (Piepho 2004): each letter is a group of rows of which no two are apart, as large as it can
+    be. Where rows vary alike, groups are stretches of the order; a row that varies more than the others hangs together
+    with many of them, and has a letter of each. 27 groups on: ``(27)``.
     """
-    count = len(order)
-    told = np.zeros((count + 1, count + 1), dtype=bool)  # told[i, j]: rows i - 1 and j of the order are apart
-    told[0, :] = told[:, count] = True
-    for width in range(count - 1, 0, -1):
-        for low in range(count - width):
-            a, b = order[low], order[low + width]
-            here = (min(a, b), max(a, b)) in apart
-            told[low + 1, low + width] = here and told[low, low + width] and told[low + 1, low + width + 1]
-    ends = [max(j for j in range(i, count) if j == i or not told[i + 1, j]) for i in range(count)]
-    stretches = [(i, end) for i, end in enumerate(ends) if not i or end > ends[i - 1]]
-    names = [*string.ascii_lowercase, *(f"({number})" for number in range(27, count + 1))]
-    used = list(zip(names, stretches, strict=False))
-    return ["".join(name for name, (low, high) in used if low <= place <= high) for place in range(count)]
+    places = range(len(order))
+
+    def tied(i: int, j: int) -> bool:
+        a, b = order[i], order[j]
+        return (min(a, b), max(a, b)) not in apart
+
+    groups: list[set[int]] = []
+    for i in places:
+        for j in reversed(places[i:]):
+            if tied(i, j) and not any({i, j} <= group for group in groups):
+                group = {i, j}
+                for k in places:  # the largest that holds both, best rows first
+                    if all(tied(k, other) for other in group):
+                        group.add(k)
+                groups.append(group)
+    names = chain(string.ascii_lowercase, (f"({number})" for number in count(27)))
+    used = list(zip(names, sorted(groups, key=sorted), strict=False))
+    return ["".join(name for name, group in used if place in group) for place in places]

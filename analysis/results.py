@@ -43,6 +43,10 @@ and the original SST's 1,821 test sentences to be scored on. A verdict holds for
 left out, both for what their students' seeds do and not for what a method does there: QNLI's part at hand leaves some
 students at chance, and on the embedded task, whose validation asks about other modules than train has, the seeds of one
 cell lie so far apart that a study of this size sees nothing but a collapse.
+
+Groups of `init_ablation_desk`, `pea_kd_desk`, `pkd_glue_desk`, `pro_kd_glue_desk` and `ted_glue_desk` are still those of
+an older, coarser rule, by which a pair counted as apart only if all pairs around it in the order of averages did: rows
+that share a letter there may still have been told apart.
 """
 
 TUNING = "tune"

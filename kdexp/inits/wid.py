@@ -25,13 +25,13 @@ class WID(Narrow):
     """A narrow student by trained compactors (the stage :mod:`kdexp.methods.wid`).
 
     Attributes:
-        epochs, learning_rate: of that stage; None = as the student's recipe.
+        epochs, learning_rate: of that stage; None = as the student's recipe. 5e-5 is the source's learning rate.
     """
 
     method: ClassVar[str | None] = "wid"
 
     epochs: Epochs | None = None
-    learning_rate: Rate | None = None
+    learning_rate: Rate | None = 5e-5
 
     @property
     def needs_teacher(self) -> bool:

@@ -101,7 +101,23 @@ def test_letters_by_hand() -> None:
     assert letters({(0, 2)}, [0, 1, 2]) == ["a", "ab", "b"]
     assert letters(set(), [0, 1, 2]) == ["a", "a", "a"]
     assert letters({(0, 1), (0, 2), (1, 2)}, [0, 1, 2]) == ["a", "b", "c"]
-    assert letters({(0, 1)}, [0, 1, 2]) == ["a", "a", "a"]  # the ends are tied, so is what lies between
+    assert letters({(0, 1)}, [0, 1, 2]) == ["a", "b", "ab"]  # the last row varies too much to be told from either
     assert letters({(0, 1), (0, 2)}, [2, 1, 0]) == ["a", "a", "b"]
+    noisy = {(a, b) for a in range(9) for b in range(a + 2, 9)}  # neighbours hang together, and row 9 with all
+    words = letters(noisy, [0, 1, 2, 3, 9, 4, 5, 6, 7, 8])
+    assert words[4] == "abcdefgh" and words[0] == "a" and words[1] == "ab" and words[-1] == "h"
+
+
+def test_letters_say_exactly_which_rows_are_apart() -> None:
+    for share in (0.1, 0.5, 0.9):  # any pairs, however odd
+        pairs = [(a, b) for a in range(8) for b in range(a + 1, 8)]
+        apart = {both for both in pairs if RNG.random() < share}
+        order = [int(row) for row in RNG.permutation(8)]
+        words = dict(zip(order, letters(apart, order), strict=True))
+        for a, b in pairs:
+            assert bool(set(words[a]) & set(words[b])) == ((a, b) not in apart), (a, b, words)
+
+
+def test_after_z_groups_have_numbers() -> None:
     many = letters({(a, b) for a in range(30) for b in range(a + 1, 30)}, range(30))
     assert many[0] == "a" and many[25] == "z" and many[26] == "(27)"
