@@ -139,9 +139,9 @@ STUDIES = {
         ("distilling_helps",),
         "methods",
         silent=(
-            "Weights and learning rates are what six trials on two classes chose by one seed (the tuning form): no weight "
-            "was searched for long, and an objective that loses here may have been given the wrong one. Where two rows "
-            "share a letter, the runs cannot tell them apart, which is not to say that they are equal."
+            "Weights and learning rates are what six trials on two classes chose by one seed (the tuning form): no "
+            "weight was searched for long, and an objective that loses here may have been given the wrong one. Where "
+            "two rows share a letter, the runs cannot tell them apart, which is not to say that they are equal."
         ),
     ),
     "pea_kd": Study(

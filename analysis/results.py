@@ -44,9 +44,9 @@ left out, both for what their students' seeds do and not for what a method does 
 students at chance, and on the embedded task, whose validation asks about other modules than train has, the seeds of one
 cell lie so far apart that a study of this size sees nothing but a collapse.
 
-Groups of `init_ablation_desk`, `pea_kd_desk`, `pkd_glue_desk`, `pro_kd_glue_desk` and `ted_glue_desk` are still those of
-an older, coarser rule, by which a pair counted as apart only if all pairs around it in the order of averages did: rows
-that share a letter there may still have been told apart.
+Groups of `init_ablation_desk`, `pea_kd_desk`, `pkd_glue_desk`, `pro_kd_glue_desk` and `ted_glue_desk` are still those
+of an older, coarser rule, by which a pair counted as apart only if all pairs around it in the order of averages did:
+rows that share a letter there may still have been told apart.
 """
 
 TUNING = "tune"
