@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from analysis import designs, statements
+from analysis import designs, results, statements
 from tests.analysis.synthetic import make_result, write_points, write_run
 
 SCRIPTS = sorted(designs.STUDIES)
@@ -103,3 +103,21 @@ def test_the_readme_shows_the_quickstart_that_is_shipped() -> None:
     assert f"distils\n{len(wanted) * len(seeds)} two-layer students" in readme
     assert rows and params["task"] in readme
     assert [claim for claim in designs.STUDIES["quickstart"].primary if f"(`{claim}`): **" not in readme] == []
+
+
+def test_the_desk_form_of_all_objectives_has_what_its_tuning_form_chose() -> None:
+    """The page of results holds what was chosen, ``conf/`` what is run: neither is made from the other."""
+    part = results.sections((ROOT / "docs" / "results.md").read_text(encoding="utf-8"))["objectives_all_tune"]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in part.splitlines() if line.startswith("| ")][1:]
+    chosen = {row[0]: dict(pair.split("=") for pair in row[-1].split(", ")) for row in rows if row[0] != "---"}
+    form = yaml.safe_load((ROOT / "conf" / "experiment" / "objectives_all.yaml").read_text(encoding="utf-8"))
+    scales = form["hydra"]["sweeper"]["scales"]
+    run = [dict(entry["set"]) for entry in scales["desk"]["union"] if "set" in entry]
+    (control,) = (entry for entry in run if "objective.name" in entry)
+    run.remove(control)
+    found = {entry.pop("objective"): {key: float(value) for key, value in entry.items()} for entry in run}
+    assert found == {name: {key: float(value) for key, value in picked.items()} for name, picked in chosen.items()}
+    assert len(found) == len(scales["tune"]["union"]) == 32
+    assert (control.pop("objective"), control.pop("objective.name")) == ("kd", "kd_2e")
+    assert control.pop("recipe.epochs") == 2 * scales["desk"]["set"]["recipe.epochs"]
+    assert {key: float(value) for key, value in control.items()} == found["kd"]
